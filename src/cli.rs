@@ -1,0 +1,279 @@
+//! Every flag of every subcommand.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::judge::verdict::Thresholds;
+use crate::refusal::Refusal;
+use crate::repro::Setting;
+use crate::secret::Secret;
+use crate::system::{Machine, SourceChoice};
+
+/// Can this machine still open connections to that server, and if not, why, and what fixes it?
+///
+/// For "Can't connect to MySQL server on '…' (99)", "Cannot assign requested address", and too many
+/// TIME_WAIT.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = "\
+Start with `twcheck verdict`. None of the commands needs root or changes anything.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands, in the order of an incident.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say whether ports run out, toward which destination, and what to do
+    Verdict(VerdictArgs),
+    /// Count TCP sockets by state
+    States(StatesArgs),
+    /// Recommend sysctl changes, and what not to change, with the rate each one buys
+    Advise(AdviseArgs),
+    /// Connect and close until errno 99, in a private namespace or against a server of yours
+    Repro(Box<ReproArgs>),
+}
+
+/// Where the socket table is read.
+#[derive(Debug, Args)]
+pub struct SourceArgs {
+    /// Where to read the socket table
+    #[arg(long, value_enum, default_value_t, value_name = "SOURCE")]
+    source: SourceChoice,
+    /// Read a recorded copy of /proc instead of this machine
+    #[arg(long, value_name = "DIR")]
+    proc_root: Option<PathBuf>,
+}
+
+impl SourceArgs {
+    /// The machine to look at.
+    ///
+    /// # Errors
+    /// When the options exclude each other.
+    pub fn machine(&self) -> Result<Machine> {
+        match &self.proc_root {
+            Some(root) => Machine::recorded(root, self.source),
+            None => Ok(Machine::live(self.source)),
+        }
+    }
+}
+
+/// The output format.
+#[derive(Debug, Args)]
+pub struct FormatArgs {
+    /// How to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Format,
+    /// Short for --format json
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+}
+
+impl FormatArgs {
+    /// The format asked for.
+    #[must_use]
+    pub fn get(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
+}
+
+/// The formats every subcommand has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// Lines for grep and awk
+    Plain,
+    /// One object, for programs
+    Json,
+}
+
+/// `twcheck states`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  twcheck states                   the table
+  twcheck states --explain         what each state means and what many of them tell
+  twcheck states --by flow         toward whom they are
+  twcheck states --format plain    what netstat -n | awk '/^tcp/ {++S[$NF]} …' prints")]
+pub struct StatesArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub source: SourceArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub format: FormatArgs,
+    /// Count by state only, or list the flows that have most sockets too
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+    pub by: By,
+    /// How many flows to list, 0 for all
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub top: usize,
+    /// Explain the 11 states
+    #[arg(long)]
+    pub explain: bool,
+    /// Count listeners too
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// What `states` groups by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    /// State
+    #[default]
+    State,
+    /// Source address, destination address and destination port
+    Flow,
+}
+
+/// `twcheck verdict`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN or misused, as monitoring plugins have it.
+
+Examples:
+  twcheck verdict                      this machine, or this container
+  twcheck verdict --warn 60 --crit 90  warn later
+  twcheck verdict --json | jq .summary")]
+pub struct VerdictArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub source: SourceArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub format: FormatArgs,
+    /// A flow is WARNING from this share of its usable ports on
+    #[arg(long, default_value_t = 50.0, value_name = "PERCENT")]
+    warn: f64,
+    /// A flow is CRITICAL from this share of its usable ports on
+    #[arg(long, default_value_t = 80.0, value_name = "PERCENT")]
+    crit: f64,
+    /// How many flows to list, worst first, 0 for all
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub top: usize,
+}
+
+impl VerdictArgs {
+    /// The thresholds asked for.
+    ///
+    /// # Errors
+    /// When one is no percentage, or they are in the wrong order.
+    pub fn thresholds(&self) -> Result<Thresholds> {
+        let (warn, crit) = (self.warn, self.crit);
+        for (flag, value) in [("--warn", warn), ("--crit", crit)] {
+            if !(0.0..=100.0).contains(&value) {
+                return Err(Refusal::new(
+                    format!("{flag} {value} is not a percentage of the usable ports, 0 to 100"),
+                    format!("{flag} 80, for example"),
+                )
+                .into());
+            }
+        }
+        if warn > crit {
+            return Err(Refusal::new(
+                format!("--warn {warn} is above --crit {crit}: nothing would ever be WARNING"),
+                format!("--warn {crit} --crit {warn}"),
+            )
+            .into());
+        }
+        Ok(Thresholds { warn, crit })
+    }
+}
+
+/// `twcheck advise`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It never writes anything itself. To apply what it says:
+  twcheck advise --format sysctl | sudo tee /etc/sysctl.d/90-ports.conf
+  sudo sysctl -p /etc/sysctl.d/90-ports.conf
+
+In a container these settings belong to the container: the host's change nothing in it.")]
+pub struct AdviseArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub source: SourceArgs,
+    /// How to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: AdviseFormat,
+    /// Short for --format json
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+}
+
+impl AdviseArgs {
+    /// The format asked for.
+    #[must_use]
+    pub fn format(&self) -> AdviseFormat {
+        if self.json { AdviseFormat::Json } else { self.format }
+    }
+}
+
+/// The formats of `advise`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum AdviseFormat {
+    /// For people
+    #[default]
+    Table,
+    /// Lines for grep and awk
+    Plain,
+    /// One object, for programs
+    Json,
+    /// A file for /etc/sysctl.d
+    Sysctl,
+}
+
+/// `twcheck repro`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without a server it brings its own, in a network namespace of its own with this machine's settings:
+it needs no MySQL, no root, and touches nothing. Against a server of yours it takes this machine's
+ports toward that server; they come back 60 s after the run.
+
+Exit status: 0 finished without exhaustion, 2 exhaustion met, 3 could not.
+
+Examples:
+  twcheck repro                                     would these settings survive such a client?
+  twcheck repro --set net.ipv4.tcp_tw_reuse=1       and with this one changed?
+  twcheck repro --host db.example --user app --ask-password
+  MYSQL_PWD=… twcheck repro mysql://app@db.example:3306/shop")]
+pub struct ReproArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub format: FormatArgs,
+    /// The server, as mysql://USER@HOST:PORT/DATABASE; the password is best left to the environment
+    #[arg(value_name = "URL", conflicts_with_all = ["host", "port", "user", "database"])]
+    pub url: Option<Secret>,
+    /// The server's name or address; always reached by TCP, also localhost
+    #[arg(long)]
+    pub host: Option<String>,
+    /// Its port
+    #[arg(long, default_value_t = 3306, requires = "host")]
+    pub port: u16,
+    /// The user to log in as [default: your login name]
+    #[arg(long, requires = "host")]
+    pub user: Option<String>,
+    /// The database to open
+    #[arg(long, requires = "host")]
+    pub database: Option<String>,
+    /// A file whose first line is the password
+    #[arg(long, value_name = "FILE", conflicts_with = "ask_password")]
+    pub password_file: Option<PathBuf>,
+    /// Ask for the password; without it and --password-file, MYSQL_PWD of the environment counts
+    #[arg(long)]
+    pub ask_password: bool,
+    /// Stop after this many connections
+    #[arg(long, value_name = "N")]
+    pub connections: Option<u64>,
+    /// Stop after this time
+    #[arg(long, default_value = "2min", value_parser = humantime::parse_duration, value_name = "D")]
+    pub duration: Duration,
+    /// Change a sysctl in the private namespace, as net.ipv4.KEY=VALUE
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with_all = ["host", "url"])]
+    pub set: Vec<Setting>,
+}

@@ -1,0 +1,6 @@
+//! One file per subcommand, named as the user types it: collect → judge → render.
+
+pub mod advise;
+pub mod repro;
+pub mod states;
+pub mod verdict;

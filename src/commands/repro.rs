@@ -1,0 +1,198 @@
+//! `twcheck repro`
+
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result};
+use nix::unistd::{User, getuid};
+
+use crate::cli::{Format, ReproArgs};
+use crate::exit::Exit;
+use crate::refusal::Refusal;
+use crate::render::{self, Progress, Screen};
+use crate::repro::server::Server;
+use crate::repro::{
+    Failure, Limits, Login, PortsToward, Report, Sandbox, ServerReport, StoppedBy, Target, Watch,
+    run as connect_and_close,
+};
+use crate::secret::Secret;
+use crate::system::{Machine, SourceChoice};
+
+/// The port of the embedded server: MySQL's.
+const EMBEDDED_PORT: u16 = 3306;
+
+/// Connects and closes until errno 99, or until a limit or an error ends it.
+///
+/// # Errors
+/// When the run cannot begin. A run that began ends with a report, whatever ended it.
+pub fn run(args: &ReproArgs) -> Result<Exit> {
+    let site = Site::open(args)?;
+    let machine = Machine::live(SourceChoice::Auto);
+    let server = site.target.address();
+    let before = PortsToward::new(&machine.look()?, server);
+    render::announce(&site.target, site.is_embedded(), &before);
+
+    let stop = interrupt_flag()?;
+    let progress = Progress::new(before.usable);
+    let limits = Limits {
+        connections: args.connections,
+        duration: args.duration,
+    };
+    let ports_in_use = || {
+        let snapshot = machine.look().ok()?;
+        Some(PortsToward::new(&snapshot, server).in_use)
+    };
+    let outcome = connect_and_close(&site.target, limits, &stop, ports_in_use, |moment| {
+        progress.show(moment);
+    });
+    progress.clear();
+    let after = PortsToward::new(&machine.look()?, server);
+    let report = Report::new(
+        &site.target,
+        site.is_embedded(),
+        outcome,
+        &before,
+        &after,
+        site.peer.finish(),
+    );
+
+    let screen = Screen::of_stdout();
+    let out = &mut screen.lock();
+    match args.format.get() {
+        Format::Json => render::json::write(&report, out)?,
+        _ if report.connections == 0 && report.stopped_by == StoppedBy::Error => {
+            return Err(refusal(report.error.as_ref(), server));
+        }
+        Format::Table => render::table::repro(&report, &screen, out)?,
+        Format::Plain => render::plain::repro(&report, out)?,
+    }
+    Ok(report.stopped_by.into())
+}
+
+/// The server of a run, and who watches it.
+struct Site {
+    target: Target,
+    peer: Peer,
+}
+
+enum Peer {
+    /// The embedded server counts its own threads.
+    Embedded(Server),
+    /// A second connection asks.
+    Watched(Watch),
+    /// Nobody does, because.
+    Unwatched(String),
+}
+
+impl Peer {
+    fn finish(self) -> ServerReport {
+        ServerReport::new(match self {
+            Self::Embedded(server) => Ok(server.most_threads_connected().into()),
+            Self::Watched(watch) => watch.finish(),
+            Self::Unwatched(why) => Err(why),
+        })
+    }
+}
+
+impl Site {
+    fn open(args: &ReproArgs) -> Result<Self> {
+        let targets = match (&args.url, &args.host) {
+            (Some(url), _) => Target::resolve_url(url, password(args)?.as_ref())?,
+            (None, Some(host)) => Target::resolve(&login(args, host)?)?,
+            (None, None) => return Self::embedded(args),
+        };
+        Self::first_that_answers(targets)
+    }
+
+    fn embedded(args: &ReproArgs) -> Result<Self> {
+        let sandbox = Sandbox::enter(EMBEDDED_PORT, &args.set)?;
+        let server = Server::start(sandbox.address())
+            .with_context(|| format!("starting the embedded server on {}", sandbox.address()))?;
+        let target = Target::embedded(server.address());
+        Ok(Self {
+            target,
+            peer: Peer::Embedded(server),
+        })
+    }
+
+    /// A name can have several addresses, and `localhost` often has one where nothing listens.
+    fn first_that_answers(targets: Vec<Target>) -> Result<Self> {
+        let mut unwatched = None;
+        for target in targets {
+            let peer = match target.open() {
+                Ok(connection) => Peer::Watched(Watch::start(connection)?),
+                Err(error) => Peer::Unwatched(error.to_string()),
+            };
+            let site = Self { target, peer };
+            if matches!(site.peer, Peer::Watched(_)) {
+                return Ok(site);
+            }
+            unwatched.get_or_insert(site);
+        }
+        unwatched.context("the host name has no address")
+    }
+
+    fn is_embedded(&self) -> bool {
+        matches!(self.peer, Peer::Embedded(_))
+    }
+}
+
+fn login(args: &ReproArgs, host: &str) -> Result<Login> {
+    let user = match &args.user {
+        Some(user) => Some(user.clone()),
+        None => User::from_uid(getuid()).ok().flatten().map(|user| user.name),
+    };
+    Ok(Login {
+        host: host.to_owned(),
+        port: args.port,
+        user,
+        database: args.database.clone(),
+        password: password(args)?,
+    })
+}
+
+/// The password: from a file, from a prompt, or from the environment.
+fn password(args: &ReproArgs) -> Result<Option<Secret>> {
+    if let Some(path) = &args.password_file {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("reading the password from {}", path.display()))?;
+        let first = text.lines().next().unwrap_or_default();
+        return Ok(Some(first.to_owned().into()));
+    }
+    if args.ask_password {
+        if !io::stdin().is_terminal() {
+            return Err(Refusal::new(
+                "--ask-password needs a terminal to ask on",
+                "put the password into MYSQL_PWD, or into a file for --password-file",
+            )
+            .into());
+        }
+        let password = rpassword::prompt_password("Password: ").context("reading the password")?;
+        return Ok(Some(password.into()));
+    }
+    Ok(std::env::var("MYSQL_PWD").ok().map(Secret::from))
+}
+
+/// Set by Ctrl-C; a second one ends the process at once.
+fn interrupt_flag() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        let status = Exit::Unknown as i32;
+        signal_hook::flag::register_conditional_shutdown(signal, status, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .context("catching Ctrl-C")?;
+    }
+    Ok(stop)
+}
+
+fn refusal(failure: Option<&Failure>, server: std::net::SocketAddr) -> anyhow::Error {
+    let Some(failure) = failure else {
+        return anyhow::anyhow!("no connection could be made to {server}");
+    };
+    Refusal::new(
+        format!("{failure}\n{}", failure.meaning(server)),
+        failure.next_step(),
+    )
+    .into()
+}

@@ -1,0 +1,27 @@
+//! `twcheck states`
+
+use anyhow::Result;
+
+use crate::cli::{By, Format, StatesArgs};
+use crate::exit::Exit;
+use crate::judge::states::states;
+use crate::render::{self, Screen};
+
+/// Counts TCP sockets by state.
+///
+/// # Errors
+/// When no socket table can be read, or standard output not written.
+pub fn run(args: &StatesArgs) -> Result<Exit> {
+    let snapshot = args.source.machine()?.look()?;
+    let top = (args.by == By::Flow).then_some(args.top);
+    let report = states(&snapshot, args.all, top);
+    render::note_gaps(&report.gaps);
+    let screen = Screen::of_stdout();
+    let out = &mut screen.lock();
+    match args.format.get() {
+        Format::Table => render::table::states(&report, args.explain, &screen, out)?,
+        Format::Plain => render::plain::states(&report, out)?,
+        Format::Json => render::json::write(&report, out)?,
+    }
+    Ok(Exit::Ok)
+}

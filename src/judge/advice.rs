@@ -1,0 +1,456 @@
+//! What to change on this machine, what to leave alone, and what the application should do.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use super::Capacity;
+use super::capacity::tenths;
+use crate::model::{Flow, FlowUse, PortRange, PortSet, Snapshot, TcpState, TimeWaitReuse, Tunables};
+use crate::words::{count, rate, rate_limit};
+
+/// The range recommended where the current one is narrower: above the ports that services are
+/// commonly given, with ends of different parity, because a range of an odd number of ports can
+/// come out one short (`__inet_hash_connect` rounds it down to an even one).
+const WIDE_RANGE: PortRange = PortRange {
+    low: 10240,
+    high: 65535,
+};
+
+/// A wider range is worth its risk from this factor on.
+const WORTH_WIDENING: f64 = 1.1;
+
+/// How long a connection is held in the sizing example for a pool.
+const EXAMPLE_BUSY: Duration = Duration::from_millis(20);
+
+/// Everything `advise` says, in the order of the JSON contract.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Advice {
+    /// Version of this structure.
+    pub schema: u32,
+    /// One sentence: what the machine bears now and after the changes.
+    pub summary: String,
+    /// What to change, in the order in which to apply it; each rate is the one reached with the
+    /// changes before it.
+    pub changes: Vec<Change>,
+    /// What not to change.
+    pub not_recommended: Vec<Remark>,
+    /// What the application should do.
+    pub application: Vec<Remark>,
+}
+
+/// One recommended sysctl.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Change {
+    /// Its name.
+    pub sysctl: Sysctl,
+    /// Its value now; `None` when unknown.
+    pub current: Option<String>,
+    /// The value to set.
+    pub recommended: String,
+    /// The highest rate toward one destination before; `None` where ports do not bound it.
+    #[serde(serialize_with = "tenths")]
+    pub max_rate_before: Option<f64>,
+    /// The highest rate after.
+    #[serde(serialize_with = "tenths")]
+    pub max_rate_after: Option<f64>,
+    /// What it does.
+    pub why: String,
+    /// What can go wrong.
+    pub risk: String,
+}
+
+/// A piece of advice that is no sysctl change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Remark {
+    /// The subject.
+    pub what: String,
+    /// The reason, with numbers where there are any.
+    pub why: String,
+}
+
+/// The sysctls that advice may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sysctl {
+    /// `net.ipv4.tcp_tw_recycle`
+    TcpTwRecycle,
+    /// `net.ipv4.tcp_timestamps`
+    TcpTimestamps,
+    /// `net.ipv4.tcp_tw_reuse`
+    TcpTwReuse,
+    /// `net.ipv4.ip_local_reserved_ports`
+    IpLocalReservedPorts,
+    /// `net.ipv4.ip_local_port_range`
+    IpLocalPortRange,
+    /// `net.ipv4.tcp_max_tw_buckets`
+    TcpMaxTwBuckets,
+}
+
+impl fmt::Display for Sysctl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::TcpTwRecycle => "net.ipv4.tcp_tw_recycle",
+            Self::TcpTimestamps => "net.ipv4.tcp_timestamps",
+            Self::TcpTwReuse => "net.ipv4.tcp_tw_reuse",
+            Self::IpLocalReservedPorts => "net.ipv4.ip_local_reserved_ports",
+            Self::IpLocalPortRange => "net.ipv4.ip_local_port_range",
+            Self::TcpMaxTwBuckets => "net.ipv4.tcp_max_tw_buckets",
+        })
+    }
+}
+
+impl Serialize for Sysctl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Advises on one snapshot.
+#[must_use]
+pub fn advise(snapshot: &Snapshot) -> Advice {
+    let held = snapshot.held();
+    let mut plan = Plan {
+        tunables: snapshot.tunables.clone(),
+        held: &held,
+        changes: Vec::new(),
+    };
+    let before = plan.max_rate();
+    recycle(&mut plan);
+    reuse(&mut plan);
+    range(&mut plan);
+    buckets(&mut plan, snapshot);
+    let after = plan.max_rate();
+    Advice {
+        schema: 1,
+        summary: summary(&plan, before, after),
+        not_recommended: not_recommended(&snapshot.tunables),
+        application: application(snapshot, Capacity::new(&snapshot.tunables, &held).as_ref()),
+        changes: plan.changes,
+    }
+}
+
+/// The machine as it becomes while changes are added.
+struct Plan<'a> {
+    tunables: Tunables,
+    held: &'a PortSet,
+    changes: Vec<Change>,
+}
+
+impl Plan<'_> {
+    /// The rate toward one destination that is not loopback.
+    fn max_rate(&self) -> Option<f64> {
+        let reuse = self.tunables.reuse_applies(false).unwrap_or(false);
+        Capacity::new(&self.tunables, self.held)?.max_rate(reuse)
+    }
+
+    fn usable_ports(&self) -> Option<u32> {
+        Capacity::new(&self.tunables, self.held).map(|capacity| capacity.usable_ports)
+    }
+
+    /// Applies a change and records it with the rate it buys.
+    fn change(
+        &mut self,
+        sysctl: Sysctl,
+        current: Option<String>,
+        recommended: impl fmt::Display,
+        apply: impl FnOnce(&mut Tunables),
+        why: impl Into<String>,
+        risk: impl Into<String>,
+    ) {
+        let max_rate_before = self.max_rate();
+        apply(&mut self.tunables);
+        self.changes.push(Change {
+            sysctl,
+            current,
+            recommended: recommended.to_string(),
+            max_rate_before,
+            max_rate_after: self.max_rate(),
+            why: why.into(),
+            risk: risk.into(),
+        });
+    }
+}
+
+fn text(value: Option<impl fmt::Display>) -> Option<String> {
+    value.map(|value| value.to_string())
+}
+
+fn recycle(plan: &mut Plan) {
+    if let Some(current) = plan.tunables.tcp_tw_recycle.filter(|&value| value != 0) {
+        plan.change(
+            Sysctl::TcpTwRecycle,
+            Some(current.to_string()),
+            0,
+            |tunables| tunables.tcp_tw_recycle = Some(0),
+            "It drops connections of clients that share an address behind NAT. Linux 4.12 removed \
+             it; this kernel still has it, switched on.",
+            "None: tcp_tw_reuse does what it was meant for, safely.",
+        );
+    }
+}
+
+fn reuse(plan: &mut Plan) {
+    if plan.tunables.tcp_timestamps == Some(0) {
+        plan.change(
+            Sysctl::TcpTimestamps,
+            Some("0".into()),
+            1,
+            |tunables| tunables.tcp_timestamps = Some(1),
+            "TIME_WAIT reuse tells old packets from new ones by TCP timestamps: without them it \
+             never happens.",
+            "12 bytes more per packet. Both ends must have them on.",
+        );
+    }
+    let current = plan.tunables.tcp_tw_reuse;
+    if current.is_some_and(|current| current != TimeWaitReuse::On) {
+        let now = if current == Some(TimeWaitReuse::LoopbackOnly) {
+            "now only for loopback"
+        } else {
+            "now never"
+        };
+        let delay = plan.tunables.reuse_delay();
+        plan.change(
+            Sysctl::TcpTwReuse,
+            text(current.map(|current| current as u8)),
+            1,
+            |tunables| tunables.tcp_tw_reuse = Some(TimeWaitReuse::On),
+            format!(
+                "A port in TIME_WAIT can be taken again for the same destination after {} instead \
+                 of {} s ({now}). It works on the side that connects.",
+                humantime::format_duration(delay),
+                plan.tunables.hold_time().as_secs()
+            ),
+            "Small: timestamps guard against stray packets of the old connection. Middleboxes \
+             that strip timestamps make it useless, not harmful.",
+        );
+    }
+}
+
+fn range(plan: &mut Plan) {
+    let (Some(range), Some(reserved)) = (
+        plan.tunables.ip_local_port_range,
+        plan.tunables.ip_local_reserved_ports.clone(),
+    ) else {
+        return;
+    };
+    let mut wide = PortRange {
+        low: range.low.min(WIDE_RANGE.low),
+        high: range.high.max(WIDE_RANGE.high),
+    };
+    if (wide.low ^ wide.high) & 1 == 0 {
+        wide.low += 1;
+    }
+    if f64::from(wide.len()) < f64::from(range.len()) * WORTH_WIDENING {
+        return;
+    }
+    let held: PortSet = plan.held.ports().filter(|&port| wide.contains(port)).collect();
+    let both = reserved.union(&held);
+    if both != reserved {
+        let added = held.ports().filter(|&port| !reserved.contains(port)).collect::<PortSet>();
+        plan.change(
+            Sysctl::IpLocalReservedPorts,
+            Some(reserved.to_string()),
+            both.to_string(),
+            |tunables| tunables.ip_local_reserved_ports = Some(both),
+            format!(
+                "Services hold {added} inside the wider range. Reserved, no outgoing connection \
+                 takes such a port while its service restarts."
+            ),
+            "Services that do not run now are not in the list: add their ports (NodePorts, for \
+             one: 30000-32767).",
+        );
+    }
+    plan.change(
+        Sysctl::IpLocalPortRange,
+        Some(range.to_string()),
+        wide,
+        |tunables| tunables.ip_local_port_range = Some(wide),
+        format!(
+            "{} ports toward each destination instead of {}; it helps against ports held by open \
+             connections too.",
+            count(wide.len()),
+            count(range.len())
+        ),
+        "A service that starts later can find its port taken: reserve it. Firewalls that allow \
+         only the old range must allow the new one.",
+    );
+}
+
+fn buckets(plan: &mut Plan, snapshot: &Snapshot) {
+    let (Some(current), Some(usable)) = (plan.tunables.tcp_max_tw_buckets, plan.usable_ports())
+    else {
+        return;
+    };
+    let overflows = snapshot.counters.time_wait_overflows.unwrap_or(0);
+    if current >= u64::from(usable) && overflows == 0 {
+        return;
+    }
+    // Room for twice what one flow can hold, and twice what did not suffice.
+    let needed = u64::from(usable).max(current) * 2;
+    let recommended = needed.next_power_of_two();
+    plan.change(
+        Sysctl::TcpMaxTwBuckets,
+        Some(current.to_string()),
+        recommended,
+        |tunables| tunables.tcp_max_tw_buckets = Some(recommended),
+        if overflows > 0 {
+            format!(
+                "The kernel has dropped {} TIME_WAIT sockets at this limit; each left its port \
+                 open to stray packets of the old connection.",
+                count(overflows)
+            )
+        } else {
+            format!(
+                "The limit is below the {} usable ports: TIME_WAIT beyond it is dropped at once, \
+                 and its protection with it.",
+                count(usable)
+            )
+        },
+        format!(
+            "Memory: some {} MB if it ever fills.",
+            count((recommended * 250).div_ceil(1_000_000))
+        ),
+    );
+}
+
+fn summary(plan: &Plan, before: Option<f64>, after: Option<f64>) -> String {
+    let now = format!(
+        "at most {} connections/s to one destination",
+        rate_limit(before)
+    );
+    match plan.changes.len() {
+        _ if plan.tunables.ip_local_port_range.is_none() => {
+            "The ephemeral port range could not be read, so no rate can be named.".into()
+        }
+        0 => format!("This machine needs no change: it bears {now}."),
+        1 => format!("This machine bears {now}; with the change below, {}.", rate_limit(after)),
+        many => format!(
+            "This machine bears {now}; with the {many} changes below, {}.",
+            rate_limit(after)
+        ),
+    }
+}
+
+fn remark(what: impl Into<String>, why: impl Into<String>) -> Remark {
+    Remark {
+        what: what.into(),
+        why: why.into(),
+    }
+}
+
+fn not_recommended(tunables: &Tunables) -> Vec<Remark> {
+    vec![
+        remark(
+            "lower net.ipv4.tcp_fin_timeout",
+            format!(
+                "It limits FIN_WAIT2, not TIME_WAIT, which stays {} s: no effect on errno 99.",
+                tunables.hold_time().as_secs()
+            ),
+        ),
+        remark(
+            "net.ipv4.tcp_tw_recycle = 1",
+            if tunables.tcp_tw_recycle.is_some() {
+                "It breaks clients behind NAT. Keep it 0."
+            } else {
+                "It broke clients behind NAT and is gone since Linux 4.12: this kernel does not \
+                 have it."
+            },
+        ),
+        remark(
+            "lower net.ipv4.tcp_max_tw_buckets",
+            "It frees ports by dropping TIME_WAIT early, so a late packet of an old connection \
+             can reach a new one; nothing in the log tells.",
+        ),
+        remark(
+            "SO_LINGER 0",
+            "close() then sends RST: no TIME_WAIT, but data on the way is lost, and MySQL counts \
+             an aborted client each time.",
+        ),
+    ]
+}
+
+fn application(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Remark> {
+    let busiest = snapshot
+        .tally
+        .flows
+        .iter()
+        .max_by_key(|(flow, used)| (used.by_state.get(TcpState::TimeWait), **flow));
+    vec![
+        pool(&snapshot.tunables, busiest),
+        remark(
+            "keep connections open",
+            "Check that the pool really keeps them: an idle limit below the open limit, or a new \
+             client object per query, closes each connection after use.",
+        ),
+        unix_socket(snapshot),
+        remark(
+            "more addresses",
+            capacity.map_or_else(
+                || "Each further source or destination address has a set of ports of its own.".into(),
+                |capacity| {
+                    let reuse = snapshot.tunables.reuse_applies(false).unwrap_or(false);
+                    format!(
+                        "Each further source or destination address adds {} ports, {} connections/s \
+                         with the settings of now. A client that bind()s a source address needs \
+                         IP_BIND_ADDRESS_NO_PORT.",
+                        count(capacity.usable_ports),
+                        rate_limit(Capacity::max_rate(capacity, reuse))
+                    )
+                },
+            ),
+        ),
+    ]
+}
+
+/// Little's law: connections in use = rate × time each is used.
+fn pool(tunables: &Tunables, busiest: Option<(&Flow, &FlowUse)>) -> Remark {
+    let busy = EXAMPLE_BUSY.as_secs_f64();
+    let sized = |per_second: f64| count((per_second * busy).ceil().max(1.0) as u64);
+    let example = humantime::format_duration(EXAMPLE_BUSY);
+    let hold = tunables.hold_time().as_secs_f64();
+    let why = match busiest {
+        Some((flow, used)) if used.by_state.get(TcpState::TimeWait) > 0 => {
+            #[expect(clippy::cast_precision_loss)] // At most the number of ports.
+            let per_second = used.by_state.get(TcpState::TimeWait) as f64 / hold;
+            format!(
+                "Toward {}, {} connections/s were closed here in the last {hold} s. A pool serves \
+                 that many with {} connections if each is used for {example} (rate × time), and \
+                 leaves no TIME_WAIT.",
+                flow.server(),
+                rate(per_second),
+                sized(per_second)
+            )
+        }
+        _ => format!(
+            "1,000 requests/s of {example} each need {} pooled connections (rate × time), and \
+             leave no TIME_WAIT.",
+            sized(1000.0)
+        ),
+    };
+    remark("use a connection pool", why)
+}
+
+fn unix_socket(snapshot: &Snapshot) -> Remark {
+    let local: u64 = snapshot
+        .tally
+        .flows
+        .iter()
+        .filter(|(flow, _)| flow.is_loopback() || flow.source == flow.destination)
+        .map(|(_, used)| u64::from(used.ports_in_use))
+        .sum();
+    remark(
+        "unix socket on the same machine",
+        if local > 0 {
+            format!(
+                "{} ports are taken toward this machine itself. A unix socket takes none (MySQL \
+                 clients: host localhost).",
+                count(local)
+            )
+        } else {
+            "It takes no port (MySQL clients: host localhost). No connection to this machine \
+             itself takes one now."
+                .into()
+        },
+    )
+}

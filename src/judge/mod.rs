@@ -1,0 +1,8 @@
+//! Facts in, findings out: no clock, no files, nothing but plain values.
+
+pub mod advice;
+pub mod capacity;
+pub mod states;
+pub mod verdict;
+
+pub use capacity::Capacity;

@@ -1,0 +1,84 @@
+//! How many sockets are in which state.
+
+use std::cmp::Reverse;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use super::verdict::TimeWaitReport;
+use crate::model::{Gap, Snapshot, SourceName, StateCounts, TcpState};
+
+/// Everything `states` says, in the order of the JSON contract.
+#[derive(Debug, Clone, Serialize)]
+pub struct States {
+    /// Version of this structure.
+    pub schema: u32,
+    /// Sockets counted.
+    pub total: u64,
+    /// By state.
+    pub states: StateCounts,
+    /// TIME_WAIT by direction.
+    pub time_wait: TimeWaitReport,
+    /// The outbound flows with most sockets, when asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flows: Option<Vec<FlowStates>>,
+    /// How many outbound flows there are, listed or not, when asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flows_total: Option<usize>,
+    /// Where the rows came from.
+    pub source: SourceName,
+    /// What could not be read.
+    pub gaps: Vec<Gap>,
+}
+
+/// One outbound flow.
+#[derive(Debug, Clone, Serialize)]
+pub struct FlowStates {
+    /// Local address.
+    pub source: IpAddr,
+    /// The server's address.
+    pub destination: IpAddr,
+    /// The server's port.
+    pub destination_port: u16,
+    /// Its sockets.
+    pub total: u64,
+    /// By state.
+    pub by_state: StateCounts,
+}
+
+/// Counts one snapshot: listeners only with `all`, flows only with `top` (0 for all of them).
+#[must_use]
+pub fn states(snapshot: &Snapshot, all: bool, top: Option<usize>) -> States {
+    let tally = &snapshot.tally;
+    let states = if all {
+        tally.states.clone()
+    } else {
+        tally.states.without(TcpState::Listen)
+    };
+    States {
+        schema: 1,
+        total: states.total(),
+        states,
+        time_wait: TimeWaitReport::new(snapshot),
+        flows: top.map(|top| flows(snapshot, top)),
+        flows_total: top.map(|_| tally.flows.len()),
+        source: snapshot.source,
+        gaps: snapshot.gaps.clone(),
+    }
+}
+
+fn flows(snapshot: &Snapshot, top: usize) -> Vec<FlowStates> {
+    let mut flows: Vec<_> = snapshot.tally.flows.iter().collect();
+    flows.sort_unstable_by_key(|(flow, used)| (Reverse(used.by_state.total()), **flow));
+    flows.truncate(if top == 0 { flows.len() } else { top });
+    flows
+        .into_iter()
+        .map(|(flow, used)| FlowStates {
+            source: flow.source,
+            destination: flow.destination,
+            destination_port: flow.destination_port,
+            total: used.by_state.total(),
+            by_state: used.by_state.clone(),
+        })
+        .collect()
+}

@@ -1,0 +1,53 @@
+//! The command: parse, dispatch, map the outcome to an exit status.
+
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind as Usage;
+use twcheck::cli::{Cli, Command};
+use twcheck::commands::{advise, repro, states, verdict};
+use twcheck::exit::Exit;
+use twcheck::refusal::Refusal;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let asked = matches!(error.kind(), Usage::DisplayHelp | Usage::DisplayVersion);
+            let _ = error.print(); // Nowhere is left to tell about a closed pipe.
+            return if asked { Exit::Ok } else { Exit::Unknown }.into();
+        }
+    };
+    let outcome = match &cli.command {
+        Command::States(args) => states::run(args),
+        Command::Verdict(args) => verdict::run(args),
+        Command::Repro(args) => repro::run(args),
+        Command::Advise(args) => advise::run(args),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        // The reader has what it wanted: `| head -1`.
+        Err(error) if is_closed_pipe(&error) => Exit::Ok.into(),
+        Err(error) => {
+            report(&error);
+            Exit::Unknown.into()
+        }
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    })
+}
+
+fn report(error: &anyhow::Error) {
+    let mut stderr = io::stderr();
+    let _ = writeln!(stderr, "error: {error:#}");
+    if let Some(refusal) = error.downcast_ref::<Refusal>() {
+        let _ = writeln!(stderr, "hint: {}", refusal.hint());
+    }
+}

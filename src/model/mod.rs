@@ -1,0 +1,15 @@
+//! The facts: plain data that every other room agrees on.
+
+mod ports;
+mod snapshot;
+mod socket;
+mod state;
+mod tally;
+mod tunables;
+
+pub use ports::{PortRange, PortSet};
+pub use snapshot::{Counters, Gap, Host, Snapshot, SourceName};
+pub use socket::{Flow, Socket};
+pub use state::{StateCounts, TcpState};
+pub use tally::{FlowUse, PortRule, Tally, TimeWaitSplit};
+pub use tunables::{HOLD_TIME, REUSE_DELAY, TimeWaitReuse, Tunables};

@@ -1,0 +1,215 @@
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// An ephemeral port range, both ends included (`net.ipv4.ip_local_port_range`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortRange {
+    /// Lowest port.
+    pub low: u16,
+    /// Highest port; never below `low`.
+    pub high: u16,
+}
+
+impl PortRange {
+    /// Number of ports in the range.
+    #[must_use]
+    pub fn len(self) -> u32 {
+        u32::from(self.high - self.low) + 1
+    }
+
+    /// Never: a range has at least one port.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        false
+    }
+
+    /// Whether `port` lies in the range.
+    #[must_use]
+    pub fn contains(self, port: u16) -> bool {
+        (self.low..=self.high).contains(&port)
+    }
+
+    /// Whether connect() tries `port` in its first, cheap pass: the ports of the low end's parity
+    /// (`__inet_hash_connect` in net/ipv4/inet_hashtables.c).
+    #[must_use]
+    pub fn is_fast(self, port: u16) -> bool {
+        self.contains(port) && (port ^ self.low) & 1 == 0
+    }
+
+    /// All ports of the range, ascending.
+    pub fn ports(self) -> impl Iterator<Item = u16> {
+        self.low..=self.high
+    }
+
+    /// Parses the sysctl's text: two numbers.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut ends = text.split_whitespace().map(str::parse::<u16>);
+        match (ends.next(), ends.next(), ends.next()) {
+            (Some(Ok(low)), Some(Ok(high)), None) if low <= high => Some(Self { low, high }),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.low, self.high)
+    }
+}
+
+impl Serialize for PortRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        [self.low, self.high].serialize(serializer)
+    }
+}
+
+/// A set of ports: one bit each, 8 KiB whatever it holds.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PortSet(Box<[u64; 1024]>);
+
+impl Default for PortSet {
+    fn default() -> Self {
+        Self(Box::new([0; 1024]))
+    }
+}
+
+impl PortSet {
+    /// Adds `port`.
+    pub fn insert(&mut self, port: u16) {
+        self.0[usize::from(port >> 6)] |= 1 << (port & 63);
+    }
+
+    /// Whether `port` is in the set.
+    #[must_use]
+    pub fn contains(&self, port: u16) -> bool {
+        self.0[usize::from(port >> 6)] & (1 << (port & 63)) != 0
+    }
+
+    /// The ports in the set, ascending.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        (0..=u16::MAX).filter(|&port| self.contains(port))
+    }
+
+    /// Ports in this set or the other.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        for (word, more) in both.0.iter_mut().zip(other.0.iter()) {
+            *word |= more;
+        }
+        both
+    }
+
+    /// Parses the kernel's bitmap list, `8080,9000-9100`; empty text is the empty set
+    /// (`proc_do_large_bitmap` in kernel/sysctl.c).
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut set = Self::default();
+        for item in text.trim().split(',').filter(|item| !item.is_empty()) {
+            let (low, high) = item.split_once('-').unwrap_or((item, item));
+            let (low, high) = (low.trim().parse().ok()?, high.trim().parse().ok()?);
+            if low > high {
+                return None;
+            }
+            for port in low..=high {
+                set.insert(port);
+            }
+        }
+        Some(set)
+    }
+}
+
+impl FromIterator<u16> for PortSet {
+    fn from_iter<I: IntoIterator<Item = u16>>(ports: I) -> Self {
+        let mut set = Self::default();
+        for port in ports {
+            set.insert(port);
+        }
+        set
+    }
+}
+
+/// The kernel's own notation: `8080,9000-9100`.
+impl fmt::Display for PortSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut ports = self.ports().peekable();
+        let mut separator = "";
+        while let Some(low) = ports.next() {
+            let mut high = low;
+            while let Some(next) = ports.next_if(|&next| next == high + 1) {
+                high = next;
+            }
+            write!(f, "{separator}{low}")?;
+            if high > low {
+                write!(f, "-{high}")?;
+            }
+            separator = ",";
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for PortSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PortSet({self})")
+    }
+}
+
+impl Serialize for PortSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_range_is_parsed_as_the_kernel_prints_it() {
+        assert_eq!(
+            PortRange::parse("32768\t60999\n"),
+            Some(PortRange {
+                low: 32768,
+                high: 60999
+            })
+        );
+        for wrong in ["", "1", "2 1", "1 2 3", "1 70000", "a b"] {
+            assert_eq!(PortRange::parse(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_widest_and_the_narrowest_range_count_their_ports() {
+        let all = PortRange { low: 0, high: 65535 };
+        assert_eq!((all.len(), all.ports().count()), (65536, 65536));
+        let one = PortRange { low: 7, high: 7 };
+        assert_eq!((one.len(), one.is_fast(7), one.is_fast(9)), (1, true, false));
+    }
+
+    #[test]
+    fn reserved_ports_are_parsed_as_the_kernel_prints_them() {
+        let set = PortSet::parse("8080,9000-9002,9003\n").unwrap();
+        assert_eq!(
+            set.ports().collect::<Vec<_>>(),
+            [8080, 9000, 9001, 9002, 9003]
+        );
+        assert_eq!(set.to_string(), "8080,9000-9003");
+        assert_eq!(PortSet::parse("\n"), Some(PortSet::default()));
+        for wrong in ["x", "5-4", "1-", "70000"] {
+            assert_eq!(PortSet::parse(wrong), None, "{wrong:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_set_survives_its_own_notation(ports in proptest::collection::vec(any::<u16>(), 0..200)) {
+            let set: PortSet = ports.into_iter().collect();
+            prop_assert_eq!(PortSet::parse(&set.to_string()), Some(set));
+        }
+    }
+}

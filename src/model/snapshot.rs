@@ -1,0 +1,90 @@
+use serde::Serialize;
+
+use super::{PortSet, Tally, Tunables};
+
+/// Something that could not be read. Unknown, never zero.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    /// The file or question.
+    pub what: String,
+    /// Why it has no answer, and the way round it.
+    pub why: String,
+    /// Whether the verdict may be wrong without it.
+    #[serde(skip)]
+    pub decisive: bool,
+}
+
+/// Which machine, and which view of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Host {
+    /// `kernel.hostname`; `None` when unreadable.
+    pub hostname: Option<String>,
+    /// `kernel.osrelease`; `None` when unreadable.
+    pub kernel: Option<String>,
+    /// Inode of the network namespace; `None` on a recorded host.
+    pub netns: Option<u64>,
+}
+
+/// Counters since the namespace was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// `TcpExt.TCPTimeWaitOverflow` of /proc/net/netstat: TIME_WAIT sockets that
+    /// `tcp_max_tw_buckets` turned away.
+    pub time_wait_overflows: Option<u64>,
+    /// `TcpExt.TWRecycled`: TIME_WAIT sockets reused, the proof that reuse works.
+    pub time_wait_reused: Option<u64>,
+}
+
+/// Where the rows came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceName {
+    /// Netlink `sock_diag`.
+    SockDiag,
+    /// `/proc/net/tcp` and `tcp6`.
+    Proc,
+}
+
+/// Everything one look at the machine tells.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The machine.
+    pub host: Host,
+    /// Its settings.
+    pub tunables: Tunables,
+    /// Ports that listen, on any address of either family.
+    pub listening: PortSet,
+    /// Ports bound explicitly by sockets that neither listen nor connect; `None` when the source
+    /// cannot tell.
+    pub bound: Option<PortSet>,
+    /// The socket table.
+    pub tally: Tally,
+    /// Counters.
+    pub counters: Counters,
+    /// Where the rows came from.
+    pub source: SourceName,
+    /// What could not be read.
+    pub gaps: Vec<Gap>,
+}
+
+impl Snapshot {
+    /// Everything that is unknown about the ports: what could not be read, and bound ports where
+    /// the source does not show them.
+    pub fn all_gaps(&self) -> impl Iterator<Item = Gap> {
+        let bound = self.bound.is_none().then(|| Gap {
+            what: "ports bound but neither listening nor connected".into(),
+            why: "/proc/net/tcp does not show them; sock_diag does, from Linux 6.8".into(),
+            decisive: false,
+        });
+        self.gaps.iter().cloned().chain(bound)
+    }
+
+    /// Ports of either kind that connect() skips because somebody bound them.
+    #[must_use]
+    pub fn held(&self) -> PortSet {
+        match &self.bound {
+            Some(bound) => self.listening.union(bound),
+            None => self.listening.clone(),
+        }
+    }
+}

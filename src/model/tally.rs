@@ -1,0 +1,232 @@
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Flow, PortRange, PortSet, Socket, StateCounts, TcpState, Tunables};
+
+/// What a tally must know beforehand to tell outbound rows from inbound ones and a port that is
+/// taken from one that can be had.
+#[derive(Debug, Clone, Default)]
+pub struct PortRule {
+    /// The ephemeral range; `None` when unknown, then every outbound port counts.
+    pub range: Option<PortRange>,
+    /// Ports that listen on any address: their rows are inbound.
+    pub listening: PortSet,
+    /// How long TIME_WAIT lasts.
+    pub hold_time: Duration,
+    /// The age from which TIME_WAIT can be reused, where reuse applies.
+    pub reuse_delay: Duration,
+}
+
+impl PortRule {
+    /// The rule that follows from this machine's settings and listeners.
+    #[must_use]
+    pub fn new(tunables: &Tunables, listening: PortSet) -> Self {
+        Self {
+            range: tunables.ip_local_port_range,
+            listening,
+            hold_time: tunables.hold_time(),
+            reuse_delay: tunables.reuse_delay(),
+        }
+    }
+}
+
+/// TIME_WAIT sockets by who opened the connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct TimeWaitSplit {
+    /// All of them.
+    pub total: u64,
+    /// Opened here: each holds a port toward its destination.
+    pub outbound: u64,
+    /// Accepted here: memory only.
+    pub inbound: u64,
+}
+
+/// What one outbound flow takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FlowUse {
+    /// Its sockets by state, whatever their local port.
+    pub by_state: StateCounts,
+    /// Sockets with a local port inside the range: the ports the flow takes.
+    pub ports_in_use: u32,
+    /// Of these, the ones in TIME_WAIT for longer than the reuse delay: free where reuse applies.
+    pub ports_reusable: u32,
+    /// Of the ports in use, the fast ones.
+    pub fast_in_use: u32,
+    /// Of the reusable ports, the fast ones.
+    pub fast_reusable: u32,
+    /// The shortest time until a TIME_WAIT of the flow ends; `None` without any.
+    pub first_return: Option<Duration>,
+    /// The longest time until a TIME_WAIT of the flow ends; `None` without any.
+    pub last_return: Option<Duration>,
+}
+
+impl FlowUse {
+    fn add(&mut self, socket: &Socket, rule: &PortRule) {
+        self.by_state.add(socket.state);
+        let port = socket.local.port();
+        if rule.range.is_some_and(|range| !range.contains(port)) {
+            return;
+        }
+        let fast = u32::from(rule.range.is_some_and(|range| range.is_fast(port)));
+        self.ports_in_use += 1;
+        self.fast_in_use += fast;
+        let Some(left) = socket.time_wait_left else {
+            return;
+        };
+        self.first_return = Some(self.first_return.map_or(left, |first| first.min(left)));
+        self.last_return = Some(self.last_return.map_or(left, |last| last.max(left)));
+        // An orphan in FIN_WAIT2 has the same timer but is never reused (net/ipv4/tcp_ipv4.c).
+        if socket.state == TcpState::TimeWait && rule.hold_time.saturating_sub(left) > rule.reuse_delay
+        {
+            self.ports_reusable += 1;
+            self.fast_reusable += fast;
+        }
+    }
+
+    /// Ports of the flow that connect() cannot have: in use, less what reuse gives back where it
+    /// applies.
+    #[must_use]
+    pub fn ports_blocked(&self, reuse_applies: bool) -> u32 {
+        self.ports_in_use - if reuse_applies { self.ports_reusable } else { 0 }
+    }
+
+    /// The fast ports among [`Self::ports_blocked`].
+    #[must_use]
+    pub fn fast_blocked(&self, reuse_applies: bool) -> u32 {
+        self.fast_in_use - if reuse_applies { self.fast_reusable } else { 0 }
+    }
+}
+
+/// The socket table folded while it streams by: memory grows with the number of outbound flows,
+/// never with the number of sockets.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    rule: PortRule,
+    /// Sockets by state.
+    pub states: StateCounts,
+    /// TIME_WAIT by direction.
+    pub time_wait: TimeWaitSplit,
+    /// Inbound TIME_WAIT by the listening port.
+    pub inbound_time_wait: HashMap<u16, u64>,
+    /// The outbound flows.
+    pub flows: HashMap<Flow, FlowUse>,
+}
+
+impl Tally {
+    /// An empty tally under `rule`.
+    #[must_use]
+    pub fn new(rule: PortRule) -> Self {
+        Self {
+            rule,
+            ..Self::default()
+        }
+    }
+
+    /// Folds one row in.
+    pub fn add(&mut self, socket: &Socket) {
+        self.states.add(socket.state);
+        let outbound = socket.state != TcpState::Listen
+            && socket.remote.port() != 0
+            && !self.rule.listening.contains(socket.local.port());
+        if socket.state == TcpState::TimeWait {
+            self.time_wait.total += 1;
+            if outbound {
+                self.time_wait.outbound += 1;
+            } else {
+                self.time_wait.inbound += 1;
+                *self.inbound_time_wait.entry(socket.local.port()).or_default() += 1;
+            }
+        }
+        if outbound {
+            self.flows
+                .entry(Flow::of(socket))
+                .or_default()
+                .add(socket, &self.rule);
+        }
+    }
+
+    /// The flow that takes most ports toward `server`, from whatever source address.
+    #[must_use]
+    pub fn toward(&self, server: std::net::SocketAddr) -> Option<(Flow, &FlowUse)> {
+        self.flows
+            .iter()
+            .filter(|(flow, _)| flow.server() == server)
+            .max_by_key(|(_, used)| used.ports_in_use)
+            .map(|(flow, used)| (*flow, used))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule() -> PortRule {
+        PortRule {
+            range: Some(PortRange {
+                low: 40000,
+                high: 40009,
+            }),
+            listening: [3306].into_iter().collect(),
+            hold_time: Duration::from_secs(60),
+            reuse_delay: Duration::from_secs(1),
+        }
+    }
+
+    fn row(state: TcpState, local: &str, remote: &str, left_ms: Option<u64>) -> Socket {
+        Socket {
+            state,
+            local: local.parse().unwrap(),
+            remote: remote.parse().unwrap(),
+            time_wait_left: left_ms.map(Duration::from_millis),
+        }
+    }
+
+    #[test]
+    fn rows_are_split_by_direction_and_only_ports_of_the_range_are_taken() {
+        use TcpState::{Established, FinWait2, Listen, TimeWait};
+        let mut tally = Tally::new(rule());
+        for socket in [
+            row(Listen, "0.0.0.0:3306", "0.0.0.0:0", None),
+            row(TimeWait, "10.0.0.1:3306", "10.0.0.9:40001", Some(1000)),
+            row(TimeWait, "10.0.0.1:40000", "10.0.0.2:3306", Some(58_000)),
+            row(TimeWait, "10.0.0.1:40001", "10.0.0.2:3306", Some(59_000)),
+            row(TimeWait, "10.0.0.1:40002", "10.0.0.2:3306", Some(59_500)),
+            row(FinWait2, "10.0.0.1:40004", "10.0.0.2:3306", Some(10)),
+            row(Established, "10.0.0.1:40006", "10.0.0.2:3306", None),
+            row(Established, "10.0.0.1:22222", "10.0.0.2:3306", None),
+        ] {
+            tally.add(&socket);
+        }
+        assert_eq!(
+            tally.time_wait,
+            TimeWaitSplit {
+                total: 4,
+                outbound: 3,
+                inbound: 1
+            }
+        );
+        let (flow, used) = tally.toward("10.0.0.2:3306".parse().unwrap()).unwrap();
+        assert_eq!(flow.source, "10.0.0.1".parse::<std::net::IpAddr>().unwrap());
+        assert_eq!(
+            used,
+            &FlowUse {
+                by_state: [(TimeWait, 3), (FinWait2, 1), (Established, 2)]
+                    .into_iter()
+                    .collect(),
+                ports_in_use: 5,
+                // Only the one older than the delay: 60 − 58 s.
+                ports_reusable: 1,
+                fast_in_use: 4,
+                fast_reusable: 1,
+                first_return: Some(Duration::from_millis(10)),
+                last_return: Some(Duration::from_millis(59_500)),
+            }
+        );
+        assert_eq!((used.ports_blocked(false), used.ports_blocked(true)), (5, 4));
+        assert_eq!((used.fast_blocked(false), used.fast_blocked(true)), (4, 3));
+        assert_eq!(tally.flows.len(), 1);
+        assert_eq!(tally.inbound_time_wait, HashMap::from([(3306, 1)]));
+    }
+}

@@ -1,0 +1,59 @@
+//! Puts finished reports on a screen; decides nothing.
+
+pub mod json;
+pub mod plain;
+mod progress;
+mod screen;
+pub mod sysctl;
+pub mod table;
+
+use std::io::{self, Write};
+
+pub use progress::Progress;
+pub use screen::Screen;
+
+use crate::model::Gap;
+use crate::repro::{PortsToward, Target};
+use crate::words::{count, rate};
+
+/// Says on stderr what could not be read.
+pub fn note_gaps(gaps: &[Gap]) {
+    for gap in gaps {
+        note(&format!("{}: {}", gap.what, gap.why));
+    }
+}
+
+/// Says on stderr what a run is about to do, and where it cannot show exhaustion.
+pub fn announce(target: &Target, embedded: bool, ports: &PortsToward) {
+    let server = target.address();
+    if embedded {
+        note(
+            "connecting to an embedded server in a private network namespace with this machine's \
+             settings; nothing outside it is touched",
+        );
+    } else {
+        note(&format!(
+            "connecting to {server}; this takes this machine's ports toward it, and they come back \
+             60 s after the run"
+        ));
+    }
+    if let (true, Some(max_rate)) = (ports.reuse_applies, ports.max_rate) {
+        note(&format!(
+            "ports will not run out below {} connections/s: TIME_WAIT reuse is in force toward \
+             {server}, so each of the {} ports comes back early. {}",
+            rate(max_rate),
+            count(ports.usable.unwrap_or_default()),
+            if server.ip().is_loopback() {
+                "net.ipv4.tcp_tw_reuse = 2, the default, means loopback; to see them run out, use \
+                 `twcheck repro` without a server, or another address of the server's machine"
+            } else {
+                "To see them run out: twcheck repro --set net.ipv4.tcp_tw_reuse=0"
+            }
+        ));
+    }
+}
+
+fn note(text: &str) {
+    // With stderr closed there is nobody to tell.
+    let _ = writeln!(io::stderr(), "note: {text}");
+}

@@ -1,0 +1,83 @@
+//! Lines for grep and awk: no wrapping, no colour, no thousands separators.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+
+use crate::judge::advice::Advice;
+use crate::judge::states::States;
+use crate::judge::verdict::Verdict;
+use crate::repro::Report;
+use crate::words::tenths;
+
+/// What `netstat -n | awk '/^tcp/ {++S[$NF]} END {for(a in S) print a, S[a]}'` prints, largest
+/// first; then, when asked for, `source destination:port sockets` of the flows.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn states(report: &States, out: &mut dyn Write) -> io::Result<()> {
+    for (state, count) in report.states.largest_first() {
+        writeln!(out, "{} {count}", state.name())?;
+    }
+    for flow in report.flows.iter().flatten() {
+        let server = SocketAddr::new(flow.destination, flow.destination_port);
+        writeln!(out, "{} {server} {}", flow.source, flow.total)?;
+    }
+    out.flush()
+}
+
+/// `LEVEL: summary`, then `LEVEL CODE message` of each finding.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn verdict(verdict: &Verdict, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}: {}", verdict.level.word(), verdict.summary)?;
+    for reported in &verdict.findings {
+        let (level, finding) = (reported.level.word(), &reported.finding);
+        writeln!(out, "{level} {} {finding}", finding.code())?;
+    }
+    out.flush()
+}
+
+/// `sysctl = recommended`, one a line.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
+    for change in &advice.changes {
+        writeln!(out, "{} = {}", change.sysctl, change.recommended)?;
+    }
+    out.flush()
+}
+
+/// `name value`, one a line; a value that is unknown is `-`.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn repro(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    fn or_dash(value: Option<impl ToString>) -> String {
+        value.map_or_else(|| "-".into(), |value| value.to_string())
+    }
+    let ends = report.connect_latency_us;
+    let error = report.error.as_ref();
+    for (name, value) in [
+        ("server", report.target.address.to_string()),
+        ("stopped_by", report.stopped_by.word().to_owned()),
+        ("errno", or_dash(error.and_then(|error| error.errno))),
+        ("mysql_code", or_dash(error.and_then(|error| error.mysql_code))),
+        ("error", or_dash(error)),
+        ("connections", report.connections.to_string()),
+        ("seconds", report.seconds.to_string()),
+        ("rate", tenths(report.rate).to_string()),
+        ("predicted_ports", or_dash(report.predicted_ports)),
+        ("first_1000_p50_us", or_dash(ends.first_1000.map(|ends| ends.p50))),
+        ("first_1000_p99_us", or_dash(ends.first_1000.map(|ends| ends.p99))),
+        ("last_1000_p50_us", or_dash(ends.last_1000.map(|ends| ends.p50))),
+        ("last_1000_p99_us", or_dash(ends.last_1000.map(|ends| ends.p99))),
+        ("time_wait_client_side", report.time_wait.client_side.to_string()),
+        ("time_wait_server_side", or_dash(report.time_wait.server_side)),
+        ("threads_connected_max", or_dash(report.server.threads_connected_max)),
+    ] {
+        writeln!(out, "{name} {value}")?;
+    }
+    out.flush()
+}

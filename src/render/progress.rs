@@ -1,0 +1,53 @@
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::repro::Moment;
+use crate::words::{count, latency, percent};
+
+/// The line that follows a run on a terminal; elsewhere nothing.
+pub struct Progress {
+    bar: ProgressBar,
+    usable: Option<u32>,
+}
+
+impl Progress {
+    /// A line on stderr; `usable` are the ports there are.
+    #[must_use]
+    pub fn new(usable: Option<u32>) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+            bar.set_style(style);
+        }
+        bar.set_message("connecting …");
+        bar.tick();
+        Self { bar, usable }
+    }
+
+    /// Shows one moment of the run.
+    pub fn show(&self, moment: &Moment) {
+        let ports = match (moment.ports_in_use, self.usable) {
+            (Some(used), Some(usable)) => format!(
+                ", ports {} of {} ({:.0} %)",
+                count(used),
+                count(usable),
+                percent(used, usable)
+            ),
+            _ => String::new(),
+        };
+        let opening = moment
+            .connect_latency_us
+            .map_or_else(String::new, |opening| format!(", p50 {}", latency(opening.p50)));
+        self.bar.set_message(format!(
+            "{:.0} s: {} connections, {:.0}/s{ports}{opening}",
+            moment.seconds.as_secs_f64(),
+            count(moment.connections),
+            moment.rate,
+        ));
+        self.bar.tick();
+    }
+
+    /// Takes the line away.
+    pub fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+

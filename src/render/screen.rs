@@ -1,0 +1,106 @@
+use std::io::{self, BufWriter, IsTerminal, StdoutLock};
+
+use anstyle::{AnsiColor, Style};
+
+use crate::judge::verdict::Level;
+
+/// What standard output can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Screen {
+    /// Columns; `None` when it is no terminal: then nothing is wrapped.
+    pub width: Option<u16>,
+    /// Whether colour is welcome.
+    pub colour: bool,
+}
+
+/// The width below which a table is no table: also what a terminal gets that reports none.
+const NARROWEST: u16 = 40;
+
+impl Screen {
+    /// Standard output of this process.
+    #[must_use]
+    pub fn of_stdout() -> Self {
+        let terminal = io::stdout().is_terminal();
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        Self {
+            width: terminal.then(|| {
+                terminal_size::terminal_size_of(io::stdout())
+                    .map_or(80, |(terminal_size::Width(columns), _)| columns.max(NARROWEST))
+            }),
+            colour: terminal && !no_colour && !dumb,
+        }
+    }
+
+    /// A buffered writer to standard output.
+    #[must_use]
+    pub fn lock(&self) -> BufWriter<StdoutLock<'static>> {
+        BufWriter::new(io::stdout().lock())
+    }
+
+    /// `text` in the colour of `level`, where colour is welcome.
+    #[must_use]
+    pub fn paint(&self, level: Level, text: &str) -> String {
+        let colour = match level {
+            Level::Ok => AnsiColor::Green,
+            Level::Unknown => AnsiColor::Magenta,
+            Level::Warning => AnsiColor::Yellow,
+            Level::Critical => AnsiColor::Red,
+        };
+        if !self.colour {
+            return text.to_owned();
+        }
+        let style = Style::new().bold().fg_color(Some(colour.into()));
+        format!("{style}{text}{style:#}")
+    }
+
+    /// `text` wrapped to the screen, every line after `indent`; the first after `first`, whose
+    /// printed width is that of `indent`.
+    #[must_use]
+    pub fn wrap(&self, first: &str, indent: &str, text: &str) -> String {
+        let Some(width) = self.width else {
+            return format!("{first}{text}");
+        };
+        let body = textwrap::wrap(
+            text,
+            textwrap::Options::new(usize::from(width).saturating_sub(indent.len()).max(20)),
+        );
+        format!("{first}{}", body.join(&format!("\n{indent}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_wrapped_on_a_terminal_only() {
+        let text = "one two three four five six seven eight nine ten eleven";
+        let terminal = Screen {
+            width: Some(40),
+            colour: false,
+        };
+        assert_eq!(
+            terminal.wrap("- ", "  ", text),
+            "- one two three four five six seven\n  eight nine ten eleven"
+        );
+        let pipe = Screen {
+            width: None,
+            colour: false,
+        };
+        assert_eq!(pipe.wrap("- ", "  ", text), format!("- {text}"));
+    }
+
+    #[test]
+    fn colour_is_there_only_where_it_is_welcome() {
+        let screen = |colour| Screen {
+            width: None,
+            colour,
+        };
+        assert_eq!(screen(false).paint(Level::Critical, "x"), "x");
+        assert_eq!(
+            screen(true).paint(Level::Critical, "x"),
+            "\u{1b}[1m\u{1b}[31mx\u{1b}[0m"
+        );
+    }
+}

@@ -1,0 +1,347 @@
+//! What people read.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+
+use comfy_table::{CellAlignment, ContentArrangement, Row, Table, presets};
+
+use super::Screen;
+use crate::judge::advice::{Advice, Remark};
+use crate::judge::states::States;
+use crate::judge::verdict::{FlowReport, Level, Verdict};
+use crate::model::{StateCounts, TcpState};
+use crate::repro::{Latency, Report, StoppedBy};
+use crate::words::{count, latency, percent, rate, rate_limit};
+
+/// A flow is listed from this share of the usable ports on, in percent, whatever its level: below
+/// it nothing about ports is worth a line.
+const WORTH_LISTING: f64 = 1.0;
+
+/// A table without lines, as wide as it needs, at most as wide as the screen.
+fn table(screen: &Screen, heading: impl Into<Row>) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(heading);
+    if let Some(width) = screen.width {
+        table.set_width(width);
+    }
+    table
+}
+
+/// Writes a finished table: numbers to the right, no blank before the first column or after the
+/// last.
+fn write_table(mut table: Table, numbers: &[usize], out: &mut dyn Write) -> io::Result<()> {
+    for &column in numbers {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    if let Some(first) = table.column_mut(0) {
+        first.set_padding((0, 1));
+    }
+    writeln!(out, "{}", table.trim_fmt())
+}
+
+/// `twcheck states`.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn states(
+    report: &States,
+    explain: bool,
+    screen: &Screen,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let mut rows = table(screen, ["STATE", "COUNT", "SHARE", ""]);
+    let share = |part: u64| format!("{:.1} %", percent(part, report.total));
+    for (state, number) in report.states.largest_first() {
+        rows.add_row([state.name().to_owned(), count(number), share(number), String::new()]);
+        if state == TcpState::TimeWait {
+            let split = report.time_wait.split;
+            for (direction, number, cost) in [
+                ("outbound", split.outbound, "each holds a port toward its destination"),
+                ("inbound", split.inbound, "accepted here: memory, no port"),
+            ] {
+                rows.add_row([format!("  {direction}"), count(number), share(number), cost.into()]);
+            }
+        }
+    }
+    rows.add_row(["total".to_owned(), count(report.total), String::new(), String::new()]);
+    write_table(rows, &[1, 2], out)?;
+
+    if let Some(flows) = &report.flows {
+        writeln!(out)?;
+        let mut rows = table(screen, ["FROM", "TOWARD", "SOCKETS", "STATES"]);
+        for flow in flows {
+            rows.add_row([
+                flow.source.to_string(),
+                SocketAddr::new(flow.destination, flow.destination_port).to_string(),
+                count(flow.total),
+                state_list(&flow.by_state),
+            ]);
+        }
+        write_table(rows, &[2], out)?;
+        not_listed(flows.len(), report.flows_total.unwrap_or(flows.len()), out)?;
+    }
+    if explain {
+        writeln!(out)?;
+        let mut rows = table(screen, ["STATE", "MEANING"]);
+        for state in TcpState::ALL {
+            rows.add_row([state.name(), state.meaning()]);
+        }
+        write_table(rows, &[], out)?;
+    }
+    out.flush()
+}
+
+/// `twcheck verdict`: a sentence, the flows that matter, the findings with their next steps.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn verdict(verdict: &Verdict, screen: &Screen, out: &mut dyn Write) -> io::Result<()> {
+    let word = verdict.level.word();
+    let painted = screen.paint(verdict.level, word);
+    let indent = " ".repeat(word.len() + 2);
+    writeln!(out, "{}", screen.wrap(&format!("{painted}: "), &indent, &verdict.summary))?;
+
+    let usable = verdict.capacity.map_or(0, |capacity| capacity.usable_ports);
+    let listed = verdict
+        .flows
+        .iter()
+        .filter(|flow| flow.level > Level::Ok || percent(flow.ports_in_use, usable) >= WORTH_LISTING)
+        .count();
+    if listed > 0 {
+        writeln!(out)?;
+        let mut rows = table(screen, ["FROM", "TOWARD", "PORTS", "FREE", "MAX/S", "LEVEL", "STATES"]);
+        for flow in &verdict.flows[..listed] {
+            rows.add_row(flow_row(flow));
+        }
+        write_table(rows, &[2, 3, 4], out)?;
+        not_listed(listed, verdict.flows_total, out)?;
+        writeln!(out)?;
+    }
+    write_capacity(verdict, screen, out)?;
+
+    for reported in &verdict.findings {
+        let finding = &reported.finding;
+        let (code, message) = (finding.code(), finding.to_string());
+        writeln!(out, "\n{} ({})", screen.paint(reported.level, code), reported.level.word())?;
+        // The summary has said it.
+        if !verdict.summary.starts_with(&message) {
+            writeln!(out, "{}", screen.wrap("  ", "  ", &message))?;
+        }
+        writeln!(out, "{}", screen.wrap("  next: ", "        ", &finding.next_step()))?;
+    }
+    out.flush()
+}
+
+fn flow_row(flow: &FlowReport) -> [String; 7] {
+    [
+        flow.source.to_string(),
+        SocketAddr::new(flow.destination, flow.destination_port).to_string(),
+        count(flow.ports_in_use),
+        flow.ports_free.map_or_else(|| "unknown".into(), count),
+        rate_limit(flow.max_connections_per_second),
+        flow.level.word().into(),
+        state_list(&flow.by_state),
+    ]
+}
+
+fn write_capacity(verdict: &Verdict, screen: &Screen, out: &mut dyn Write) -> io::Result<()> {
+    if let (Some(capacity), Some(range)) = (verdict.capacity, verdict.tunables.ip_local_port_range) {
+        let text = format!(
+            "{} usable ({}-{}, less {} reserved and {} bound), at most {} connections/s to one \
+             destination, connect() is cheap up to {}/s",
+            count(capacity.usable_ports),
+            range.low,
+            range.high,
+            count(capacity.reserved_ports),
+            count(capacity.bound_ports),
+            rate_limit(capacity.max_connections_per_second),
+            rate_limit(capacity.fast_connections_per_second),
+        );
+        writeln!(out, "{}", screen.wrap("Ports: ", "       ", &text))?;
+    }
+    let split = verdict.time_wait.split;
+    let limit = verdict.time_wait.limit.map_or_else(|| "an unknown number".into(), count);
+    let text = format!(
+        "{} outbound (hold ports), {} inbound (memory only), at most {limit}",
+        count(split.outbound),
+        count(split.inbound),
+    );
+    writeln!(out, "{}", screen.wrap("TIME_WAIT: ", "           ", &text))
+}
+
+fn not_listed(listed: usize, total: usize, out: &mut dyn Write) -> io::Result<()> {
+    match total - listed {
+        0 => Ok(()),
+        more => writeln!(out, "… and {} more (--top 0, --json)", count(more as u64)),
+    }
+}
+
+fn state_list(by_state: &StateCounts) -> String {
+    by_state
+        .largest_first()
+        .into_iter()
+        .map(|(state, number)| format!("{} {}", count(number), state.name()))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// `twcheck advise`.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn advice(advice: &Advice, screen: &Screen, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}", screen.wrap("", "", &advice.summary))?;
+    if !advice.changes.is_empty() {
+        writeln!(out)?;
+        let mut rows = table(screen, ["CHANGE, IN THIS ORDER", "NOW", "TO", "MAX/S", "THEN"]);
+        for change in &advice.changes {
+            rows.add_row([
+                change.sysctl.to_string(),
+                match change.current.as_deref() {
+                    None => "unknown".into(),
+                    Some("") => "empty".into(),
+                    Some(current) => current.to_owned(),
+                },
+                change.recommended.clone(),
+                rate_limit(change.max_rate_before),
+                rate_limit(change.max_rate_after),
+            ]);
+        }
+        write_table(rows, &[3, 4], out)?;
+        for change in &advice.changes {
+            writeln!(out, "\n{}", change.sysctl)?;
+            writeln!(out, "{}", screen.wrap("  why:  ", "        ", &change.why))?;
+            writeln!(out, "{}", screen.wrap("  risk: ", "        ", &change.risk))?;
+        }
+        writeln!(out, "\nTo apply: twcheck advise --format sysctl (see --help)")?;
+    }
+    write_remarks("Leave alone", &advice.not_recommended, screen, out)?;
+    write_remarks("In the application", &advice.application, screen, out)?;
+    out.flush()
+}
+
+fn write_remarks(
+    heading: &str,
+    remarks: &[Remark],
+    screen: &Screen,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    writeln!(out, "\n{heading}:")?;
+    for remark in remarks {
+        let text = format!("{}. {}", remark.what, remark.why);
+        writeln!(out, "{}", screen.wrap("- ", "  ", &text))?;
+    }
+    Ok(())
+}
+
+/// `twcheck repro`.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn repro(report: &Report, screen: &Screen, out: &mut dyn Write) -> io::Result<()> {
+    let level = match report.stopped_by {
+        StoppedBy::Exhausted => Level::Critical,
+        StoppedBy::Error => Level::Unknown,
+        _ => Level::Ok,
+    };
+    let ended = match (report.stopped_by, &report.error) {
+        (StoppedBy::Exhausted, Some(error)) => {
+            format!("Ports ran out (errno {})", error.errno.unwrap_or_default())
+        }
+        (StoppedBy::Error, _) | (StoppedBy::Exhausted, None) => "Stopped by an error".into(),
+        (StoppedBy::Duration, _) => "Ports did not run out: the time was up".into(),
+        (StoppedBy::Count, _) => "Ports did not run out: all connections were made".into(),
+        (StoppedBy::Interrupted, _) => "Interrupted".into(),
+    };
+    writeln!(
+        out,
+        "{} after {} connections in {:.1} s ({}/s).",
+        screen.paint(level, &ended),
+        count(report.connections),
+        report.seconds,
+        rate(report.rate)
+    )?;
+    for (name, text) in lines(report) {
+        writeln!(out, "{}", screen.wrap(&format!("  {name:<13} "), &" ".repeat(16), &text))?;
+    }
+    out.flush()
+}
+
+/// The report, name by name.
+fn lines(report: &Report) -> Vec<(&'static str, String)> {
+    let mut lines = vec![(
+        "server",
+        if report.target.embedded {
+            format!("embedded, {} in a private network namespace", report.target.address)
+        } else {
+            format!("{} at {}", report.target.host, report.target.address)
+        },
+    )];
+    if let Some(error) = &report.error {
+        lines.push(("application", error.text.clone()));
+        lines.push(("that is", error.meaning(report.target.address)));
+    }
+    let opened = |latency: Option<Latency>| {
+        latency.map_or_else(|| "none".into(), |ends| {
+            format!("p50 {}, p99 {}", self::latency(ends.p50), self::latency(ends.p99))
+        })
+    };
+    let ends = report.connect_latency_us;
+    lines.push((
+        "connect()",
+        format!(
+            "with login; the first 1,000: {}; the last 1,000: {}",
+            opened(ends.first_1000),
+            opened(ends.last_1000)
+        ),
+    ));
+    lines.push((
+        "ports",
+        format!(
+            "{} predicted free, {} connections made{}",
+            report.predicted_ports.map_or_else(|| "unknown".into(), count),
+            count(report.connections),
+            if report.reuse_applies { "; TIME_WAIT reuse is in force" } else { "" }
+        ),
+    ));
+    let sides = report.time_wait;
+    lines.push((
+        "TIME_WAIT",
+        format!(
+            "{} on the client's side, {}",
+            count(sides.client_side),
+            sides.server_side.map_or_else(
+                || "the server's side is another machine".into(),
+                |server| format!("{} on the server's", count(server))
+            )
+        ),
+    ));
+    lines.push(("database", match &report.server {
+        server if server.threads_connected_max.is_some() => format!(
+            "at most {} threads connected at a time: it was not the bottleneck",
+            count(server.threads_connected_max.unwrap_or_default())
+        ),
+        server => format!(
+            "could not be watched: {}",
+            server.not_watched_because.as_deref().unwrap_or("unknown")
+        ),
+    }));
+    if let Some([first, last]) = report.ports_return_seconds {
+        lines.push((
+            "ports return",
+            format!(
+                "the first in {first:.0} s, all in {last:.0} s{}",
+                if report.target.embedded { "; the namespace's are gone with it" } else { "" }
+            ),
+        ));
+    }
+    if let Some(error) = &report.error {
+        lines.push(("next", error.next_step().into()));
+    }
+    lines
+}

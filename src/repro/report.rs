@@ -1,0 +1,260 @@
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::failure::{Failure, FailureKind};
+use super::latency::Latency;
+use super::run::{End, Moment, Outcome};
+use super::target::Target;
+use crate::exit::Exit;
+use crate::judge::Capacity;
+use crate::model::{Snapshot, TcpState};
+use crate::words;
+
+/// The ports toward one server, as one look at the table tells them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PortsToward {
+    /// Ports one flow can take; `None` when the range is unknown.
+    pub usable: Option<u32>,
+    /// Ports the flow takes.
+    pub in_use: u32,
+    /// Of these, the ones that connect() cannot have.
+    pub blocked: u32,
+    /// Whether TIME_WAIT reuse applies to it.
+    pub reuse_applies: bool,
+    /// The highest rate it can keep up; `None` when unknown or not bound by ports.
+    pub max_rate: Option<f64>,
+    /// TIME_WAIT on either side.
+    pub time_wait: TimeWaitSides,
+    /// When the first and the last port in TIME_WAIT come back; `None` without any.
+    pub returns: Option<(Duration, Duration)>,
+}
+
+/// Who keeps TIME_WAIT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct TimeWaitSides {
+    /// Here, toward the server: each holds a port.
+    pub client_side: u64,
+    /// At the server; `None` when it runs on another machine.
+    pub server_side: Option<u64>,
+}
+
+impl PortsToward {
+    /// What `snapshot` says about the flow toward `server` that takes most ports.
+    #[must_use]
+    pub fn new(snapshot: &Snapshot, server: SocketAddr) -> Self {
+        let flow = snapshot.tally.toward(server);
+        let loopback = flow
+            .as_ref()
+            .map_or(server.ip().is_loopback(), |(flow, _)| flow.is_loopback());
+        let reuse_applies = snapshot.tunables.reuse_applies(loopback).unwrap_or(false);
+        let capacity = Capacity::new(&snapshot.tunables, &snapshot.held());
+        let used = flow.map(|(_, used)| used);
+        let same_machine = flow.is_some_and(|(flow, _)| flow.source == flow.destination);
+        Self {
+            usable: capacity.map(|capacity| capacity.usable_ports),
+            in_use: used.map_or(0, |used| used.ports_in_use),
+            blocked: used.map_or(0, |used| used.ports_blocked(reuse_applies)),
+            reuse_applies,
+            max_rate: capacity.and_then(|capacity| capacity.max_rate(reuse_applies)),
+            time_wait: TimeWaitSides {
+                client_side: used.map_or(0, |used| used.by_state.get(TcpState::TimeWait)),
+                server_side: (same_machine || loopback).then(|| {
+                    let by_port = &snapshot.tally.inbound_time_wait;
+                    by_port.get(&server.port()).copied().unwrap_or(0)
+                }),
+            },
+            returns: used.and_then(|used| used.first_return.zip(used.last_return)),
+        }
+    }
+
+    /// Whether most ports are taken, which is what errno 99 then means. Not all: between the error
+    /// and the look some may have come back.
+    #[must_use]
+    pub fn are_full(&self) -> bool {
+        self.usable
+            .is_some_and(|usable| self.in_use.saturating_mul(2) >= usable)
+    }
+}
+
+/// Everything `repro` says, in the order of the JSON contract.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Version of this structure.
+    pub schema: u32,
+    /// The server.
+    pub target: TargetReport,
+    /// Connections opened, logged in and closed.
+    pub connections: u64,
+    /// How long that took.
+    pub seconds: f64,
+    /// Connections per second.
+    pub rate: f64,
+    /// What ended the run.
+    pub stopped_by: StoppedBy,
+    /// Why a connection failed; `None` when none did.
+    pub error: Option<Failure>,
+    /// How long opening a connection took: connect() and login.
+    pub connect_latency_us: LatencyEnds,
+    /// TIME_WAIT left behind.
+    pub time_wait: TimeWaitSides,
+    /// Ports that the capacity model said were free toward the server; `None` when unknown.
+    pub predicted_ports: Option<u32>,
+    /// Whether a port in TIME_WAIT can be reused toward the server.
+    pub reuse_applies: bool,
+    /// Seconds until the first and until the last port in TIME_WAIT comes back; `None` without any.
+    pub ports_return_seconds: Option<[f64; 2]>,
+    /// The server's side.
+    pub server: ServerReport,
+    /// About one a second.
+    pub timeline: Vec<Moment>,
+}
+
+/// The server of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TargetReport {
+    /// What the user called it.
+    pub host: String,
+    /// Where connections went.
+    pub address: SocketAddr,
+    /// Whether it was the embedded one, in a namespace of its own.
+    pub embedded: bool,
+}
+
+/// What ended a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoppedBy {
+    /// No port was left.
+    Exhausted,
+    /// The time was up.
+    Duration,
+    /// All the connections asked for were made.
+    Count,
+    /// Another error.
+    Error,
+    /// The user.
+    Interrupted,
+}
+
+impl StoppedBy {
+    /// The word the JSON has for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Exhausted => "exhausted",
+            Self::Duration => "duration",
+            Self::Count => "count",
+            Self::Error => "error",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// Latency at both ends of a run; `None` where it made no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LatencyEnds {
+    /// The first 1,000 connections.
+    pub first_1000: Option<Latency>,
+    /// The last 1,000.
+    pub last_1000: Option<Latency>,
+}
+
+/// What was seen of the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServerReport {
+    /// The most threads seen connected; `None` when it could not be watched.
+    pub threads_connected_max: Option<u64>,
+    /// Why it could not be watched.
+    pub not_watched_because: Option<String>,
+}
+
+impl ServerReport {
+    /// From what watching said.
+    #[must_use]
+    pub fn new(watched: Result<u64, String>) -> Self {
+        match watched {
+            Ok(most) => Self {
+                threads_connected_max: Some(most),
+                not_watched_because: None,
+            },
+            Err(why) => Self {
+                threads_connected_max: None,
+                not_watched_because: Some(why),
+            },
+        }
+    }
+}
+
+impl Report {
+    /// The report of a run against `target`: `before` and `after` are the ports toward it.
+    #[must_use]
+    pub fn new(
+        target: &Target,
+        embedded: bool,
+        outcome: Outcome,
+        before: &PortsToward,
+        after: &PortsToward,
+        server: ServerReport,
+    ) -> Self {
+        let error = match &outcome.end {
+            End::Failed(error) => Some(Failure::new(error, target.name(), || after.are_full())),
+            _ => None,
+        };
+        let stopped_by = match (&outcome.end, &error) {
+            (End::Count, _) => StoppedBy::Count,
+            (End::Duration, _) => StoppedBy::Duration,
+            (End::Interrupted, _) => StoppedBy::Interrupted,
+            (End::Failed(_), Some(failure)) if failure.is_exhaustion() => StoppedBy::Exhausted,
+            (End::Failed(_), _) => StoppedBy::Error,
+        };
+        let seconds = outcome.elapsed.as_secs_f64();
+        #[expect(clippy::cast_precision_loss)] // Connections of one run, far below 2^53.
+        let rate = outcome.connections as f64 / seconds.max(f64::EPSILON);
+        Self {
+            schema: 1,
+            target: TargetReport {
+                host: target.name().to_owned(),
+                address: target.address(),
+                embedded,
+            },
+            connections: outcome.connections,
+            seconds: (seconds * 1000.0).round() / 1000.0,
+            rate: words::tenths(rate),
+            stopped_by,
+            error,
+            connect_latency_us: LatencyEnds {
+                first_1000: outcome.first,
+                last_1000: outcome.last,
+            },
+            time_wait: after.time_wait,
+            predicted_ports: before.usable.map(|usable| usable.saturating_sub(before.blocked)),
+            reuse_applies: before.reuse_applies,
+            ports_return_seconds: after
+                .returns
+                .map(|(first, last)| [first, last].map(|time| words::tenths(time.as_secs_f64()))),
+            server,
+            timeline: outcome.timeline,
+        }
+    }
+}
+
+impl Failure {
+    fn is_exhaustion(&self) -> bool {
+        matches!(
+            self.kind,
+            FailureKind::EphemeralPortsExhausted | FailureKind::SourcePortsExhausted
+        )
+    }
+}
+
+impl From<StoppedBy> for Exit {
+    fn from(stopped_by: StoppedBy) -> Self {
+        match stopped_by {
+            StoppedBy::Exhausted => Self::Critical,
+            StoppedBy::Error => Self::Unknown,
+            StoppedBy::Duration | StoppedBy::Count | StoppedBy::Interrupted => Self::Ok,
+        }
+    }
+}

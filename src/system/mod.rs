@@ -1,0 +1,14 @@
+//! Reads the machine: the only room, with [`repro`](crate::repro), that touches it.
+
+mod collect;
+mod counters;
+mod host;
+pub mod netlink;
+pub mod netns;
+mod proc_root;
+pub mod proc_tcp;
+pub mod sock_diag;
+pub mod sysctl;
+
+pub use collect::{Machine, SourceChoice};
+pub use proc_root::ProcRoot;

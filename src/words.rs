@@ -1,0 +1,106 @@
+//! How numbers are written for people: the same everywhere.
+
+use std::time::Duration;
+
+/// `28231` as `28,231`.
+#[must_use]
+pub fn count(number: impl Into<u64>) -> String {
+    let digits = number.into().to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Connections per second: `470.5`, from a thousand on `28,231`.
+#[must_use]
+pub fn rate(per_second: f64) -> String {
+    if per_second < 999.95 {
+        return format!("{per_second:.1}");
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Positive, far below 2^53.
+    count(per_second.round() as u64)
+}
+
+/// A rate that may not exist: `any` where ports do not bound it.
+#[must_use]
+pub fn rate_limit(per_second: Option<f64>) -> String {
+    per_second.map_or_else(|| "any".into(), rate)
+}
+
+/// Seconds with one decimal: `12.4 s`; whole ones from 100 on.
+#[must_use]
+pub fn seconds(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds < 100.0 {
+        format!("{seconds:.1} s")
+    } else {
+        format!("{seconds:.0} s")
+    }
+}
+
+/// Microseconds as a latency: `17 µs`, `5.4 ms`, `1.2 s`.
+#[must_use]
+pub fn latency(microseconds: u64) -> String {
+    match Duration::from_micros(microseconds) {
+        short if microseconds < 1_000 => format!("{} µs", short.as_micros()),
+        medium if microseconds < 1_000_000 => format!("{:.1} ms", medium.as_secs_f64() * 1e3),
+        long => format!("{:.1} s", long.as_secs_f64()),
+    }
+}
+
+/// Rounds to one decimal, as the JSON shows rates and shares.
+#[must_use]
+pub fn tenths(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}
+
+/// `part` of `whole` in percent; 0 of nothing.
+#[must_use]
+pub fn percent(part: impl Into<u64>, whole: impl Into<u64>) -> f64 {
+    let (part, whole) = (part.into(), whole.into());
+    if whole == 0 {
+        return 0.0;
+    }
+    #[expect(clippy::cast_precision_loss)] // Counts of sockets, far below 2^53.
+    {
+        part as f64 * 100.0 / whole as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_grouped_by_thousands() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(count(number as u64), text);
+        }
+    }
+
+    #[test]
+    fn rates_keep_a_decimal_only_where_it_tells() {
+        for (number, text) in [(0.0, "0.0"), (470.516, "470.5"), (999.94, "999.9"), (999.96, "1,000"), (28231.4, "28,231")] {
+            assert_eq!(rate(number), text);
+        }
+        assert_eq!(rate_limit(None), "any");
+    }
+
+    #[test]
+    fn latencies_change_unit_where_a_reader_would() {
+        for (microseconds, text) in [(17, "17 µs"), (999, "999 µs"), (5_409, "5.4 ms"), (1_200_000, "1.2 s")] {
+            assert_eq!(latency(microseconds), text);
+        }
+    }
+
+    #[test]
+    fn a_share_of_nothing_is_nothing() {
+        assert!(percent(0_u32, 0_u32).abs() < f64::EPSILON);
+        assert!((percent(1_u32, 8_u32) - 12.5).abs() < f64::EPSILON);
+    }
+}
