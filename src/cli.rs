@@ -17,8 +17,12 @@ use crate::system::{Machine, SourceChoice};
 /// For "Can't connect to MySQL server on '…' (99)", "Cannot assign requested address", and too many
 /// TIME_WAIT.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_help = "\
-Start with `twcheck verdict`. None of the commands needs root or changes anything.")]
+#[command(
+    version,
+    max_term_width = 100,
+    after_help = "\
+Start with `twcheck verdict`. None of the commands needs root or changes anything."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -210,7 +214,11 @@ impl AdviseArgs {
     /// The format asked for.
     #[must_use]
     pub fn format(&self) -> AdviseFormat {
-        if self.json { AdviseFormat::Json } else { self.format }
+        if self.json {
+            AdviseFormat::Json
+        } else {
+            self.format
+        }
     }
 }
 

@@ -65,7 +65,10 @@ mod tests {
 
     #[test]
     fn a_secret_does_not_show_in_debug() {
-        assert_eq!(format!("{:?}", Some(Secret::from("hunter2".to_owned()))), "Some(Secret(…))");
+        assert_eq!(
+            format!("{:?}", Some(Secret::from("hunter2".to_owned()))),
+            "Some(Secret(…))"
+        );
     }
 
     #[test]
@@ -74,7 +77,10 @@ mod tests {
             ("no url", "no url"),
             ("mysql://u:p@h/d", "mysql://u:…@h/d"),
             ("mysql://u:p@ss:w@h", "mysql://u:…@h"),
-            ("a 'mysql://u:p@h' and http://x:y@z b", "a 'mysql://u:…@h' and http://x:…@z b"),
+            (
+                "a 'mysql://u:p@h' and http://x:y@z b",
+                "a 'mysql://u:…@h' and http://x:…@z b",
+            ),
             ("mysql://u@h", "mysql://u@h"),
             ("mysql://h/d", "mysql://h/d"),
         ] {

@@ -78,14 +78,25 @@ mod tests {
 
     #[test]
     fn counts_are_grouped_by_thousands() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
-            assert_eq!(count(number as u64), text);
+        for (number, text) in [
+            (0_u64, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(count(number), text);
         }
     }
 
     #[test]
     fn rates_keep_a_decimal_only_where_it_tells() {
-        for (number, text) in [(0.0, "0.0"), (470.516, "470.5"), (999.94, "999.9"), (999.96, "1,000"), (28231.4, "28,231")] {
+        for (number, text) in [
+            (0.0, "0.0"),
+            (470.516, "470.5"),
+            (999.94, "999.9"),
+            (999.96, "1,000"),
+            (28231.4, "28,231"),
+        ] {
             assert_eq!(rate(number), text);
         }
         assert_eq!(rate_limit(None), "any");
@@ -93,7 +104,12 @@ mod tests {
 
     #[test]
     fn latencies_change_unit_where_a_reader_would() {
-        for (microseconds, text) in [(17, "17 µs"), (999, "999 µs"), (5_409, "5.4 ms"), (1_200_000, "1.2 s")] {
+        for (microseconds, text) in [
+            (17, "17 µs"),
+            (999, "999 µs"),
+            (5_409, "5.4 ms"),
+            (1_200_000, "1.2 s"),
+        ] {
             assert_eq!(latency(microseconds), text);
         }
     }

@@ -19,7 +19,7 @@ pub fn run(args: &AdviseArgs) -> Result<Exit> {
     let screen = Screen::of_stdout();
     let out = &mut screen.lock();
     match args.format() {
-        AdviseFormat::Table => render::table::advice(&advice, &screen, out)?,
+        AdviseFormat::Table => render::table::advice(&advice, screen, out)?,
         AdviseFormat::Plain => render::plain::advice(&advice, out)?,
         AdviseFormat::Json => render::json::write(&advice, out)?,
         AdviseFormat::Sysctl => render::sysctl::advice(&advice, out)?,

@@ -64,7 +64,7 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
         _ if report.connections == 0 && report.stopped_by == StoppedBy::Error => {
             return Err(refusal(report.error.as_ref(), server));
         }
-        Format::Table => render::table::repro(&report, &screen, out)?,
+        Format::Table => render::table::repro(&report, screen, out)?,
         Format::Plain => render::plain::repro(&report, out)?,
     }
     Ok(report.stopped_by.into())
@@ -141,7 +141,10 @@ impl Site {
 fn login(args: &ReproArgs, host: &str) -> Result<Login> {
     let user = match &args.user {
         Some(user) => Some(user.clone()),
-        None => User::from_uid(getuid()).ok().flatten().map(|user| user.name),
+        None => User::from_uid(getuid())
+            .ok()
+            .flatten()
+            .map(|user| user.name),
     };
     Ok(Login {
         host: host.to_owned(),

@@ -19,7 +19,7 @@ pub fn run(args: &StatesArgs) -> Result<Exit> {
     let screen = Screen::of_stdout();
     let out = &mut screen.lock();
     match args.format.get() {
-        Format::Table => render::table::states(&report, args.explain, &screen, out)?,
+        Format::Table => render::table::states(&report, args.explain, screen, out)?,
         Format::Plain => render::plain::states(&report, out)?,
         Format::Json => render::json::write(&report, out)?,
     }

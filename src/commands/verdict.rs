@@ -18,7 +18,7 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
     let screen = Screen::of_stdout();
     let out = &mut screen.lock();
     match args.format.get() {
-        Format::Table => render::table::verdict(&verdict, &screen, out)?,
+        Format::Table => render::table::verdict(&verdict, screen, out)?,
         Format::Plain => render::plain::verdict(&verdict, out)?,
         Format::Json => render::json::write(&verdict, out)?,
     }

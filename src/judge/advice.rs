@@ -7,7 +7,9 @@ use serde::{Serialize, Serializer};
 
 use super::Capacity;
 use super::capacity::tenths;
-use crate::model::{Flow, FlowUse, PortRange, PortSet, Snapshot, TcpState, TimeWaitReuse, Tunables};
+use crate::model::{
+    Flow, FlowUse, PortRange, PortSet, Snapshot, TcpState, TimeWaitReuse, Tunables,
+};
 use crate::words::{count, rate, rate_limit};
 
 /// The range recommended where the current one is narrower: above the ports that services are
@@ -236,7 +238,7 @@ fn range(plan: &mut Plan) {
     };
     let mut wide = PortRange {
         low: range.low.min(WIDE_RANGE.low),
-        high: range.high.max(WIDE_RANGE.high),
+        high: WIDE_RANGE.high,
     };
     if (wide.low ^ wide.high) & 1 == 0 {
         wide.low += 1;
@@ -244,10 +246,17 @@ fn range(plan: &mut Plan) {
     if f64::from(wide.len()) < f64::from(range.len()) * WORTH_WIDENING {
         return;
     }
-    let held: PortSet = plan.held.ports().filter(|&port| wide.contains(port)).collect();
+    let held: PortSet = plan
+        .held
+        .ports()
+        .filter(|&port| wide.contains(port))
+        .collect();
     let both = reserved.union(&held);
     if both != reserved {
-        let added = held.ports().filter(|&port| !reserved.contains(port)).collect::<PortSet>();
+        let added = held
+            .ports()
+            .filter(|&port| !reserved.contains(port))
+            .collect::<PortSet>();
         plan.change(
             Sysctl::IpLocalReservedPorts,
             Some(reserved.to_string()),
@@ -324,7 +333,10 @@ fn summary(plan: &Plan, before: Option<f64>, after: Option<f64>) -> String {
             "The ephemeral port range could not be read, so no rate can be named.".into()
         }
         0 => format!("This machine needs no change: it bears {now}."),
-        1 => format!("This machine bears {now}; with the change below, {}.", rate_limit(after)),
+        1 => format!(
+            "This machine bears {now}; with the change below, {}.",
+            rate_limit(after)
+        ),
         many => format!(
             "This machine bears {now}; with the {many} changes below, {}.",
             rate_limit(after)
@@ -406,6 +418,8 @@ fn application(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Remark> 
 /// Little's law: connections in use = rate × time each is used.
 fn pool(tunables: &Tunables, busiest: Option<(&Flow, &FlowUse)>) -> Remark {
     let busy = EXAMPLE_BUSY.as_secs_f64();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    // At least 1, at most some thousands.
     let sized = |per_second: f64| count((per_second * busy).ceil().max(1.0) as u64);
     let example = humantime::format_duration(EXAMPLE_BUSY);
     let hold = tunables.hold_time().as_secs_f64();

@@ -131,7 +131,11 @@ mod tests {
     fn a_stock_machine_bears_470_a_second_and_235_cheaply() {
         let capacity = Capacity::new(&stock(), &[3306].into_iter().collect()).unwrap();
         assert_eq!(
-            (capacity.usable_ports, capacity.fast_ports, capacity.bound_ports),
+            (
+                capacity.usable_ports,
+                capacity.fast_ports,
+                capacity.bound_ports
+            ),
             (28232, 14116, 0)
         );
         assert_eq!(rounded(capacity.max_rate(false)), Some(470.5));
@@ -149,7 +153,13 @@ mod tests {
         let held = [40050, 40101, 40103, 22].into_iter().collect();
         let capacity = Capacity::new(&tunables, &held).unwrap();
         assert_eq!(
-            (capacity.range_ports, capacity.reserved_ports, capacity.bound_ports, capacity.usable_ports, capacity.fast_ports),
+            (
+                capacity.range_ports,
+                capacity.reserved_ports,
+                capacity.bound_ports,
+                capacity.usable_ports,
+                capacity.fast_ports
+            ),
             (1000, 100, 2, 898, 450)
         );
     }
@@ -163,7 +173,10 @@ mod tests {
             };
             Capacity::new(&tunables, &PortSet::default()).unwrap()
         };
-        assert_eq!((at(28231).buckets_bound(), at(28231).max_rate(true)), (true, None));
+        assert_eq!(
+            (at(28231).buckets_bound(), at(28231).max_rate(true)),
+            (true, None)
+        );
         assert!(!at(28232).buckets_bound());
     }
 
@@ -182,12 +195,18 @@ mod tests {
 
     #[test]
     fn an_unknown_range_has_no_capacity_and_a_full_reservation_has_none_left() {
-        assert_eq!(Capacity::new(&Tunables::default(), &PortSet::default()), None);
+        assert_eq!(
+            Capacity::new(&Tunables::default(), &PortSet::default()),
+            None
+        );
         let tunables = Tunables {
             ip_local_reserved_ports: PortSet::parse("32768-60999"),
             ..stock()
         };
         let capacity = Capacity::new(&tunables, &PortSet::default()).unwrap();
-        assert_eq!((capacity.usable_ports, capacity.max_rate(false)), (0, Some(0.0)));
+        assert_eq!(
+            (capacity.usable_ports, capacity.max_rate(false)),
+            (0, Some(0.0))
+        );
     }
 }

@@ -282,13 +282,18 @@ impl Finding {
             } => format!(
                 "Raise net.ipv4.tcp_max_tw_buckets above {}{}; a TIME_WAIT takes some 250 bytes.",
                 count(*limit),
-                if *below_ports { " and the number of usable ports" } else { "" }
+                if *below_ports {
+                    " and the number of usable ports"
+                } else {
+                    ""
+                }
             ),
             Self::DangerousSetting { sysctl, .. } => {
                 format!("sysctl -w {sysctl}=0, and remove it from /etc/sysctl.d.")
             }
             Self::CouldNotRead(_) => {
-                "Read it as another user or on the host; until then the verdict may be wrong.".into()
+                "Read it as another user or on the host; until then the verdict may be wrong."
+                    .into()
             }
         }
     }
@@ -414,7 +419,12 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
         .iter()
         .map(|(flow, used)| {
             let reuse = judged.tunables.reuse_applies_to(flow);
-            (judged.level(flow, used), used.ports_blocked(reuse), flow, used)
+            (
+                judged.level(flow, used),
+                used.ports_blocked(reuse),
+                flow,
+                used,
+            )
         })
         .collect();
     flows.sort_unstable_by_key(|&(level, blocked, flow, _)| (Reverse((level, blocked)), *flow));
@@ -424,18 +434,30 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
     let mut findings = Vec::new();
     let mut reports = Vec::new();
     for (index, &(level, _, flow, used)) in flows.iter().take(listed).enumerate() {
-        findings.extend(judged.findings(flow, used).into_iter().map(|(level, finding)| Reported {
-            level,
-            flow: Some(index),
-            finding,
-        }));
+        findings.extend(
+            judged
+                .findings(flow, used)
+                .into_iter()
+                .map(|(level, finding)| Reported {
+                    level,
+                    flow: Some(index),
+                    finding,
+                }),
+        );
         reports.push(judged.report(flow, used, level));
     }
     findings.extend(machine_findings(snapshot, capacity.as_ref()));
     findings.sort_by_key(|reported| Reverse(reported.level));
 
-    let level = findings.iter().map(|reported| reported.level).max().unwrap_or(Level::Ok);
-    let in_trouble = flows.iter().filter(|&&(level, ..)| level > Level::Ok).count();
+    let level = findings
+        .iter()
+        .map(|reported| reported.level)
+        .max()
+        .unwrap_or(Level::Ok);
+    let in_trouble = flows
+        .iter()
+        .filter(|&&(level, ..)| level > Level::Ok)
+        .count();
     Verdict {
         schema: 1,
         level,
@@ -522,9 +544,11 @@ impl Judged<'_> {
             loopback: flow.is_loopback(),
             reuse_applies: self.tunables.reuse_applies(flow.is_loopback()),
             ports_in_use: used.ports_in_use,
-            ports_free: self
-                .capacity
-                .map(|capacity| capacity.usable_ports.saturating_sub(used.ports_blocked(reuse))),
+            ports_free: self.capacity.map(|capacity| {
+                capacity
+                    .usable_ports
+                    .saturating_sub(used.ports_blocked(reuse))
+            }),
             by_state: used.by_state.clone(),
             max_connections_per_second: self.capacity.and_then(|capacity| capacity.max_rate(reuse)),
             level,
@@ -578,7 +602,11 @@ fn summary(
         return match in_trouble - usize::from(worst.flow.is_some()) {
             0 => worst.finding.to_string(),
             1 => format!("{} One more flow is in trouble.", worst.finding),
-            more => format!("{} {} more flows are in trouble.", worst.finding, count(more as u64)),
+            more => format!(
+                "{} {} more flows are in trouble.",
+                worst.finding,
+                count(more as u64)
+            ),
         };
     }
     match (capacity, fullest) {

@@ -185,10 +185,16 @@ mod tests {
 
     #[test]
     fn the_widest_and_the_narrowest_range_count_their_ports() {
-        let all = PortRange { low: 0, high: 65535 };
+        let all = PortRange {
+            low: 0,
+            high: 65535,
+        };
         assert_eq!((all.len(), all.ports().count()), (65536, 65536));
         let one = PortRange { low: 7, high: 7 };
-        assert_eq!((one.len(), one.is_fast(7), one.is_fast(9)), (1, true, false));
+        assert_eq!(
+            (one.len(), one.is_fast(7), one.is_fast(9)),
+            (1, true, false)
+        );
     }
 
     #[test]

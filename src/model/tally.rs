@@ -78,7 +78,8 @@ impl FlowUse {
         self.first_return = Some(self.first_return.map_or(left, |first| first.min(left)));
         self.last_return = Some(self.last_return.map_or(left, |last| last.max(left)));
         // An orphan in FIN_WAIT2 has the same timer but is never reused (net/ipv4/tcp_ipv4.c).
-        if socket.state == TcpState::TimeWait && rule.hold_time.saturating_sub(left) > rule.reuse_delay
+        if socket.state == TcpState::TimeWait
+            && rule.hold_time.saturating_sub(left) > rule.reuse_delay
         {
             self.ports_reusable += 1;
             self.fast_reusable += fast;
@@ -89,7 +90,12 @@ impl FlowUse {
     /// applies.
     #[must_use]
     pub fn ports_blocked(&self, reuse_applies: bool) -> u32 {
-        self.ports_in_use - if reuse_applies { self.ports_reusable } else { 0 }
+        self.ports_in_use
+            - if reuse_applies {
+                self.ports_reusable
+            } else {
+                0
+            }
     }
 
     /// The fast ports among [`Self::ports_blocked`].
@@ -136,7 +142,10 @@ impl Tally {
                 self.time_wait.outbound += 1;
             } else {
                 self.time_wait.inbound += 1;
-                *self.inbound_time_wait.entry(socket.local.port()).or_default() += 1;
+                *self
+                    .inbound_time_wait
+                    .entry(socket.local.port())
+                    .or_default() += 1;
             }
         }
         if outbound {
@@ -224,7 +233,10 @@ mod tests {
                 last_return: Some(Duration::from_millis(59_500)),
             }
         );
-        assert_eq!((used.ports_blocked(false), used.ports_blocked(true)), (5, 4));
+        assert_eq!(
+            (used.ports_blocked(false), used.ports_blocked(true)),
+            (5, 4)
+        );
         assert_eq!((used.fast_blocked(false), used.fast_blocked(true)), (4, 3));
         assert_eq!(tally.flows.len(), 1);
         assert_eq!(tally.inbound_time_wait, HashMap::from([(3306, 1)]));

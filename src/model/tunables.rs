@@ -71,8 +71,7 @@ impl Tunables {
     /// How long TIME_WAIT lasts here.
     #[must_use]
     pub fn hold_time(&self) -> Duration {
-        self.tcp_tw_timeout_s
-            .map_or(HOLD_TIME, Duration::from_secs)
+        self.tcp_tw_timeout_s.map_or(HOLD_TIME, Duration::from_secs)
     }
 
     /// The age from which a TIME_WAIT can be reused, where reuse applies.
@@ -106,6 +105,7 @@ impl Tunables {
 
 #[cfg(test)]
 mod tests {
+    use super::TimeWaitReuse::{LoopbackOnly, Off, On};
     use super::*;
 
     #[test]
@@ -115,7 +115,6 @@ mod tests {
             tcp_timestamps: timestamps,
             ..Tunables::default()
         };
-        use TimeWaitReuse::{LoopbackOnly, Off, On};
         for (reuse, timestamps, loopback, applies) in [
             (Some(Off), Some(1), true, Some(false)),
             (Some(On), Some(1), false, Some(true)),

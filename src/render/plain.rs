@@ -63,19 +63,43 @@ pub fn repro(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         ("server", report.target.address.to_string()),
         ("stopped_by", report.stopped_by.word().to_owned()),
         ("errno", or_dash(error.and_then(|error| error.errno))),
-        ("mysql_code", or_dash(error.and_then(|error| error.mysql_code))),
+        (
+            "mysql_code",
+            or_dash(error.and_then(|error| error.mysql_code)),
+        ),
         ("error", or_dash(error)),
         ("connections", report.connections.to_string()),
         ("seconds", report.seconds.to_string()),
         ("rate", tenths(report.rate).to_string()),
         ("predicted_ports", or_dash(report.predicted_ports)),
-        ("first_1000_p50_us", or_dash(ends.first_1000.map(|ends| ends.p50))),
-        ("first_1000_p99_us", or_dash(ends.first_1000.map(|ends| ends.p99))),
-        ("last_1000_p50_us", or_dash(ends.last_1000.map(|ends| ends.p50))),
-        ("last_1000_p99_us", or_dash(ends.last_1000.map(|ends| ends.p99))),
-        ("time_wait_client_side", report.time_wait.client_side.to_string()),
-        ("time_wait_server_side", or_dash(report.time_wait.server_side)),
-        ("threads_connected_max", or_dash(report.server.threads_connected_max)),
+        (
+            "first_1000_p50_us",
+            or_dash(ends.first_1000.map(|ends| ends.p50)),
+        ),
+        (
+            "first_1000_p99_us",
+            or_dash(ends.first_1000.map(|ends| ends.p99)),
+        ),
+        (
+            "last_1000_p50_us",
+            or_dash(ends.last_1000.map(|ends| ends.p50)),
+        ),
+        (
+            "last_1000_p99_us",
+            or_dash(ends.last_1000.map(|ends| ends.p99)),
+        ),
+        (
+            "time_wait_client_side",
+            report.time_wait.client_side.to_string(),
+        ),
+        (
+            "time_wait_server_side",
+            or_dash(report.time_wait.server_side),
+        ),
+        (
+            "threads_connected_max",
+            or_dash(report.server.threads_connected_max),
+        ),
     ] {
         writeln!(out, "{name} {value}")?;
     }

@@ -35,7 +35,9 @@ impl Progress {
         };
         let opening = moment
             .connect_latency_us
-            .map_or_else(String::new, |opening| format!(", p50 {}", latency(opening.p50)));
+            .map_or_else(String::new, |opening| {
+                format!(", p50 {}", latency(opening.p50))
+            });
         self.bar.set_message(format!(
             "{:.0} s: {} connections, {:.0}/s{ports}{opening}",
             moment.seconds.as_secs_f64(),
@@ -50,4 +52,3 @@ impl Progress {
         self.bar.finish_and_clear();
     }
 }
-

@@ -26,7 +26,9 @@ impl Screen {
         Self {
             width: terminal.then(|| {
                 terminal_size::terminal_size_of(io::stdout())
-                    .map_or(80, |(terminal_size::Width(columns), _)| columns.max(NARROWEST))
+                    .map_or(80, |(terminal_size::Width(columns), _)| {
+                        columns.max(NARROWEST)
+                    })
             }),
             colour: terminal && !no_colour && !dumb,
         }
@@ -34,13 +36,13 @@ impl Screen {
 
     /// A buffered writer to standard output.
     #[must_use]
-    pub fn lock(&self) -> BufWriter<StdoutLock<'static>> {
+    pub fn lock(self) -> BufWriter<StdoutLock<'static>> {
         BufWriter::new(io::stdout().lock())
     }
 
     /// `text` in the colour of `level`, where colour is welcome.
     #[must_use]
-    pub fn paint(&self, level: Level, text: &str) -> String {
+    pub fn paint(self, level: Level, text: &str) -> String {
         let colour = match level {
             Level::Ok => AnsiColor::Green,
             Level::Unknown => AnsiColor::Magenta,
@@ -57,7 +59,7 @@ impl Screen {
     /// `text` wrapped to the screen, every line after `indent`; the first after `first`, whose
     /// printed width is that of `indent`.
     #[must_use]
-    pub fn wrap(&self, first: &str, indent: &str, text: &str) -> String {
+    pub fn wrap(self, first: &str, indent: &str, text: &str) -> String {
         let Some(width) = self.width else {
             return format!("{first}{text}");
         };

@@ -14,7 +14,10 @@ const WIDTH: usize = 90;
 /// When `out` cannot be written.
 pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
     comment(out, &advice.summary)?;
-    comment(out, "Written by twcheck advise; the application's part is in its table.")?;
+    comment(
+        out,
+        "Written by twcheck advise; the application's part is in its table.",
+    )?;
     for change in &advice.changes {
         writeln!(out)?;
         comment(out, &change.why)?;
@@ -23,7 +26,11 @@ pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
             out,
             &format!(
                 "Now {}. At most {} connections/s before, {} after.",
-                change.current.as_deref().filter(|now| !now.is_empty()).unwrap_or("empty"),
+                change
+                    .current
+                    .as_deref()
+                    .filter(|now| !now.is_empty())
+                    .unwrap_or("empty"),
                 rate_limit(change.max_rate_before),
                 rate_limit(change.max_rate_after)
             ),

@@ -18,7 +18,7 @@ use crate::words::{count, latency, percent, rate, rate_limit};
 const WORTH_LISTING: f64 = 1.0;
 
 /// A table without lines, as wide as it needs, at most as wide as the screen.
-fn table(screen: &Screen, heading: impl Into<Row>) -> Table {
+fn table(screen: Screen, heading: impl Into<Row>) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -51,24 +51,43 @@ fn write_table(mut table: Table, numbers: &[usize], out: &mut dyn Write) -> io::
 pub fn states(
     report: &States,
     explain: bool,
-    screen: &Screen,
+    screen: Screen,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let mut rows = table(screen, ["STATE", "COUNT", "SHARE", ""]);
     let share = |part: u64| format!("{:.1} %", percent(part, report.total));
     for (state, number) in report.states.largest_first() {
-        rows.add_row([state.name().to_owned(), count(number), share(number), String::new()]);
+        rows.add_row([
+            state.name().to_owned(),
+            count(number),
+            share(number),
+            String::new(),
+        ]);
         if state == TcpState::TimeWait {
             let split = report.time_wait.split;
             for (direction, number, cost) in [
-                ("outbound", split.outbound, "each holds a port toward its destination"),
+                (
+                    "outbound",
+                    split.outbound,
+                    "each holds a port toward its destination",
+                ),
                 ("inbound", split.inbound, "accepted here: memory, no port"),
             ] {
-                rows.add_row([format!("  {direction}"), count(number), share(number), cost.into()]);
+                rows.add_row([
+                    format!("  {direction}"),
+                    count(number),
+                    share(number),
+                    cost.into(),
+                ]);
             }
         }
     }
-    rows.add_row(["total".to_owned(), count(report.total), String::new(), String::new()]);
+    rows.add_row([
+        "total".to_owned(),
+        count(report.total),
+        String::new(),
+        String::new(),
+    ]);
     write_table(rows, &[1, 2], out)?;
 
     if let Some(flows) = &report.flows {
@@ -100,21 +119,32 @@ pub fn states(
 ///
 /// # Errors
 /// When `out` cannot be written.
-pub fn verdict(verdict: &Verdict, screen: &Screen, out: &mut dyn Write) -> io::Result<()> {
+pub fn verdict(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     let word = verdict.level.word();
     let painted = screen.paint(verdict.level, word);
     let indent = " ".repeat(word.len() + 2);
-    writeln!(out, "{}", screen.wrap(&format!("{painted}: "), &indent, &verdict.summary))?;
+    writeln!(
+        out,
+        "{}",
+        screen.wrap(&format!("{painted}: "), &indent, &verdict.summary)
+    )?;
 
     let usable = verdict.capacity.map_or(0, |capacity| capacity.usable_ports);
     let listed = verdict
         .flows
         .iter()
-        .filter(|flow| flow.level > Level::Ok || percent(flow.ports_in_use, usable) >= WORTH_LISTING)
+        .filter(|flow| {
+            flow.level > Level::Ok || percent(flow.ports_in_use, usable) >= WORTH_LISTING
+        })
         .count();
     if listed > 0 {
         writeln!(out)?;
-        let mut rows = table(screen, ["FROM", "TOWARD", "PORTS", "FREE", "MAX/S", "LEVEL", "STATES"]);
+        let mut rows = table(
+            screen,
+            [
+                "FROM", "TOWARD", "PORTS", "FREE", "MAX/S", "LEVEL", "STATES",
+            ],
+        );
         for flow in &verdict.flows[..listed] {
             rows.add_row(flow_row(flow));
         }
@@ -127,12 +157,21 @@ pub fn verdict(verdict: &Verdict, screen: &Screen, out: &mut dyn Write) -> io::R
     for reported in &verdict.findings {
         let finding = &reported.finding;
         let (code, message) = (finding.code(), finding.to_string());
-        writeln!(out, "\n{} ({})", screen.paint(reported.level, code), reported.level.word())?;
+        writeln!(
+            out,
+            "\n{} ({})",
+            screen.paint(reported.level, code),
+            reported.level.word()
+        )?;
         // The summary has said it.
         if !verdict.summary.starts_with(&message) {
             writeln!(out, "{}", screen.wrap("  ", "  ", &message))?;
         }
-        writeln!(out, "{}", screen.wrap("  next: ", "        ", &finding.next_step()))?;
+        writeln!(
+            out,
+            "{}",
+            screen.wrap("  next: ", "        ", &finding.next_step())
+        )?;
     }
     out.flush()
 }
@@ -149,8 +188,9 @@ fn flow_row(flow: &FlowReport) -> [String; 7] {
     ]
 }
 
-fn write_capacity(verdict: &Verdict, screen: &Screen, out: &mut dyn Write) -> io::Result<()> {
-    if let (Some(capacity), Some(range)) = (verdict.capacity, verdict.tunables.ip_local_port_range) {
+fn write_capacity(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    if let (Some(capacity), Some(range)) = (verdict.capacity, verdict.tunables.ip_local_port_range)
+    {
         let text = format!(
             "{} usable ({}-{}, less {} reserved and {} bound), at most {} connections/s to one \
              destination, connect() is cheap up to {}/s",
@@ -165,7 +205,10 @@ fn write_capacity(verdict: &Verdict, screen: &Screen, out: &mut dyn Write) -> io
         writeln!(out, "{}", screen.wrap("Ports: ", "       ", &text))?;
     }
     let split = verdict.time_wait.split;
-    let limit = verdict.time_wait.limit.map_or_else(|| "an unknown number".into(), count);
+    let limit = verdict
+        .time_wait
+        .limit
+        .map_or_else(|| "an unknown number".into(), count);
     let text = format!(
         "{} outbound (hold ports), {} inbound (memory only), at most {limit}",
         count(split.outbound),
@@ -194,11 +237,14 @@ fn state_list(by_state: &StateCounts) -> String {
 ///
 /// # Errors
 /// When `out` cannot be written.
-pub fn advice(advice: &Advice, screen: &Screen, out: &mut dyn Write) -> io::Result<()> {
+pub fn advice(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}", screen.wrap("", "", &advice.summary))?;
     if !advice.changes.is_empty() {
         writeln!(out)?;
-        let mut rows = table(screen, ["CHANGE, IN THIS ORDER", "NOW", "TO", "MAX/S", "THEN"]);
+        let mut rows = table(
+            screen,
+            ["CHANGE, IN THIS ORDER", "NOW", "TO", "MAX/S", "THEN"],
+        );
         for change in &advice.changes {
             rows.add_row([
                 change.sysctl.to_string(),
@@ -218,7 +264,10 @@ pub fn advice(advice: &Advice, screen: &Screen, out: &mut dyn Write) -> io::Resu
             writeln!(out, "{}", screen.wrap("  why:  ", "        ", &change.why))?;
             writeln!(out, "{}", screen.wrap("  risk: ", "        ", &change.risk))?;
         }
-        writeln!(out, "\nTo apply: twcheck advise --format sysctl (see --help)")?;
+        writeln!(
+            out,
+            "\nTo apply: twcheck advise --format sysctl (see --help)"
+        )?;
     }
     write_remarks("Leave alone", &advice.not_recommended, screen, out)?;
     write_remarks("In the application", &advice.application, screen, out)?;
@@ -228,7 +277,7 @@ pub fn advice(advice: &Advice, screen: &Screen, out: &mut dyn Write) -> io::Resu
 fn write_remarks(
     heading: &str,
     remarks: &[Remark],
-    screen: &Screen,
+    screen: Screen,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     writeln!(out, "\n{heading}:")?;
@@ -243,7 +292,7 @@ fn write_remarks(
 ///
 /// # Errors
 /// When `out` cannot be written.
-pub fn repro(report: &Report, screen: &Screen, out: &mut dyn Write) -> io::Result<()> {
+pub fn repro(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     let level = match report.stopped_by {
         StoppedBy::Exhausted => Level::Critical,
         StoppedBy::Error => Level::Unknown,
@@ -267,7 +316,11 @@ pub fn repro(report: &Report, screen: &Screen, out: &mut dyn Write) -> io::Resul
         rate(report.rate)
     )?;
     for (name, text) in lines(report) {
-        writeln!(out, "{}", screen.wrap(&format!("  {name:<13} "), &" ".repeat(16), &text))?;
+        writeln!(
+            out,
+            "{}",
+            screen.wrap(&format!("  {name:<13} "), &" ".repeat(16), &text)
+        )?;
     }
     out.flush()
 }
@@ -277,7 +330,10 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
     let mut lines = vec![(
         "server",
         if report.target.embedded {
-            format!("embedded, {} in a private network namespace", report.target.address)
+            format!(
+                "embedded, {} in a private network namespace",
+                report.target.address
+            )
         } else {
             format!("{} at {}", report.target.host, report.target.address)
         },
@@ -287,9 +343,16 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
         lines.push(("that is", error.meaning(report.target.address)));
     }
     let opened = |latency: Option<Latency>| {
-        latency.map_or_else(|| "none".into(), |ends| {
-            format!("p50 {}, p99 {}", self::latency(ends.p50), self::latency(ends.p99))
-        })
+        latency.map_or_else(
+            || "none".into(),
+            |ends| {
+                format!(
+                    "p50 {}, p99 {}",
+                    self::latency(ends.p50),
+                    self::latency(ends.p99)
+                )
+            },
+        )
     };
     let ends = report.connect_latency_us;
     lines.push((
@@ -304,9 +367,15 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
         "ports",
         format!(
             "{} predicted free, {} connections made{}",
-            report.predicted_ports.map_or_else(|| "unknown".into(), count),
+            report
+                .predicted_ports
+                .map_or_else(|| "unknown".into(), count),
             count(report.connections),
-            if report.reuse_applies { "; TIME_WAIT reuse is in force" } else { "" }
+            if report.reuse_applies {
+                "; TIME_WAIT reuse is in force"
+            } else {
+                ""
+            }
         ),
     ));
     let sides = report.time_wait;
@@ -321,22 +390,29 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
             )
         ),
     ));
-    lines.push(("database", match &report.server {
-        server if server.threads_connected_max.is_some() => format!(
-            "at most {} threads connected at a time: it was not the bottleneck",
-            count(server.threads_connected_max.unwrap_or_default())
-        ),
-        server => format!(
-            "could not be watched: {}",
-            server.not_watched_because.as_deref().unwrap_or("unknown")
-        ),
-    }));
+    lines.push((
+        "database",
+        match &report.server {
+            server if server.threads_connected_max.is_some() => format!(
+                "at most {} threads connected at a time: it was not the bottleneck",
+                count(server.threads_connected_max.unwrap_or_default())
+            ),
+            server => format!(
+                "could not be watched: {}",
+                server.not_watched_because.as_deref().unwrap_or("unknown")
+            ),
+        },
+    ));
     if let Some([first, last]) = report.ports_return_seconds {
         lines.push((
             "ports return",
             format!(
                 "the first in {first:.0} s, all in {last:.0} s{}",
-                if report.target.embedded { "; the namespace's are gone with it" } else { "" }
+                if report.target.embedded {
+                    "; the namespace's are gone with it"
+                } else {
+                    ""
+                }
             ),
         ));
     }

@@ -59,7 +59,11 @@ pub struct Failure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Cause {
     Errno(i32),
-    Server { code: u16, state: String, message: String },
+    Server {
+        code: u16,
+        state: String,
+        message: String,
+    },
     Lost(Option<i32>),
     NotMysql,
     Other(String),
@@ -68,11 +72,7 @@ enum Cause {
 impl Failure {
     /// Classifies `error` of an attempt to reach `server`, called `name`. `flow_is_full` is asked
     /// only where it decides: whether the ports toward the server are taken.
-    pub fn new(
-        error: &mysql::Error,
-        name: &str,
-        flow_is_full: impl FnOnce() -> bool,
-    ) -> Self {
+    pub fn new(error: &mysql::Error, name: &str, flow_is_full: impl FnOnce() -> bool) -> Self {
         let cause = Cause::of(error);
         let kind = cause.kind(flow_is_full);
         let (errno, mysql_code, text) = match cause {
@@ -81,9 +81,15 @@ impl Failure {
                 None,
                 format!("ERROR 2003 (HY000): Can't connect to MySQL server on '{name}' ({errno})"),
             ),
-            Cause::Server { code, state, message } => {
-                (None, Some(code), format!("ERROR {code} ({state}): {message}"))
-            }
+            Cause::Server {
+                code,
+                state,
+                message,
+            } => (
+                None,
+                Some(code),
+                format!("ERROR {code} ({state}): {message}"),
+            ),
             Cause::Lost(errno) => (
                 errno,
                 None,
@@ -93,7 +99,11 @@ impl Failure {
                     errno.unwrap_or(0)
                 ),
             ),
-            Cause::NotMysql => (None, None, format!("'{name}' does not speak the MySQL protocol")),
+            Cause::NotMysql => (
+                None,
+                None,
+                format!("'{name}' does not speak the MySQL protocol"),
+            ),
             Cause::Other(text) => (None, None, text),
         };
         Self {
@@ -113,9 +123,11 @@ impl Failure {
                 "{}: every local port toward {server} is taken.",
                 self.system_words()
             ),
-            Kind::SourcePortsExhausted => "Address already in use: the socket was bound to a source \
+            Kind::SourcePortsExhausted => {
+                "Address already in use: the socket was bound to a source \
                                            address first, and every port of that address is taken."
-                .into(),
+                    .into()
+            }
             Kind::AddressNotAvailable => format!(
                 "{}, but ports are free: this is not exhaustion. The source address, or {} itself, \
                  does not exist on this machine.",
@@ -123,7 +135,11 @@ impl Failure {
                 server.ip()
             ),
             Kind::ConnectionRefused => format!("Nothing listens on {server}."),
-            Kind::NoRoute => format!("There is no way to {}: {}.", server.ip(), self.system_words()),
+            Kind::NoRoute => format!(
+                "There is no way to {}: {}.",
+                server.ip(),
+                self.system_words()
+            ),
             Kind::NoAnswer => format!("{server} does not answer. That is not about ports."),
             Kind::TooManyOpenFiles => "No file descriptor is left for another socket.".into(),
             Kind::LostDuringHandshake => {
@@ -132,7 +148,9 @@ impl Failure {
             Kind::NotMysql => format!("{server} answers, but not as a MySQL server."),
             Kind::TooManyConnections => "The server is at its max_connections.".into(),
             Kind::HostBlocked => "The server does not let this host in.".into(),
-            Kind::AccessDenied => "The server does not accept this user, password or database.".into(),
+            Kind::AccessDenied => {
+                "The server does not accept this user, password or database.".into()
+            }
             Kind::UserLimit => "This user is at its limit on the server.".into(),
             Kind::ServerError => "The server said no.".into(),
             Kind::Other => "The driver could not connect.".into(),
@@ -294,24 +312,58 @@ mod tests {
     fn every_look_alike_is_told_apart() {
         use FailureKind as Kind;
         for (error, full, kind, errno, code) in [
-            (connect(99), true, Kind::EphemeralPortsExhausted, Some(99), None),
-            (connect(99), false, Kind::AddressNotAvailable, Some(99), None),
-            (connect(98), true, Kind::SourcePortsExhausted, Some(98), None),
+            (
+                connect(99),
+                true,
+                Kind::EphemeralPortsExhausted,
+                Some(99),
+                None,
+            ),
+            (
+                connect(99),
+                false,
+                Kind::AddressNotAvailable,
+                Some(99),
+                None,
+            ),
+            (
+                connect(98),
+                true,
+                Kind::SourcePortsExhausted,
+                Some(98),
+                None,
+            ),
             (connect(111), true, Kind::ConnectionRefused, Some(111), None),
             (connect(113), true, Kind::NoRoute, Some(113), None),
             (connect(101), true, Kind::NoRoute, Some(101), None),
             (connect(110), true, Kind::NoAnswer, Some(110), None),
-            (mysql::Error::DriverError(DriverError::ConnectTimeout), true, Kind::NoAnswer, Some(110), None),
+            (
+                mysql::Error::DriverError(DriverError::ConnectTimeout),
+                true,
+                Kind::NoAnswer,
+                Some(110),
+                None,
+            ),
             (connect(24), true, Kind::TooManyOpenFiles, Some(24), None),
             (connect(13), true, Kind::Other, Some(13), None),
-            (server(1040), true, Kind::TooManyConnections, None, Some(1040)),
+            (
+                server(1040),
+                true,
+                Kind::TooManyConnections,
+                None,
+                Some(1040),
+            ),
             (server(1129), true, Kind::HostBlocked, None, Some(1129)),
             (server(1045), true, Kind::AccessDenied, None, Some(1045)),
             (server(1203), true, Kind::UserLimit, None, Some(1203)),
             (server(1049), true, Kind::ServerError, None, Some(1049)),
         ] {
             let failure = Failure::new(&error, "db", || full);
-            assert_eq!((failure.kind, failure.errno, failure.mysql_code), (kind, errno, code), "{error}");
+            assert_eq!(
+                (failure.kind, failure.errno, failure.mysql_code),
+                (kind, errno, code),
+                "{error}"
+            );
         }
     }
 

@@ -229,7 +229,9 @@ impl Report {
                 last_1000: outcome.last,
             },
             time_wait: after.time_wait,
-            predicted_ports: before.usable.map(|usable| usable.saturating_sub(before.blocked)),
+            predicted_ports: before
+                .usable
+                .map(|usable| usable.saturating_sub(before.blocked)),
             reuse_applies: before.reuse_applies,
             ports_return_seconds: after
                 .returns

@@ -154,7 +154,6 @@ impl Timeline {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref)] // The signature serde asks for.
 fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((duration.as_secs_f64() * 1000.0).round() / 1000.0)
 }

@@ -40,9 +40,9 @@ impl FromStr for Setting {
             .split_once('=')
             .ok_or_else(|| format!("a setting is KEY=VALUE, {example}"))?;
         let (key, value) = (key.trim(), value.trim());
-        let plain = key
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.".contains(&byte));
+        let plain = key.bytes().all(|byte| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.".contains(&byte)
+        });
         if !key.starts_with("net.ipv4.") || !plain || key.contains("..") {
             return Err(format!(
                 "{key:?} is not one of the namespace's own sysctls, which begin with net.ipv4. and \
@@ -78,9 +78,8 @@ impl Sandbox {
         netns::enter_private()?;
         netns::add_loopback_address(ADDRESS)?;
         for (key, value) in copied {
-            set(&proc, key, &value).with_context(|| {
-                format!("giving the private namespace this machine's {key}")
-            })?;
+            set(&proc, key, &value)
+                .with_context(|| format!("giving the private namespace this machine's {key}"))?;
         }
         for Setting { key, value } in settings {
             set(&proc, key, value)?;

@@ -81,7 +81,10 @@ impl Target {
             )
             .into());
         }
-        let (host, port) = (options.get_ip_or_hostname().into_owned(), options.get_tcp_port());
+        let (host, port) = (
+            options.get_ip_or_hostname().into_owned(),
+            options.get_tcp_port(),
+        );
         let mut builder = OptsBuilder::from_opts(options.clone());
         if options.get_pass().is_none() {
             builder = builder.pass(password.map(Secret::reveal));
@@ -105,7 +108,11 @@ impl Target {
     /// The embedded server, which welcomes anyone.
     #[must_use]
     pub fn embedded(address: SocketAddr) -> Self {
-        Self::at(address.ip().to_string(), address, OptsBuilder::new().user(Some("twcheck")))
+        Self::at(
+            address.ip().to_string(),
+            address,
+            OptsBuilder::new().user(Some("twcheck")),
+        )
     }
 
     fn at(name: String, address: SocketAddr, options: OptsBuilder) -> Self {

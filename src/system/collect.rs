@@ -73,9 +73,9 @@ impl Machine {
         let tunables = sysctl::tunables(&self.proc, &mut gaps);
         let rule = |listening: PortSet| PortRule::new(&tunables, listening);
         let (source, table) = match self.source {
-            SourceChoice::Proc => (SourceName::Proc, self.from_proc(rule, &mut gaps)?),
-            SourceChoice::SockDiag => (SourceName::SockDiag, from_sock_diag(rule)?),
-            SourceChoice::Auto => match from_sock_diag(rule) {
+            SourceChoice::Proc => (SourceName::Proc, self.read_proc(rule, &mut gaps)?),
+            SourceChoice::SockDiag => (SourceName::SockDiag, ask_sock_diag(rule)?),
+            SourceChoice::Auto => match ask_sock_diag(rule) {
                 Ok(table) => (SourceName::SockDiag, table),
                 Err(error) => {
                     gaps.push(Gap {
@@ -83,7 +83,7 @@ impl Machine {
                         why: format!("{error:#}; read /proc/net/tcp instead"),
                         decisive: false,
                     });
-                    (SourceName::Proc, self.from_proc(rule, &mut gaps)?)
+                    (SourceName::Proc, self.read_proc(rule, &mut gaps)?)
                 }
             },
         };
@@ -99,16 +99,15 @@ impl Machine {
         })
     }
 
-    fn from_proc(
-        &self,
-        rule: impl Fn(PortSet) -> PortRule,
-        gaps: &mut Vec<Gap>,
-    ) -> Result<Table> {
+    fn read_proc(&self, rule: impl Fn(PortSet) -> PortRule, gaps: &mut Vec<Gap>) -> Result<Table> {
         let ticks = procfs::ticks_per_second();
         let files = ["tcp", "tcp6"].map(|name| (name, self.proc.net(name)));
         if !files[0].1.exists() {
             return Err(Refusal::new(
-                format!("{} does not exist, so there is no socket table to read", files[0].1.display()),
+                format!(
+                    "{} does not exist, so there is no socket table to read",
+                    files[0].1.display()
+                ),
                 if self.recorded {
                     "--proc-root takes a folder that holds net/tcp and sys/net/ipv4, like /proc"
                 } else {
@@ -140,7 +139,11 @@ impl Machine {
                 Ok(malformed) => format!(
                     "{} {} not understood and left out, the first is line {}",
                     malformed.lines,
-                    if malformed.lines == 1 { "row was" } else { "rows were" },
+                    if malformed.lines == 1 {
+                        "row was"
+                    } else {
+                        "rows were"
+                    },
                     malformed.first
                 ),
                 Err(error) => format!("{}: {error}", path.display()),
@@ -159,7 +162,7 @@ impl Machine {
     }
 }
 
-fn from_sock_diag(rule: impl Fn(PortSet) -> PortRule) -> Result<Table> {
+fn ask_sock_diag(rule: impl Fn(PortSet) -> PortRule) -> Result<Table> {
     let dumped = || -> Result<Table, super::netlink::Failure> {
         let listening = sock_diag::listening()?;
         let bound = Some(sock_diag::bound()?);

@@ -105,7 +105,11 @@ impl Netlink {
         let mut interrupted = false;
         loop {
             // MSG_TRUNC: the true length, even where the buffer is too short.
-            let length = match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_TRUNC) {
+            let length = match recv(
+                self.socket.as_raw_fd(),
+                &mut self.buffer,
+                MsgFlags::MSG_TRUNC,
+            ) {
                 Err(Errno::EINTR) => continue,
                 length => length?,
             };
@@ -186,7 +190,10 @@ mod tests {
         let first = Message::split(&mut rest).unwrap();
         assert_eq!((first.kind, first.payload), (20, b"abcde".as_slice()));
         let second = Message::split(&mut rest).unwrap();
-        assert_eq!((second.kind, second.payload, rest), (21, [].as_slice(), [].as_slice()));
+        assert_eq!(
+            (second.kind, second.payload, rest),
+            (21, [].as_slice(), [].as_slice())
+        );
     }
 
     #[test]
@@ -196,7 +203,14 @@ mod tests {
             assert!(Message::split(&mut &bytes[..length]).is_none(), "{length}");
         }
         // A length below the header's own.
-        assert!(Message::split(&mut [4_u32.to_ne_bytes(), [0; 4], [0; 4], [0; 4]].concat().as_slice()).is_none());
+        assert!(
+            Message::split(
+                &mut [4_u32.to_ne_bytes(), [0; 4], [0; 4], [0; 4]]
+                    .concat()
+                    .as_slice()
+            )
+            .is_none()
+        );
     }
 
     #[test]
@@ -206,7 +220,10 @@ mod tests {
         let refused = Message::split(&mut bytes.as_slice()).unwrap().errno();
         assert_eq!(refused, Err(Failure::Errno(Errno::EPERM)));
         let bytes = message(NLMSG_ERROR, &[0; 4]);
-        assert_eq!(Message::split(&mut bytes.as_slice()).unwrap().errno(), Ok(()));
+        assert_eq!(
+            Message::split(&mut bytes.as_slice()).unwrap().errno(),
+            Ok(())
+        );
     }
 
     fn libc_eperm() -> i32 {

@@ -119,7 +119,11 @@ fn refusal(proc: &ProcRoot, step: Step, errno: Errno) -> Refusal {
         "this kernel may be built without user or network namespaces"
     };
     Refusal::new(
-        format!("{doing} was refused, {} (errno {}): {cause}", errno.desc(), errno as i32),
+        format!(
+            "{doing} was refused, {} (errno {}): {cause}",
+            errno.desc(),
+            errno as i32
+        ),
         "run it as root (sudo twcheck repro), or against a server of yours, which needs no \
          namespace: twcheck repro --host HOST",
     )
@@ -132,14 +136,62 @@ mod tests {
     #[test]
     fn the_setting_that_forbids_namespaces_is_named() {
         for (key, value, step, errno, named) in [
-            ("user/max_user_namespaces", "0", Step::Unshare, Errno::ENOSPC, "user.max_user_namespaces is 0"),
-            ("user/max_net_namespaces", "0", Step::Unshare, Errno::ENOSPC, "user.max_net_namespaces is 0"),
-            ("user/max_user_namespaces", "9", Step::Unshare, Errno::ENOSPC, "is used up"),
-            ("kernel/unprivileged_userns_clone", "0", Step::Unshare, Errno::EPERM, "kernel.unprivileged_userns_clone is 0"),
-            ("kernel/apparmor_restrict_unprivileged_userns", "1", Step::MapUser, Errno::EACCES, "kernel.apparmor_restrict_unprivileged_userns is 1"),
-            ("kernel/apparmor_restrict_unprivileged_userns", "1", Step::LoopbackUp, Errno::EPERM, "kernel.apparmor_restrict_unprivileged_userns is 1"),
-            ("kernel/apparmor_restrict_unprivileged_userns", "0", Step::Unshare, Errno::EPERM, "security policy"),
-            ("kernel/other", "0", Step::Unshare, Errno::EINVAL, "built without"),
+            (
+                "user/max_user_namespaces",
+                "0",
+                Step::Unshare,
+                Errno::ENOSPC,
+                "user.max_user_namespaces is 0",
+            ),
+            (
+                "user/max_net_namespaces",
+                "0",
+                Step::Unshare,
+                Errno::ENOSPC,
+                "user.max_net_namespaces is 0",
+            ),
+            (
+                "user/max_user_namespaces",
+                "9",
+                Step::Unshare,
+                Errno::ENOSPC,
+                "is used up",
+            ),
+            (
+                "kernel/unprivileged_userns_clone",
+                "0",
+                Step::Unshare,
+                Errno::EPERM,
+                "kernel.unprivileged_userns_clone is 0",
+            ),
+            (
+                "kernel/apparmor_restrict_unprivileged_userns",
+                "1",
+                Step::MapUser,
+                Errno::EACCES,
+                "kernel.apparmor_restrict_unprivileged_userns is 1",
+            ),
+            (
+                "kernel/apparmor_restrict_unprivileged_userns",
+                "1",
+                Step::LoopbackUp,
+                Errno::EPERM,
+                "kernel.apparmor_restrict_unprivileged_userns is 1",
+            ),
+            (
+                "kernel/apparmor_restrict_unprivileged_userns",
+                "0",
+                Step::Unshare,
+                Errno::EPERM,
+                "security policy",
+            ),
+            (
+                "kernel/other",
+                "0",
+                Step::Unshare,
+                Errno::EINVAL,
+                "built without",
+            ),
         ] {
             let root = tempfile::tempdir().unwrap();
             let file = root.path().join("sys").join(key);

@@ -48,17 +48,14 @@ pub fn rows(
         if number == 1 {
             continue;
         }
-        match parse(&line, ticks_per_second) {
-            Some(socket) => {
-                if row(&socket).is_break() {
-                    break;
-                }
+        if let Some(socket) = parse(&line, ticks_per_second) {
+            if row(&socket).is_break() {
+                break;
             }
-            None => {
-                malformed.lines += 1;
-                if malformed.first == 0 {
-                    malformed.first = number;
-                }
+        } else {
+            malformed.lines += 1;
+            if malformed.first == 0 {
+                malformed.first = number;
             }
         }
     }
@@ -205,7 +202,11 @@ mod tests {
     fn a_row_cut_before_its_timer_is_no_row() {
         let needed = TIME_WAIT.find(" 00000000     0").unwrap();
         for length in 0..needed - 8 {
-            assert_eq!(parse(&TIME_WAIT.as_bytes()[..length], 100), None, "{length}");
+            assert_eq!(
+                parse(&TIME_WAIT.as_bytes()[..length], 100),
+                None,
+                "{length}"
+            );
         }
     }
 

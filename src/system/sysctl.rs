@@ -26,8 +26,7 @@ pub fn read(proc: &ProcRoot, key: &str) -> Result<Option<String>> {
 /// When the kernel refuses; the error names the file and the value.
 pub fn write(proc: &ProcRoot, key: &str, value: &str) -> Result<()> {
     let path = proc.sysctl(key);
-    std::fs::write(&path, value)
-        .with_context(|| format!("writing {value:?} to {}", path.display()))
+    std::fs::write(&path, value).with_context(|| format!("writing {value:?} to {}", path.display()))
 }
 
 /// Reads every tunable; what cannot be read or understood becomes a gap.
@@ -36,7 +35,8 @@ pub fn tunables(proc: &ProcRoot, gaps: &mut Vec<Gap>) -> Tunables {
     let mut reader = Reader { proc, gaps };
     Tunables {
         ip_local_port_range: reader.required("net.ipv4.ip_local_port_range", PortRange::parse),
-        ip_local_reserved_ports: reader.required("net.ipv4.ip_local_reserved_ports", PortSet::parse),
+        ip_local_reserved_ports: reader
+            .required("net.ipv4.ip_local_reserved_ports", PortSet::parse),
         tcp_tw_reuse: reader.required("net.ipv4.tcp_tw_reuse", |text| {
             TimeWaitReuse::from_kernel(number(text)?)
         }),
@@ -61,40 +61,34 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// A sysctl every supported kernel has: absence is a gap.
     fn required<T>(&mut self, key: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        self.value(key, parse).unwrap_or_else(|| {
-            self.gap(key, "this kernel, or this container, does not have it".into());
-            None
-        })
+        self.value(key, parse, true)
     }
 
     /// A sysctl that only some kernels have: absence is an answer.
     fn optional<T>(&mut self, key: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        self.value(key, parse).flatten()
+        self.value(key, parse, false)
     }
 
-    /// `None`: absent. `Some(None)`: there, but a gap.
-    fn value<T>(&mut self, key: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
-        match read(self.proc, key) {
-            Ok(None) => None,
-            Ok(Some(text)) => {
-                let value = parse(&text);
-                if value.is_none() {
-                    self.gap(key, format!("holds {text:?}, which is not understood"));
-                }
-                Some(value)
-            }
-            Err(error) => {
-                self.gap(key, format!("{error:#}"));
-                Some(None)
-            }
-        }
-    }
-
-    fn gap(&mut self, key: &str, why: String) {
+    fn value<T>(
+        &mut self,
+        key: &str,
+        parse: impl Fn(&str) -> Option<T>,
+        required: bool,
+    ) -> Option<T> {
+        let why = match read(self.proc, key) {
+            Ok(None) if !required => return None,
+            Ok(None) => "this kernel, or this container, does not have it".into(),
+            Ok(Some(text)) => match parse(&text) {
+                Some(value) => return Some(value),
+                None => format!("holds {text:?}, which is not understood"),
+            },
+            Err(error) => format!("{error:#}"),
+        };
         self.gaps.push(Gap {
             what: key.to_owned(),
             why,
             decisive: true,
         });
+        None
     }
 }
