@@ -513,7 +513,11 @@ impl Judged<'_> {
         };
         if exhausted {
             findings.push((level, Finding::PortsExhausted(ports())));
-        } else if share >= self.thresholds.warn && blocked > 0 {
+        } else if share >= self.thresholds.warn
+            && blocked > 0
+            && (!capacity.buckets_bound() || held_open(&used.by_state))
+        {
+            // Under a bucket limit below the ports TIME_WAIT alone cannot take them all.
             findings.push((level, Finding::PortsLow(ports())));
         }
         if !findings.is_empty() && held_open(&used.by_state) {

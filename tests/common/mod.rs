@@ -1,0 +1,165 @@
+//! What the tests share: private namespaces, real connections, the binary.
+#![allow(dead_code)] // Every test file uses a part of it.
+
+use std::env;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use serde_json::Value;
+
+/// The binary under test.
+pub fn twcheck(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_twcheck"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs")
+}
+
+/// The binary's JSON, whatever its exit status.
+pub fn json(arguments: &[&str]) -> Value {
+    let output = twcheck(arguments);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("{arguments:?}: {error}: {}", text(&output));
+    })
+}
+
+/// Both streams, for messages.
+pub fn text(output: &Output) -> String {
+    format!(
+        "{}{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("the output is UTF-8")
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("the errors are UTF-8")
+}
+
+pub fn exit(output: &Output) -> i32 {
+    output.status.code().expect("no signal ended it")
+}
+
+const INSIDE: &str = "TWCHECK_TEST_IN_NAMESPACE";
+
+/// Runs `body` as root of a network namespace of its own, with `lo` up: the test binary starts
+/// itself again inside one, for this test alone. Where that cannot be, the test is skipped aloud,
+/// and fails where CI is set.
+pub fn in_namespace(test: &str, body: impl FnOnce()) {
+    if env::var_os(INSIDE).is_some() {
+        run("ip", &["link", "set", "lo", "up"]);
+        // On loopback about one bare FIN in a thousand crosses its answer, and the RST to the stray
+        // ACK ends the TIME_WAIT early (RFC 1337): here the kernel ignores such an RST.
+        sysctl("net.ipv4.tcp_rfc1337", "1");
+        return body();
+    }
+    let unshare = ["--user", "--map-root-user", "--net", "--kill-child", "--"];
+    let trial = Command::new("unshare").args(unshare).arg("true").output();
+    if let Some(why) = match trial {
+        Err(error) => Some(error.to_string()),
+        Ok(output) => (!output.status.success()).then(|| text(&output)),
+    } {
+        return skip(test, &format!("no user namespace can be made: {why}"));
+    }
+    let status = Command::new("unshare")
+        .args(unshare)
+        .arg(env::current_exe().expect("the test binary has a path"))
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .status()
+        .expect("unshare runs");
+    assert!(status.success(), "{test} failed inside its namespace");
+}
+
+/// Says which test is skipped and why, past the test runner's capture, and on file for
+/// tests/run.sh to repeat on its last lines.
+pub fn skip(test: &str, why: &str) {
+    assert!(
+        env::var_os("CI").is_none(),
+        "in CI nothing skips: {test}: {why}"
+    );
+    let line = format!("SKIPPED {test}: {}", why.trim());
+    let _ = writeln!(io::stderr(), "{line}");
+    if let Some(path) = env::var_os("TWCHECK_SKIPPED") {
+        let mut file = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(path)
+            .expect("the list of skipped tests can be written");
+        writeln!(file, "{line}").expect("the list of skipped tests can be written");
+    }
+}
+
+/// Runs a program and insists on success.
+pub fn run(program: &str, arguments: &[&str]) -> Output {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        text(&output)
+    );
+    output
+}
+
+/// Sets a sysctl of the test's own namespace.
+pub fn sysctl(key: &str, value: &str) {
+    assert!(
+        env::var_os(INSIDE).is_some(),
+        "never outside a namespace of the test's own"
+    );
+    let path = format!("/proc/sys/{}", key.replace('.', "/"));
+    std::fs::write(&path, value).unwrap_or_else(|error| panic!("{path} = {value:?}: {error}"));
+}
+
+/// Sets the port range, with reuse off.
+pub fn port_range(low: u16, high: u16) {
+    sysctl("net.ipv4.ip_local_port_range", &format!("{low} {high}"));
+    sysctl("net.ipv4.tcp_tw_reuse", "0");
+}
+
+/// A server that closes after its client, on a thread of its own.
+pub fn serve(address: &str) -> SocketAddr {
+    let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming().filter_map(Result::ok) {
+            thread::spawn(move || wait_for_end(client));
+        }
+    });
+    address
+}
+
+fn wait_for_end(mut stream: TcpStream) {
+    let _ = io::copy(&mut stream, &mut io::sink());
+}
+
+/// Connects, closes first, and waits until the other side has closed too: a settled TIME_WAIT.
+pub fn connect_and_close(server: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect(server)?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut rest = [0];
+    assert_eq!(stream.read(&mut rest)?, 0);
+    Ok(())
+}
+
+/// Connects and closes until an error, at most `most` times: how often, and the error's number.
+pub fn connect_until_error(server: SocketAddr, most: u32) -> (u32, Option<i32>) {
+    for connections in 0..most {
+        if let Err(error) = connect_and_close(server) {
+            return (connections, error.raw_os_error());
+        }
+    }
+    (most, None)
+}

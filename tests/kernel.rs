@@ -1,0 +1,476 @@
+//! The kernel is the judge: what `verdict` says about ports against what connect() then does.
+
+mod common;
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use common::{
+    connect_and_close, connect_until_error, exit, in_namespace, json, port_range, run, serve,
+    stdout, sysctl, twcheck,
+};
+use serde_json::json;
+
+/// The number of usable ports that `verdict` names must be the number of connections that succeed;
+/// then it must find the flow exhausted.
+fn the_kernel_agrees(expected: u32, server: &str) {
+    let server = serve(server);
+    let usable = json(&["verdict", "--json"])["capacity"]["usable_ports"].clone();
+    assert_eq!(usable, json!(expected), "verdict before");
+    let made = connect_until_error(server, expected + 100);
+    assert_eq!(made, (expected, Some(99)), "connections made");
+
+    for source in ["sock_diag", "proc"] {
+        let output = twcheck(&["verdict", "--json", "--source", source]);
+        let verdict: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(exit(&output), 2, "{source}");
+        assert_eq!(
+            verdict["findings"][0]["code"], "PORTS_EXHAUSTED",
+            "{source}"
+        );
+        let flow = &verdict["flows"][0];
+        assert_eq!(
+            (
+                &flow["ports_in_use"],
+                &flow["by_state"],
+                &flow["destination_port"]
+            ),
+            (
+                &json!(expected),
+                &json!({"TIME_WAIT": expected}),
+                &json!(server.port())
+            ),
+            "{source}"
+        );
+        if source == "sock_diag" {
+            assert_eq!(flow["ports_free"], 0);
+        }
+    }
+}
+
+#[test]
+fn every_port_of_a_plain_range() {
+    in_namespace("every_port_of_a_plain_range", || {
+        port_range(40000, 40999);
+        the_kernel_agrees(1000, "127.0.0.1:3306");
+    });
+}
+
+#[test]
+fn a_range_that_begins_odd() {
+    in_namespace("a_range_that_begins_odd", || {
+        port_range(40001, 41000);
+        the_kernel_agrees(1000, "127.0.0.1:3306");
+    });
+}
+
+#[test]
+fn a_narrow_range() {
+    in_namespace("a_narrow_range", || {
+        port_range(40000, 40009);
+        the_kernel_agrees(10, "127.0.0.1:3306");
+    });
+}
+
+#[test]
+fn a_server_on_ipv6() {
+    in_namespace("a_server_on_ipv6", || {
+        port_range(40000, 40499);
+        the_kernel_agrees(500, "[::1]:3306");
+    });
+}
+
+#[test]
+fn reserved_ports() {
+    in_namespace("reserved_ports", || {
+        port_range(40000, 40999);
+        sysctl("net.ipv4.ip_local_reserved_ports", "40100-40199,50000");
+        the_kernel_agrees(900, "127.0.0.1:3306");
+    });
+}
+
+#[test]
+fn listeners_on_any_address_of_either_family() {
+    in_namespace("listeners_on_any_address_of_either_family", || {
+        port_range(40000, 40999);
+        let listen = |address| TcpListener::bind(address).unwrap();
+        let _held = [
+            listen("127.0.0.1:40010"),
+            listen("127.0.0.1:40011"),
+            listen("127.0.0.9:40500"),
+            listen("[::]:40999"),
+        ];
+        the_kernel_agrees(996, "127.0.0.1:3306");
+    });
+}
+
+#[test]
+fn a_port_both_reserved_and_listening_counts_once() {
+    in_namespace("a_port_both_reserved_and_listening_counts_once", || {
+        port_range(40000, 40999);
+        sysctl("net.ipv4.ip_local_reserved_ports", "40010,40020");
+        let _held = TcpListener::bind("127.0.0.1:40010").unwrap();
+        the_kernel_agrees(998, "127.0.0.1:3306");
+    });
+}
+
+#[test]
+fn ports_bound_by_sockets_that_neither_listen_nor_connect() {
+    in_namespace(
+        "ports_bound_by_sockets_that_neither_listen_nor_connect",
+        || {
+            use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, socket};
+            use std::os::fd::AsRawFd;
+            port_range(40000, 40999);
+            let bound = [40001, 40002].map(|port| {
+                let flags = SockFlag::empty();
+                let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
+                bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 7, port)).unwrap();
+                socket
+            });
+            let server = serve("127.0.0.1:3306");
+            let verdict = json(&["verdict", "--json"]);
+            assert_eq!(verdict["capacity"]["bound_ports"], 2);
+            assert_eq!(connect_until_error(server, 1100), (998, Some(99)));
+            assert_eq!(exit(&twcheck(&["verdict"])), 2);
+            drop(bound);
+            // /proc does not show such sockets, and says so.
+            let verdict = json(&["verdict", "--json", "--source", "proc"]);
+            assert_eq!(
+                verdict["gaps"][0]["what"],
+                "ports bound but neither listening nor connected"
+            );
+        },
+    );
+}
+
+/// Both ends of equal parity: the kernel rounds such a range down to an even number of ports, and
+/// can come out one short, or find the last one after all.
+#[test]
+fn a_range_of_an_odd_number_of_ports_comes_out_at_most_one_short() {
+    in_namespace(
+        "a_range_of_an_odd_number_of_ports_comes_out_at_most_one_short",
+        || {
+            port_range(40000, 40998);
+            assert_eq!(
+                json(&["verdict", "--json"])["capacity"]["usable_ports"],
+                999
+            );
+            let (made, errno) = connect_until_error(serve("127.0.0.1:3306"), 1100);
+            assert_eq!(errno, Some(99));
+            assert!((998..=999).contains(&made), "{made}");
+            assert_eq!(exit(&twcheck(&["verdict"])), 2);
+        },
+    );
+}
+
+#[test]
+fn connections_held_open_are_told_from_time_wait() {
+    in_namespace("connections_held_open_are_told_from_time_wait", || {
+        port_range(40000, 40199);
+        let server = serve("127.0.0.1:3306");
+        let mut held: Vec<_> = (0..200)
+            .map(|_| TcpStream::connect(server).unwrap())
+            .collect();
+        assert_eq!(
+            TcpStream::connect(server).unwrap_err().raw_os_error(),
+            Some(99)
+        );
+        let codes = |verdict: serde_json::Value| {
+            let findings = verdict["findings"].as_array().unwrap().clone();
+            findings
+                .into_iter()
+                .map(|finding| finding["code"].clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            codes(json(&["verdict", "--json"])),
+            ["PORTS_EXHAUSTED", "HELD_OPEN"]
+        );
+        held.truncate(120);
+        thread::sleep(Duration::from_millis(100));
+        // 80 are in TIME_WAIT now, and every port is still taken.
+        assert_eq!(
+            codes(json(&["verdict", "--json"])),
+            ["PORTS_EXHAUSTED", "HELD_OPEN"]
+        );
+        held.truncate(90);
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!(codes(json(&["verdict", "--json"])), ["PORTS_EXHAUSTED"]);
+    });
+}
+
+#[test]
+fn a_server_that_closes_first_costs_the_client_no_port() {
+    in_namespace(
+        "a_server_that_closes_first_costs_the_client_no_port",
+        || {
+            port_range(40000, 40099);
+            let listener = TcpListener::bind("127.0.0.1:3306").unwrap();
+            let server = listener.local_addr().unwrap();
+            thread::spawn(move || listener.incoming().for_each(drop));
+            for _ in 0..300 {
+                let mut stream = TcpStream::connect(server).unwrap();
+                assert_eq!(std::io::Read::read(&mut stream, &mut [0]).unwrap(), 0);
+            }
+            let verdict = json(&["verdict", "--json"]);
+            assert_eq!(verdict["level"], "ok");
+            assert_eq!(verdict["time_wait"]["outbound"], 0);
+            assert!(verdict["time_wait"]["inbound"].as_u64().unwrap() > 0);
+        },
+    );
+}
+
+#[test]
+fn a_bucket_limit_below_the_ports_unbinds_the_rate_and_is_told() {
+    in_namespace(
+        "a_bucket_limit_below_the_ports_unbinds_the_rate_and_is_told",
+        || {
+            port_range(40000, 40999);
+            sysctl("net.ipv4.tcp_max_tw_buckets", "300");
+            let server = serve("127.0.0.1:3306");
+            assert_eq!(connect_until_error(server, 3000), (3000, None));
+            let verdict = json(&["verdict", "--json"]);
+            assert_eq!(verdict["findings"][0]["code"], "TW_BUCKET_OVERFLOW");
+            assert_eq!(
+                verdict["capacity"]["max_connections_per_second"],
+                json!(null)
+            );
+            assert_eq!(verdict["time_wait"]["limit"], 300);
+            assert!(
+                verdict["time_wait"]["overflows"].as_u64().unwrap() >= 2000,
+                "{verdict}"
+            );
+        },
+    );
+}
+
+#[test]
+fn reuse_is_judged_per_flow() {
+    in_namespace("reuse_is_judged_per_flow", || {
+        port_range(40000, 40999);
+        sysctl("net.ipv4.tcp_tw_reuse", "2");
+        run("ip", &["address", "add", "192.0.2.1/32", "dev", "lo"]);
+        let (loopback, other) = (serve("127.0.0.1:3306"), serve("192.0.2.1:3306"));
+        for server in [loopback, other] {
+            assert_eq!(connect_until_error(server, 900), (900, None));
+        }
+        // Older than the reuse delay: free again toward loopback, taken toward the other.
+        thread::sleep(Duration::from_millis(1200));
+        let verdict = json(&["verdict", "--json"]);
+        let flow = |index: usize, key: &str| verdict["flows"][index][key].clone();
+        assert_eq!(
+            (
+                flow(0, "destination"),
+                flow(0, "reuse_applies"),
+                flow(0, "ports_free")
+            ),
+            (json!("192.0.2.1"), json!(false), json!(100))
+        );
+        assert_eq!(
+            (
+                flow(1, "destination"),
+                flow(1, "reuse_applies"),
+                flow(1, "ports_free")
+            ),
+            (json!("127.0.0.1"), json!(true), json!(1000))
+        );
+        assert_eq!(connect_until_error(other, 200), (100, Some(99)));
+        assert_eq!(connect_until_error(loopback, 200), (200, None));
+    });
+}
+
+#[test]
+fn connect_slows_down_when_the_fast_ports_are_spent() {
+    in_namespace("connect_slows_down_when_the_fast_ports_are_spent", || {
+        port_range(40000, 40999);
+        let server = serve("127.0.0.1:3306");
+        let codes = || {
+            let verdict = json(&["verdict", "--json", "--warn", "90", "--crit", "95"]);
+            let findings = verdict["findings"].as_array().unwrap().clone();
+            findings
+                .into_iter()
+                .map(|finding| finding["code"].clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(connect_until_error(server, 480), (480, None));
+        assert_eq!(codes(), Vec::<serde_json::Value>::new());
+        assert_eq!(connect_until_error(server, 40), (40, None));
+        assert_eq!(codes(), ["CONNECT_SLOW"]);
+    });
+}
+
+/// A settled table with most states in it, counted by what people type today.
+#[test]
+fn states_are_what_netstat_and_awk_count() {
+    in_namespace("states_are_what_netstat_and_awk_count", || {
+        port_range(40000, 41999);
+        run("ip", &["route", "add", "198.51.100.0/24", "dev", "lo"]);
+        let (v4, v6) = (serve("127.0.0.1:3306"), serve("[::1]:3307"));
+        for server in [v4, v6] {
+            assert_eq!(connect_until_error(server, 300), (300, None));
+        }
+        let open: Vec<_> = (0..7).map(|_| TcpStream::connect(v4).unwrap()).collect();
+        // CLOSE_WAIT here, FIN_WAIT2 there.
+        let leak = TcpListener::bind("127.0.0.1:3308").unwrap();
+        let client = TcpStream::connect(leak.local_addr().unwrap()).unwrap();
+        let (leaked, _) = leak.accept().unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        // SYN_SENT: nobody answers on lo for a foreign address.
+        let nobody: SocketAddr = "198.51.100.1:3306".parse().unwrap();
+        let unanswered =
+            thread::spawn(move || TcpStream::connect_timeout(&nobody, Duration::from_secs(20)));
+        thread::sleep(Duration::from_millis(300));
+
+        let sorted = |text: String| {
+            let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        let awk = "awk '/^tcp/ {++S[$NF]} END {for(a in S) print a, S[a]}'";
+        for (netstat, all) in [("netstat -n", None), ("netstat -an", Some("--all"))] {
+            let theirs = run("sh", &["-c", &format!("{netstat} | {awk}")]);
+            let theirs = sorted(stdout(&theirs));
+            for source in ["sock_diag", "proc"] {
+                let mut arguments = vec!["states", "--format", "plain", "--source", source];
+                arguments.extend(all);
+                let ours = stdout(&twcheck(&arguments));
+                assert_eq!(sorted(ours), theirs, "{netstat} against --source {source}");
+            }
+            let states: Vec<_> = theirs
+                .iter()
+                .filter_map(|line| line.split(' ').next())
+                .collect();
+            for state in [
+                "CLOSE_WAIT",
+                "ESTABLISHED",
+                "FIN_WAIT2",
+                "SYN_SENT",
+                "TIME_WAIT",
+            ] {
+                assert!(states.contains(&state), "{state} is missing in {states:?}");
+            }
+        }
+        drop((open, leaked, client, unanswered));
+    });
+}
+
+#[test]
+fn listeners_are_counted_only_when_asked_for() {
+    in_namespace("listeners_are_counted_only_when_asked_for", || {
+        let _server = serve("127.0.0.1:3306");
+        assert_eq!(json(&["states", "--json"])["states"], json!({}));
+        assert_eq!(
+            json(&["states", "--json", "--all"])["states"],
+            json!({"LISTEN": 1})
+        );
+    });
+}
+
+#[test]
+fn the_thresholds_hold_on_both_sides() {
+    in_namespace("the_thresholds_hold_on_both_sides", || {
+        port_range(40000, 40999);
+        let server = serve("127.0.0.1:3306");
+        for (more, code, level) in [
+            (499, "CONNECT_SLOW", "warning"),
+            (1, "PORTS_LOW", "warning"),
+            (299, "PORTS_LOW", "warning"),
+            (1, "PORTS_LOW", "critical"),
+            (199, "PORTS_LOW", "critical"),
+            (1, "PORTS_EXHAUSTED", "critical"),
+        ] {
+            for _ in 0..more {
+                connect_and_close(server).unwrap();
+            }
+            let first = json(&["verdict", "--json"])["findings"][0].clone();
+            assert_eq!(
+                (&first["code"], &first["level"]),
+                (&json!(code), &json!(level)),
+                "{more} more"
+            );
+        }
+    });
+}
+
+/// What `advise --format sysctl` prints is accepted as it is, and leaves nothing more to advise.
+#[test]
+fn the_advice_applies_as_it_is_and_is_enough() {
+    in_namespace("the_advice_applies_as_it_is_and_is_enough", || {
+        sysctl("net.ipv4.tcp_timestamps", "0");
+        sysctl("net.ipv4.tcp_max_tw_buckets", "1000");
+        sysctl("net.ipv4.ip_local_reserved_ports", "12345");
+        let _service = TcpListener::bind("127.0.0.1:11211").unwrap();
+        let advice = json(&["advise", "--json"]);
+        let changes: Vec<_> = advice["changes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|change| {
+                (
+                    change["sysctl"].as_str().unwrap(),
+                    change["recommended"].as_str().unwrap(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            changes,
+            [
+                ("net.ipv4.tcp_timestamps", "1"),
+                ("net.ipv4.tcp_tw_reuse", "1"),
+                ("net.ipv4.ip_local_reserved_ports", "11211,12345"),
+                ("net.ipv4.ip_local_port_range", "10240 65535"),
+                ("net.ipv4.tcp_max_tw_buckets", "131072"),
+            ]
+        );
+        let file = std::env::temp_dir().join(format!("twcheck-{}.conf", std::process::id()));
+        std::fs::write(&file, twcheck(&["advise", "--format", "sysctl"]).stdout).unwrap();
+        run("sysctl", &["-p", file.to_str().unwrap()]);
+        std::fs::remove_file(file).unwrap();
+        let advice = json(&["advise", "--json"]);
+        assert_eq!(advice["changes"], json!([]));
+        assert!(
+            advice["summary"]
+                .as_str()
+                .unwrap()
+                .starts_with("This machine needs no change"),
+            "{advice}"
+        );
+        // And it is so: a listener inside the range, and reuse at work away from loopback.
+        sysctl("net.ipv4.ip_local_port_range", "40000 40199");
+        run("ip", &["address", "add", "192.0.2.1/32", "dev", "lo"]);
+        let server = serve("192.0.2.1:3306");
+        assert_eq!(connect_until_error(server, 300), (200, Some(99)));
+        thread::sleep(Duration::from_millis(1200));
+        assert_eq!(connect_until_error(server, 100), (100, None));
+    });
+}
+
+/// An ordinary user sees the same.
+#[test]
+fn no_command_needs_root() {
+    in_namespace("no_command_needs_root", || {
+        port_range(40000, 40099);
+        assert_eq!(
+            connect_until_error(serve("127.0.0.1:3306"), 200),
+            (100, Some(99))
+        );
+        // All capabilities dropped: what is left of root owns no more than anybody.
+        let output = Command::new("setpriv")
+            .args([
+                "--bounding-set=-all",
+                "--inh-caps=-all",
+                "--no-new-privs",
+                "--",
+            ])
+            .args([env!("CARGO_BIN_EXE_twcheck"), "verdict", "--json"])
+            .output()
+            .unwrap();
+        assert_eq!(exit(&output), 2);
+        let verdict: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(verdict["gaps"], json!([]));
+        assert_eq!(verdict["flows"][0]["ports_free"], 0);
+    });
+}
