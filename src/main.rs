@@ -9,13 +9,14 @@ use twcheck::cli::{Cli, Command};
 use twcheck::commands::{advise, repro, states, verdict};
 use twcheck::exit::Exit;
 use twcheck::refusal::Refusal;
+use twcheck::secret::redact;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             let asked = matches!(error.kind(), Usage::DisplayHelp | Usage::DisplayVersion);
-            let _ = error.print(); // Nowhere is left to tell about a closed pipe.
+            print_usage(&error);
             return if asked { Exit::Ok } else { Exit::Unknown }.into();
         }
     };
@@ -34,6 +35,18 @@ fn main() -> ExitCode {
             Exit::Unknown.into()
         }
     }
+}
+
+/// What was typed is quoted, so a password in a URL would show.
+fn print_usage(error: &clap::Error) {
+    let text = error.to_string();
+    let clean = redact(&text);
+    // Nowhere is left to tell about a closed pipe.
+    let _ = if clean == text {
+        error.print()
+    } else {
+        write!(io::stderr(), "{clean}")
+    };
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

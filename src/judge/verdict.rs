@@ -292,7 +292,8 @@ impl Finding {
                 format!("sysctl -w {sysctl}=0, and remove it from /etc/sysctl.d.")
             }
             Self::CouldNotRead(_) => {
-                "Read it as another user or on the host; until then the verdict may be wrong."
+                "Until it can be read the verdict may be wrong: try the other --source, another \
+                 user, or the host instead of the container."
                     .into()
             }
         }

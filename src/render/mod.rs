@@ -55,5 +55,6 @@ pub fn announce(target: &Target, embedded: bool, ports: &PortsToward) {
 
 fn note(text: &str) {
     // With stderr closed there is nobody to tell.
-    let _ = writeln!(io::stderr(), "note: {text}");
+    let wrapped = Screen::of_stderr().wrap("note: ", "      ", text);
+    let _ = writeln!(io::stderr(), "{wrapped}");
 }

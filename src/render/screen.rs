@@ -1,10 +1,11 @@
 use std::io::{self, BufWriter, IsTerminal, StdoutLock};
+use std::os::fd::AsFd;
 
 use anstyle::{AnsiColor, Style};
 
 use crate::judge::verdict::Level;
 
-/// What standard output can show.
+/// What an output stream can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Screen {
     /// Columns; `None` when it is no terminal: then nothing is wrapped.
@@ -20,15 +21,23 @@ impl Screen {
     /// Standard output of this process.
     #[must_use]
     pub fn of_stdout() -> Self {
-        let terminal = io::stdout().is_terminal();
+        Self::of(&io::stdout())
+    }
+
+    /// Standard error of this process.
+    #[must_use]
+    pub fn of_stderr() -> Self {
+        Self::of(&io::stderr())
+    }
+
+    fn of(stream: &(impl IsTerminal + AsFd)) -> Self {
+        let terminal = stream.is_terminal();
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         Self {
             width: terminal.then(|| {
-                terminal_size::terminal_size_of(io::stdout())
-                    .map_or(80, |(terminal_size::Width(columns), _)| {
-                        columns.max(NARROWEST)
-                    })
+                terminal_size::terminal_size_of(stream)
+                    .map_or(80, |(terminal_size::Width(columns), _)| columns.max(NARROWEST))
             }),
             colour: terminal && !no_colour && !dumb,
         }

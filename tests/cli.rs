@@ -1,0 +1,225 @@
+//! The command line as it is typed: refusals, formats, pipes and terminals.
+
+mod common;
+
+use std::process::Command;
+
+use common::{exit, stderr, stdout, text, twcheck};
+
+const BUSY: &str = "tests/hosts/busy-server-6.18/proc";
+const EXHAUSTED: &str = "tests/hosts/exhausted-6.18/proc";
+
+#[test]
+fn every_refusal_is_exit_3_and_says_what_to_type() {
+    for (arguments, said) in [
+        (&[][..], "Usage: twcheck"),
+        (&["verdikt"], "similar subcommand exists: 'verdict'"),
+        (&["verdict", "--warm"], "'--warn'"),
+        (
+            &["verdict", "--warn", "90", "--crit", "60"],
+            "hint: --warn 60 --crit 90",
+        ),
+        (
+            &["verdict", "--warn", "101"],
+            "--warn 101 is not a percentage of the usable ports, 0 to 100",
+        ),
+        (&["verdict", "--crit", "NaN"], "hint: --crit 80"),
+        (&["verdict", "--top", "-1"], "unexpected argument"),
+        (
+            &["verdict", "--json", "--format", "plain"],
+            "cannot be used with",
+        ),
+        (
+            &["states", "--source", "netstat"],
+            "possible values: auto, sock_diag, proc",
+        ),
+        (
+            &["states", "--proc-root", "/nonexistent"],
+            "hint: --proc-root takes a folder",
+        ),
+        (
+            &["states", "--proc-root", BUSY, "--source", "sock_diag"],
+            "hint: leave one of the two out",
+        ),
+        (
+            &["repro", "--set", "vm.swappiness=1"],
+            "which begin with net.ipv4.",
+        ),
+        (
+            &["repro", "--set", "net.ipv4.tcp_tw_reuse"],
+            "a setting is KEY=VALUE",
+        ),
+        (
+            &["repro", "--set", "net.ipv4.tcp_tw_reuse=1", "--host", "h"],
+            "cannot be used with",
+        ),
+        (&["repro", "--user", "app"], "--host <HOST>"),
+        (&["repro", "--duration", "soon"], "--duration"),
+        (&["repro", "http://h/"], "hint: mysql://USER@HOST"),
+        (
+            &["repro", "mysql://u@h?nonsense=1"],
+            "Unknown URL parameter `nonsense'",
+        ),
+        (&["repro", "mysql://u@h?require_ssl=true"], "hint:"),
+        (
+            &["repro", "--host", "h", "--ask-password"],
+            "hint: put the password into MYSQL_PWD",
+        ),
+        (
+            &["repro", "--host", "h", "--password-file", "/nonexistent"],
+            "reading the password from /nonexistent",
+        ),
+    ] {
+        let output = twcheck(arguments);
+        assert_eq!(exit(&output), 3, "{arguments:?}: {}", text(&output));
+        assert!(
+            stderr(&output).contains(said),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+        assert_eq!(stdout(&output), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn settings_the_namespace_lacks_or_refuses_are_named() {
+    for (set, said) in [
+        (
+            "net.ipv4.tcp_no_such_thing=1",
+            "has no net.ipv4.tcp_no_such_thing",
+        ),
+        (
+            "net.ipv4.ip_local_port_range=5 4",
+            "writing \"5 4\" to /proc/sys/net/ipv4/ip_local_port_range",
+        ),
+    ] {
+        let output = twcheck(&["repro", "--set", set]);
+        assert_eq!(exit(&output), 3, "{}", text(&output));
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+        assert!(stderr(&output).contains("hint: "), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_password_in_a_url_shows_in_no_error() {
+    for arguments in [
+        &["repro", "mysql://u:hunter2@h:notaport/"][..],
+        &["repro", "mysql://u:hunter2@"],
+        &["repro", "mysql://u:hunter2@h", "--host", "h"],
+        &["repro", "mysql://u:hunter2@h", "mysql://u:hunter2@h"],
+        &["states", "mysql://u:hunter2@h"],
+        &["repro", "mysql://u:hunter2@no-such-host.invalid/"],
+    ] {
+        let output = twcheck(arguments);
+        assert_eq!(exit(&output), 3, "{arguments:?}");
+        assert!(
+            !text(&output).contains("hunter2"),
+            "{arguments:?}: {}",
+            text(&output)
+        );
+    }
+}
+
+#[test]
+fn help_and_version_are_success() {
+    for arguments in [
+        &["--help"][..],
+        &["--version"],
+        &["states", "--help"],
+        &["verdict", "--help"],
+        &["advise", "--help"],
+        &["repro", "--help"],
+    ] {
+        let output = twcheck(arguments);
+        assert_eq!(exit(&output), 0, "{arguments:?}");
+        assert!(stdout(&output).contains("twcheck"), "{arguments:?}");
+    }
+}
+
+/// `twcheck … | head -1`, for each subcommand.
+#[test]
+fn a_closed_pipe_is_no_error() {
+    for arguments in [
+        "states --explain",
+        "verdict --proc-root tests/hosts/busy-server-6.18/proc",
+        "advise",
+        "states --help",
+    ] {
+        // The reader is gone before the first byte is written.
+        let line = format!(
+            "(sleep 0.2; {} {arguments}) 2>&1 >&3 | cat >&2",
+            env!("CARGO_BIN_EXE_twcheck")
+        );
+        let script = format!("set -o pipefail; exec 3> >(true); {line}");
+        let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+        assert_eq!(text(&output), "exit status: 0", "{arguments}");
+    }
+}
+
+/// The output of a command on a terminal of 80 columns.
+fn on_a_terminal(environment: &str, arguments: &str) -> String {
+    let command = format!(
+        "stty cols 80 rows 40; {environment} {} {arguments}",
+        env!("CARGO_BIN_EXE_twcheck")
+    );
+    let output = Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .env("TERM", "xterm")
+        .env_remove("NO_COLOR")
+        .output()
+        .unwrap();
+    stdout(&output).replace('\r', "")
+}
+
+#[test]
+fn a_terminal_of_80_columns_is_enough() {
+    for arguments in [
+        "states --explain --by flow",
+        &format!("states --by flow --explain --proc-root {EXHAUSTED}"),
+        &format!("verdict --proc-root {EXHAUSTED}"),
+        &format!("verdict --proc-root {BUSY}"),
+        "verdict --proc-root tests/hosts/recycle-3.10/proc",
+        "advise --proc-root tests/hosts/recycle-3.10/proc",
+        "repro --connections 5",
+        "verdict --help",
+        "repro --help",
+    ] {
+        let shown = on_a_terminal("NO_COLOR=1", arguments);
+        assert!(shown.lines().count() > 2, "{arguments}: {shown}");
+        // What a progress line overwrote is gone.
+        for line in shown
+            .lines()
+            .map(|line| line.rsplit("\u{1b}[2K").next().unwrap_or(line))
+        {
+            assert!(line.chars().count() <= 80, "{arguments}: {line:?}");
+        }
+    }
+}
+
+#[test]
+fn colour_is_on_a_terminal_only_and_never_with_no_color() {
+    let verdict = format!("verdict --proc-root {EXHAUSTED}");
+    assert!(on_a_terminal("", &verdict).contains("\u{1b}[31mCRITICAL"));
+    assert!(!on_a_terminal("NO_COLOR=1", &verdict).contains('\u{1b}'));
+    let piped = twcheck(&["verdict", "--proc-root", EXHAUSTED]);
+    assert!(!stdout(&piped).contains('\u{1b}'));
+}
+
+#[test]
+fn a_row_that_is_not_understood_is_told_and_the_rest_is_counted() {
+    let output = twcheck(&[
+        "states",
+        "--proc-root",
+        "tests/hosts/recycle-3.10/proc",
+        "--format",
+        "plain",
+    ]);
+    assert_eq!(
+        (exit(&output), stdout(&output).as_str()),
+        (0, "TIME_WAIT 49\n")
+    );
+    assert_eq!(
+        stderr(&output),
+        "note: /proc/net/tcp: 1 row was not understood and left out, the first is line 20\n"
+    );
+}

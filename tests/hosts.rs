@@ -1,0 +1,76 @@
+//! The binary on recorded hosts: every format, word for word, and the JSON against its schema.
+
+mod common;
+
+use common::{exit, stdout, text, twcheck};
+use serde_json::Value;
+
+const HOSTS: [&str; 3] = ["busy-server-6.18", "exhausted-6.18", "recycle-3.10"];
+
+fn on(host: &str, arguments: &[&str]) -> (i32, String) {
+    let root = format!("tests/hosts/{host}/proc");
+    let output = twcheck(&[arguments, &["--proc-root", &root]].concat());
+    (exit(&output), stdout(&output))
+}
+
+#[test]
+fn tables_and_lines_are_as_reviewed() {
+    for host in HOSTS {
+        for arguments in [
+            &["verdict"][..],
+            &["verdict", "--format", "plain"],
+            &["states", "--all", "--by", "flow"],
+            &["states", "--format", "plain"],
+            &["advise"],
+            &["advise", "--format", "plain"],
+            &["advise", "--format", "sysctl"],
+        ] {
+            let name = format!("{host} {}", arguments.join(" ").replace("--", ""));
+            let (status, shown) = on(host, arguments);
+            insta::assert_snapshot!(name, format!("{shown}exit {status}\n"));
+        }
+    }
+}
+
+#[test]
+fn json_is_as_reviewed() {
+    for host in HOSTS {
+        for command in ["verdict", "states", "advise"] {
+            let (_, shown) = on(host, &[command, "--json"]);
+            insta::assert_snapshot!(format!("{host} {command} json"), shown);
+        }
+    }
+}
+
+#[test]
+fn json_keeps_its_contract() {
+    for command in ["verdict", "states", "advise"] {
+        for host in HOSTS {
+            let (_, shown) = on(host, &[command, "--json"]);
+            assert_valid(command, &serde_json::from_str(&shown).unwrap());
+        }
+        let live = twcheck(&[command, "--json"]);
+        assert_valid(
+            command,
+            &serde_json::from_slice(&live.stdout)
+                .unwrap_or_else(|error| panic!("{error}: {}", text(&live))),
+        );
+    }
+    let output = twcheck(&["repro", "--json", "--connections", "20"]);
+    assert_valid(
+        "repro",
+        &serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", text(&output))),
+    );
+}
+
+fn assert_valid(command: &str, report: &Value) {
+    let schema = std::fs::read_to_string(format!("tests/schema/{command}.json")).unwrap();
+    let schema = serde_json::from_str(&schema).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<_> = validator
+        .iter_errors(report)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert_eq!(errors, Vec::<String>::new(), "{command}: {report:#}");
+}

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs them all. Its last lines say what was skipped, if anything.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# The programs the tests call, and the Debian packages that bring them.
+needed=(ip:iproute2 netstat:net-tools sysctl:procps unshare:util-linux setpriv:util-linux
+    script:bsdutils mariadbd:mariadb-server mariadb:mariadb-client)
+export PATH="$PATH:/usr/sbin:/sbin"
+packages=()
+for pair in "${needed[@]}"; do
+    command -v "${pair%%:*}" >/dev/null || packages+=("${pair##*:}")
+done
+/usr/bin/python3 -c 'import MySQLdb' 2>/dev/null || packages+=(python3-mysqldb)
+
+if [ ${#packages[@]} -gt 0 ]; then
+    sudo=
+    [ "$(id -u)" = 0 ] || sudo="sudo -n"
+    echo "installing ${packages[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null ||
+        echo "could not install them; tests that need them will say so"
+fi
+
+TWCHECK_SKIPPED=$(mktemp)
+export TWCHECK_SKIPPED
+trap 'rm -f "$TWCHECK_SKIPPED"' EXIT
+cargo test --locked "$@"
+if [ -s "$TWCHECK_SKIPPED" ]; then
+    echo "skipped on this machine:"
+    cat "$TWCHECK_SKIPPED"
+else
+    echo "nothing was skipped"
+fi
