@@ -4,7 +4,7 @@ mod common;
 
 use std::process::Command;
 
-use common::{exit, stderr, stdout, text, twcheck};
+use common::{exit, has_namespaces, stderr, stdout, text, twcheck};
 
 const BUSY: &str = "tests/hosts/busy-server-6.18/proc";
 const EXHAUSTED: &str = "tests/hosts/exhausted-6.18/proc";
@@ -83,6 +83,9 @@ fn every_refusal_is_exit_3_and_says_what_to_type() {
 
 #[test]
 fn settings_the_namespace_lacks_or_refuses_are_named() {
+    if !has_namespaces("settings_the_namespace_lacks_or_refuses_are_named") {
+        return;
+    }
     for (set, said) in [
         (
             "net.ipv4.tcp_no_such_thing=1",
@@ -173,6 +176,9 @@ fn on_a_terminal(environment: &str, arguments: &str) -> String {
 
 #[test]
 fn a_terminal_of_80_columns_is_enough() {
+    if !has_namespaces("a_terminal_of_80_columns_is_enough") {
+        return;
+    }
     for arguments in [
         "states --explain --by flow",
         &format!("states --by flow --explain --proc-root {EXHAUSTED}"),

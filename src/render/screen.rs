@@ -37,7 +37,9 @@ impl Screen {
         Self {
             width: terminal.then(|| {
                 terminal_size::terminal_size_of(stream)
-                    .map_or(80, |(terminal_size::Width(columns), _)| columns.max(NARROWEST))
+                    .map_or(80, |(terminal_size::Width(columns), _)| {
+                        columns.max(NARROWEST)
+                    })
             }),
             colour: terminal && !no_colour && !dumb,
         }

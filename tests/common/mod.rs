@@ -48,6 +48,20 @@ pub fn exit(output: &Output) -> i32 {
     output.status.code().expect("no signal ended it")
 }
 
+const UNSHARE: [&str; 5] = ["--user", "--map-root-user", "--net", "--kill-child", "--"];
+
+/// Whether namespaces can be made; where they cannot, the test is skipped aloud.
+pub fn has_namespaces(test: &str) -> bool {
+    let trial = Command::new("unshare").args(UNSHARE).arg("true").output();
+    let refused = match trial {
+        Err(error) => error.to_string(),
+        Ok(output) if output.status.success() => return true,
+        Ok(output) => text(&output),
+    };
+    skip(test, &format!("no user namespace can be made: {refused}"));
+    false
+}
+
 const INSIDE: &str = "TWCHECK_TEST_IN_NAMESPACE";
 
 /// Runs `body` as root of a network namespace of its own, with `lo` up: the test binary starts
@@ -61,16 +75,11 @@ pub fn in_namespace(test: &str, body: impl FnOnce()) {
         sysctl("net.ipv4.tcp_rfc1337", "1");
         return body();
     }
-    let unshare = ["--user", "--map-root-user", "--net", "--kill-child", "--"];
-    let trial = Command::new("unshare").args(unshare).arg("true").output();
-    if let Some(why) = match trial {
-        Err(error) => Some(error.to_string()),
-        Ok(output) => (!output.status.success()).then(|| text(&output)),
-    } {
-        return skip(test, &format!("no user namespace can be made: {why}"));
+    if !has_namespaces(test) {
+        return;
     }
     let status = Command::new("unshare")
-        .args(unshare)
+        .args(UNSHARE)
         .arg(env::current_exe().expect("the test binary has a path"))
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
