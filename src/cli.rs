@@ -144,6 +144,7 @@ Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN or misused, as monitoring pl
 Examples:
   twcheck verdict                      this machine, or this container
   twcheck verdict --warn 60 --crit 90  warn later
+  sudo twcheck verdict --sample 2s     who makes all these connections?
   twcheck verdict --json | jq .summary")]
 pub struct VerdictArgs {
     #[command(flatten)]
@@ -161,6 +162,12 @@ pub struct VerdictArgs {
     /// How many flows to list, worst first, 0 for all
     #[arg(long, default_value_t = 10, value_name = "N")]
     pub top: usize,
+    /// Find the processes behind every flow listed, not only behind those in trouble
+    #[arg(long)]
+    pub owners: bool,
+    /// Look for them again and again for this time, to catch connections that live microseconds
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "D")]
+    pub sample: Option<Duration>,
 }
 
 impl VerdictArgs {

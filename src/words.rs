@@ -53,6 +53,28 @@ pub fn latency(microseconds: u64) -> String {
     }
 }
 
+/// `values` as a line of at most `width` bars, each the highest of its share; the tallest bar is the
+/// highest value.
+#[must_use]
+pub fn sparkline(values: &[u16], width: usize) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let highest = values.iter().copied().max().unwrap_or(0).max(1);
+    let share = values.len().div_ceil(width.max(1)).max(1);
+    values
+        .chunks(share)
+        .map(|share| share.iter().copied().max().unwrap_or(0))
+        .map(|value| BARS[(usize::from(value) * 7).div_ceil(usize::from(highest))])
+        .collect()
+}
+
+/// `text` without what could move a terminal's cursor: names of processes are anybody's choice.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|letter| if letter.is_control() { '?' } else { letter })
+        .collect()
+}
+
 /// Rounds to one decimal, as the JSON shows rates and shares.
 #[must_use]
 pub fn tenths(number: f64) -> f64 {
@@ -112,6 +134,21 @@ mod tests {
         ] {
             assert_eq!(latency(microseconds), text);
         }
+    }
+
+    #[test]
+    fn a_sparkline_fits_its_width_and_shows_the_highest_of_each_share() {
+        assert_eq!(sparkline(&[0, 1, 7, 3], 4), "▁▂█▄");
+        assert_eq!(sparkline(&[0, 1, 7, 3], 2), "▂█");
+        assert_eq!(sparkline(&[0; 60], 20), "▁".repeat(20));
+        assert_eq!(sparkline(&[5; 60], 7).chars().count(), 7);
+        assert_eq!(sparkline(&[], 7), "");
+        assert_eq!(sparkline(&[1], 0), "█");
+    }
+
+    #[test]
+    fn names_cannot_command_the_terminal() {
+        assert_eq!(printable("a\u{1b}[31mb\nc"), "a?[31mb?c");
     }
 
     #[test]

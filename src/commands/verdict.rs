@@ -6,15 +6,22 @@ use crate::cli::{Format, VerdictArgs};
 use crate::exit::Exit;
 use crate::judge::verdict::verdict;
 use crate::render::{self, Screen};
+use crate::system::owners;
 
-/// Says whether ports run out, toward which destination, and what to do.
+/// Says whether ports run out, toward which destination, by whom, and what to do.
 ///
 /// # Errors
 /// When no socket table can be read, or standard output not written.
 pub fn run(args: &VerdictArgs) -> Result<Exit> {
     let thresholds = args.thresholds()?;
-    let snapshot = args.source.machine()?.look()?;
-    let verdict = verdict(&snapshot, thresholds, args.top);
+    let machine = args.source.machine()?;
+    let snapshot = machine.look()?;
+    let mut verdict = verdict(&snapshot, thresholds, args.top);
+    let flows = verdict.flows_to_own(args.owners || args.sample.is_some());
+    if !flows.is_empty() {
+        let found = owners(&machine, &flows, args.sample);
+        verdict.name_owners(found.by_flow, found.gap);
+    }
     let screen = Screen::of_stdout();
     let out = &mut screen.lock();
     match args.format.get() {

@@ -2,6 +2,9 @@
 
 pub mod advice;
 pub mod capacity;
+pub mod finding;
+pub mod flow;
+pub mod forecast;
 pub mod states;
 pub mod verdict;
 

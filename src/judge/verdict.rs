@@ -1,18 +1,17 @@
 //! Whether ports run out, toward which destination, and what to do.
 
 use std::cmp::Reverse;
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::Capacity;
-use super::capacity::tenths;
+use super::finding::Finding;
+use super::flow::{Bench, FlowReport};
 use crate::exit::Exit;
-use crate::model::{
-    Flow, FlowUse, Gap, Host, Snapshot, StateCounts, TcpState, TimeWaitSplit, Tunables,
-};
-use crate::words::{count, percent, rate, rate_limit};
+use crate::model::{Flow, Gap, Host, Owner, Snapshot, TimeWaitSplit, Tunables};
+use crate::words::{count, percent};
 
 /// How bad it is, mildest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -61,14 +60,13 @@ pub struct Thresholds {
     pub crit: f64,
 }
 
-/// connect() is called slow once at most this part of a flow's fast ports is free. The search goes
-/// port by port at some 0.4 µs each (5.4 ms for 14,116, measured on Linux 6.18), so with one in 200
-/// free it takes some 80 µs, four times what a connect() on loopback costs otherwise.
-const FAST_PORTS_SPENT: u32 = 200;
-
 /// TW_BUCKET_OVERFLOW is happening now, not in the past, from this share of the limit on. Sockets
 /// leave every moment, so a table that overflows is seldom found exactly full.
 const BUCKETS_NEARLY_FULL: f64 = 90.0;
+
+/// CONNTRACK_FULL from this share of `nf_conntrack_max` on: connections come in bursts, and beyond
+/// the limit packets are dropped at once.
+const CONNTRACK_NEARLY_FULL: f64 = 90.0;
 
 /// Everything `verdict` says, in the order of the JSON contract.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -97,6 +95,27 @@ pub struct Verdict {
     pub gaps: Vec<Gap>,
 }
 
+impl Verdict {
+    /// The listed flows whose owners are worth a look through all processes: those in trouble, or
+    /// `all` of them.
+    #[must_use]
+    pub fn flows_to_own(&self, all: bool) -> Vec<Flow> {
+        self.flows
+            .iter()
+            .filter(|flow| all || flow.level > Level::Ok)
+            .map(FlowReport::flow)
+            .collect()
+    }
+
+    /// Puts names to the flows that `owners` speaks of.
+    pub fn name_owners(&mut self, mut owners: HashMap<Flow, Vec<Owner>>, gap: Option<Gap>) {
+        for flow in &mut self.flows {
+            flow.owners = owners.remove(&flow.flow());
+        }
+        self.gaps.extend(gap);
+    }
+}
+
 /// TIME_WAIT in the namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct TimeWaitReport {
@@ -117,32 +136,6 @@ impl TimeWaitReport {
             overflows: snapshot.counters.time_wait_overflows,
         }
     }
-}
-
-/// One outbound flow.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct FlowReport {
-    /// Local address.
-    pub source: IpAddr,
-    /// The server's address.
-    pub destination: IpAddr,
-    /// The server's port.
-    pub destination_port: u16,
-    /// Loopback by address, as the kernel judges it.
-    pub loopback: bool,
-    /// Whether TIME_WAIT reuse applies; `None` when unknown.
-    pub reuse_applies: Option<bool>,
-    /// Ports the flow takes, in any state.
-    pub ports_in_use: u32,
-    /// Ports it can still have; `None` when the range is unknown.
-    pub ports_free: Option<u32>,
-    /// Its sockets by state.
-    pub by_state: StateCounts,
-    /// The highest rate it can keep up; `None` when unknown or not bound by ports.
-    #[serde(serialize_with = "tenths")]
-    pub max_connections_per_second: Option<f64>,
-    /// How bad it is.
-    pub level: Level,
 }
 
 /// A finding with its level and its flow's place in the list.
@@ -168,284 +161,43 @@ impl Serialize for Reported {
     }
 }
 
-/// The ports of one flow, as evidence.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Ports {
-    /// Which.
-    pub flow: Flow,
-    /// Ports connect() cannot have.
-    pub blocked: u32,
-    /// Ports there are.
-    pub usable: u32,
-    /// Sockets of the flow by state.
-    pub by_state: StateCounts,
-    /// The rate it can keep up.
-    pub max_rate: Option<f64>,
-    /// The rate it could keep up if TIME_WAIT were reused; `None` where it is already.
-    pub max_rate_with_reuse: Option<f64>,
-}
-
-/// What can be wrong. The code is stable, the text is the evidence.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Finding {
-    /// A flow has no free port.
-    PortsExhausted(Ports),
-    /// A flow is above a threshold of its usable ports.
-    PortsLow(Ports),
-    /// A flow uses its fast ports up: each connect() searches.
-    ConnectSlow {
-        /// Which.
-        flow: Flow,
-        /// Fast ports taken.
-        blocked: u32,
-        /// Fast ports there are.
-        fast: u32,
-        /// The rate up to which connect() stays cheap.
-        fast_rate: Option<f64>,
-    },
-    /// The ports of a full flow are held by open connections, not by TIME_WAIT.
-    HeldOpen(Ports),
-    /// TIME_WAIT sockets were dropped at `tcp_max_tw_buckets`.
-    TwBucketOverflow {
-        /// TIME_WAIT sockets now.
-        total: u64,
-        /// `tcp_max_tw_buckets`.
-        limit: u64,
-        /// Dropped since the namespace was made.
-        overflows: u64,
-        /// Whether it is happening now.
-        now: bool,
-        /// Whether the limit is below the usable ports.
-        below_ports: bool,
-    },
-    /// A setting that breaks connections.
-    DangerousSetting {
-        /// The sysctl's name.
-        sysctl: &'static str,
-        /// Its value.
-        value: u64,
-    },
-    /// Something decisive was not readable.
-    CouldNotRead(Gap),
-}
-
-impl Finding {
-    /// The code a user can cite.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::PortsExhausted(_) => "PORTS_EXHAUSTED",
-            Self::PortsLow(_) => "PORTS_LOW",
-            Self::ConnectSlow { .. } => "CONNECT_SLOW",
-            Self::HeldOpen(_) => "HELD_OPEN",
-            Self::TwBucketOverflow { .. } => "TW_BUCKET_OVERFLOW",
-            Self::DangerousSetting { .. } => "DANGEROUS_SETTING",
-            Self::CouldNotRead(_) => "COULD_NOT_READ",
-        }
-    }
-
-    /// What to do about it.
-    #[must_use]
-    pub fn next_step(&self) -> String {
-        match self {
-            Self::PortsExhausted(ports) | Self::PortsLow(ports) => {
-                if held_open(&ports.by_state) {
-                    return "See HELD_OPEN: settings for TIME_WAIT would not help.".into();
-                }
-                match ports.max_rate_with_reuse {
-                    Some(with_reuse) => format!(
-                        "Keep connections open (a pool). Until then sysctl -w \
-                         net.ipv4.tcp_tw_reuse=1 with net.ipv4.tcp_timestamps=1 on this side \
-                         lifts the limit from {} to {} connections/s; `twcheck advise` shows what \
-                         else does.",
-                        rate_limit(ports.max_rate),
-                        rate(with_reuse)
-                    ),
-                    None => "Keep connections open (a pool): TIME_WAIT reuse is already in force. \
-                             `twcheck advise` shows what else raises the limit."
-                        .into(),
-                }
-            }
-            Self::ConnectSlow { .. } => {
-                "Keep connections open (a pool), or widen net.ipv4.ip_local_port_range: see \
-                 `twcheck advise`."
-                    .into()
-            }
-            Self::HeldOpen(ports) => format!(
-                "Find who holds them: ss -tnp dst {}. Then close what leaks, or make the pool \
-                 smaller than {}.",
-                ports.flow.server(),
-                count(ports.usable)
-            ),
-            Self::TwBucketOverflow {
-                limit, below_ports, ..
-            } => format!(
-                "Raise net.ipv4.tcp_max_tw_buckets above {}{}; a TIME_WAIT takes some 250 bytes.",
-                count(*limit),
-                if *below_ports {
-                    " and the number of usable ports"
-                } else {
-                    ""
-                }
-            ),
-            Self::DangerousSetting { sysctl, .. } => {
-                format!("sysctl -w {sysctl}=0, and remove it from /etc/sysctl.d.")
-            }
-            Self::CouldNotRead(_) => {
-                "Until it can be read the verdict may be wrong: try the other --source, another \
-                 user, or the host instead of the container."
-                    .into()
-            }
-        }
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PortsExhausted(ports) => write!(
-                f,
-                "No port is free from {} toward {}: {} of {} are taken ({}). New connections there \
-                 fail with errno 99.",
-                ports.flow.source,
-                ports.flow.server(),
-                count(ports.blocked),
-                count(ports.usable),
-                states(&ports.by_state)
-            ),
-            Self::PortsLow(ports) => write!(
-                f,
-                "{:.0} % of the ports from {} toward {} are taken: {} of {} ({}).",
-                percent(ports.blocked, ports.usable).floor(),
-                ports.flow.source,
-                ports.flow.server(),
-                count(ports.blocked),
-                count(ports.usable),
-                states(&ports.by_state)
-            ),
-            Self::ConnectSlow {
-                flow,
-                blocked,
-                fast,
-                fast_rate,
-            } => write!(
-                f,
-                "Each connect() from {} toward {} searches for a port: {} of the {} fast ports \
-                 are taken. Above {} connections/s they always are.",
-                flow.source,
-                flow.server(),
-                count(*blocked),
-                count(*fast),
-                rate_limit(*fast_rate)
-            ),
-            Self::HeldOpen(ports) => write!(
-                f,
-                "The ports from {} toward {} are held by open connections ({}), not by TIME_WAIT: \
-                 a leak, or a pool that is too large.",
-                ports.flow.source,
-                ports.flow.server(),
-                states(&ports.by_state)
-            ),
-            Self::TwBucketOverflow {
-                total,
-                limit,
-                overflows,
-                now,
-                below_ports,
-            } => {
-                if *now {
-                    write!(
-                        f,
-                        "{} TIME_WAIT sockets of at most {}: the kernel drops those beyond \
-                         ({} so far), and their protection with them.",
-                        count(*total),
-                        count(*limit),
-                        count(*overflows)
-                    )?;
-                } else {
-                    write!(
-                        f,
-                        "The kernel has dropped {} TIME_WAIT sockets at tcp_max_tw_buckets = {}, \
-                         but does not now ({} held).",
-                        count(*overflows),
-                        count(*limit),
-                        count(*total)
-                    )?;
-                }
-                if *below_ports {
-                    f.write_str(
-                        " The limit is below the number of usable ports, so ports do not bound the \
-                         rate.",
-                    )?;
-                }
-                Ok(())
-            }
-            Self::DangerousSetting { sysctl, value } => write!(
-                f,
-                "{sysctl} = {value} drops connections of clients behind NAT; Linux 4.12 removed it."
-            ),
-            Self::CouldNotRead(gap) => write!(f, "{}: {}.", gap.what, gap.why),
-        }
-    }
-}
-
-/// The three commonest states: `27,990 TIME_WAIT, 10 ESTABLISHED`.
-fn states(by_state: &StateCounts) -> String {
-    by_state
-        .largest_first()
-        .into_iter()
-        .take(3)
-        .map(|(state, number)| format!("{} {}", count(number), state.name()))
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-/// Whether most of a flow's sockets are open connections.
-fn held_open(by_state: &StateCounts) -> bool {
-    by_state.get(TcpState::Established) * 2 > by_state.total()
-}
-
 /// Judges one snapshot; lists at most `top` flows, all for 0.
 #[must_use]
 pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdict {
     let capacity = Capacity::new(&snapshot.tunables, &snapshot.held());
-    let judged = Judged {
+    let bench = Bench {
         tunables: &snapshot.tunables,
         capacity: capacity.as_ref(),
         thresholds,
+        overflowing: overflowing(snapshot),
     };
     let mut flows: Vec<_> = snapshot
         .tally
         .flows
         .iter()
         .map(|(flow, used)| {
-            let reuse = judged.tunables.reuse_applies_to(flow);
-            (
-                judged.level(flow, used),
-                used.ports_blocked(reuse),
-                flow,
-                used,
-            )
+            let case = bench.case(flow, used);
+            (Reverse((case.level(), case.blocked())), *flow, case)
         })
         .collect();
-    flows.sort_unstable_by_key(|&(level, blocked, flow, _)| (Reverse((level, blocked)), *flow));
+    flows.sort_unstable_by_key(|&(severity, flow, _)| (severity, flow));
+    let in_trouble = flows
+        .iter()
+        .take_while(|(Reverse((level, _)), ..)| *level > Level::Ok)
+        .count();
     let flows_total = flows.len();
-    let listed = if top == 0 { flows_total } else { top };
+    flows.truncate(if top == 0 { flows_total } else { top });
 
     let mut findings = Vec::new();
     let mut reports = Vec::new();
-    for (index, &(level, _, flow, used)) in flows.iter().take(listed).enumerate() {
-        findings.extend(
-            judged
-                .findings(flow, used)
-                .into_iter()
-                .map(|(level, finding)| Reported {
-                    level,
-                    flow: Some(index),
-                    finding,
-                }),
-        );
-        reports.push(judged.report(flow, used, level));
+    for (index, (_, _, case)) in flows.iter().enumerate() {
+        let found = case.findings().into_iter();
+        findings.extend(found.map(|(level, finding)| Reported {
+            level,
+            flow: Some(index),
+            finding,
+        }));
+        reports.push(case.report());
     }
     findings.extend(machine_findings(snapshot, capacity.as_ref()));
     findings.sort_by_key(|reported| Reverse(reported.level));
@@ -455,10 +207,6 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
         .map(|reported| reported.level)
         .max()
         .unwrap_or(Level::Ok);
-    let in_trouble = flows
-        .iter()
-        .filter(|&&(level, ..)| level > Level::Ok)
-        .count();
     Verdict {
         schema: 1,
         level,
@@ -474,93 +222,6 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
     }
 }
 
-/// What every flow is judged by.
-struct Judged<'a> {
-    tunables: &'a Tunables,
-    capacity: Option<&'a Capacity>,
-    thresholds: Thresholds,
-}
-
-impl Judged<'_> {
-    fn level(&self, flow: &Flow, used: &FlowUse) -> Level {
-        self.findings(flow, used)
-            .into_iter()
-            .map(|(level, _)| level)
-            .max()
-            .unwrap_or(Level::Ok)
-    }
-
-    fn findings(&self, flow: &Flow, used: &FlowUse) -> Vec<(Level, Finding)> {
-        let Some(capacity) = self.capacity else {
-            return Vec::new();
-        };
-        let reuse = self.tunables.reuse_applies_to(flow);
-        let blocked = used.ports_blocked(reuse);
-        let share = percent(blocked, capacity.usable_ports);
-        let ports = || Ports {
-            flow: *flow,
-            blocked,
-            usable: capacity.usable_ports,
-            by_state: used.by_state.clone(),
-            max_rate: capacity.max_rate(reuse),
-            max_rate_with_reuse: if reuse { None } else { capacity.max_rate(true) },
-        };
-        let mut findings = Vec::new();
-        let exhausted = blocked > 0 && blocked >= capacity.usable_ports;
-        let level = if exhausted || share >= self.thresholds.crit {
-            Level::Critical
-        } else {
-            Level::Warning
-        };
-        if exhausted {
-            findings.push((level, Finding::PortsExhausted(ports())));
-        } else if share >= self.thresholds.warn
-            && blocked > 0
-            && (!capacity.buckets_bound() || held_open(&used.by_state))
-        {
-            // Under a bucket limit below the ports TIME_WAIT alone cannot take them all.
-            findings.push((level, Finding::PortsLow(ports())));
-        }
-        if !findings.is_empty() && held_open(&used.by_state) {
-            findings.push((level, Finding::HeldOpen(ports())));
-        }
-        let fast_blocked = used.fast_blocked(reuse);
-        let fast_free = capacity.fast_ports.saturating_sub(fast_blocked);
-        if !exhausted && fast_blocked > 0 && fast_free * FAST_PORTS_SPENT <= capacity.fast_ports {
-            findings.push((
-                Level::Warning,
-                Finding::ConnectSlow {
-                    flow: *flow,
-                    blocked: fast_blocked,
-                    fast: capacity.fast_ports,
-                    fast_rate: capacity.fast_connections_per_second,
-                },
-            ));
-        }
-        findings
-    }
-
-    fn report(&self, flow: &Flow, used: &FlowUse, level: Level) -> FlowReport {
-        let reuse = self.tunables.reuse_applies_to(flow);
-        FlowReport {
-            source: flow.source,
-            destination: flow.destination,
-            destination_port: flow.destination_port,
-            loopback: flow.is_loopback(),
-            reuse_applies: self.tunables.reuse_applies(flow.is_loopback()),
-            ports_in_use: used.ports_in_use,
-            ports_free: self.capacity.map(|capacity| {
-                capacity
-                    .usable_ports
-                    .saturating_sub(used.ports_blocked(reuse))
-            }),
-            by_state: used.by_state.clone(),
-            max_connections_per_second: self.capacity.and_then(|capacity| capacity.max_rate(reuse)),
-            level,
-        }
-    }
-}
-
 /// Findings about the machine as a whole.
 fn machine_findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Reported> {
     let mut findings = Vec::new();
@@ -571,20 +232,29 @@ fn machine_findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Rep
             finding,
         });
     };
-    let total = snapshot.tally.time_wait.total;
     let overflows = snapshot.counters.time_wait_overflows.unwrap_or(0);
     if let (Some(limit), true) = (snapshot.tunables.tcp_max_tw_buckets, overflows > 0) {
-        let now = percent(total, limit) >= BUCKETS_NEARLY_FULL;
+        let now = overflowing(snapshot);
         found(
             if now { Level::Warning } else { Level::Ok },
             Finding::TwBucketOverflow {
-                total,
+                total: snapshot.tally.time_wait.total,
                 limit,
                 overflows,
                 now,
                 below_ports: capacity.is_some_and(Capacity::buckets_bound),
             },
         );
+    }
+    if let Some((tracked, limit)) = snapshot.counters.conntrack
+        && percent(tracked, limit) >= CONNTRACK_NEARLY_FULL
+    {
+        let level = if tracked >= limit {
+            Level::Critical
+        } else {
+            Level::Warning
+        };
+        found(level, Finding::ConntrackFull { tracked, limit });
     }
     if let Some(value) = snapshot.tunables.tcp_tw_recycle.filter(|&value| value != 0) {
         let sysctl = "net.ipv4.tcp_tw_recycle";
@@ -594,6 +264,14 @@ fn machine_findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Rep
         found(Level::Unknown, Finding::CouldNotRead(gap.clone()));
     }
     findings
+}
+
+/// Whether TIME_WAIT sockets are being dropped at `tcp_max_tw_buckets`.
+fn overflowing(snapshot: &Snapshot) -> bool {
+    snapshot.counters.time_wait_overflows.unwrap_or(0) > 0
+        && snapshot.tunables.tcp_max_tw_buckets.is_some_and(|limit| {
+            percent(snapshot.tally.time_wait.total, limit) >= BUCKETS_NEARLY_FULL
+        })
 }
 
 /// One sentence that a person can read out in an incident call.

@@ -1,5 +1,6 @@
 //! The facts: plain data that every other room agrees on.
 
+mod owner;
 mod ports;
 mod snapshot;
 mod socket;
@@ -7,6 +8,7 @@ mod state;
 mod tally;
 mod tunables;
 
+pub use owner::Owner;
 pub use ports::{PortRange, PortSet};
 pub use snapshot::{Counters, Gap, Host, Snapshot, SourceName};
 pub use socket::{Flow, Socket};

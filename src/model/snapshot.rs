@@ -25,14 +25,17 @@ pub struct Host {
     pub netns: Option<u64>,
 }
 
-/// Counters since the namespace was made.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+/// What the kernel counts, unless noted since the namespace was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
     /// `TcpExt.TCPTimeWaitOverflow` of /proc/net/netstat: TIME_WAIT sockets that
     /// `tcp_max_tw_buckets` turned away.
     pub time_wait_overflows: Option<u64>,
     /// `TcpExt.TWRecycled`: TIME_WAIT sockets reused, the proof that reuse works.
     pub time_wait_reused: Option<u64>,
+    /// Connections tracked now (`net.netfilter.nf_conntrack_count`) and at most
+    /// (`nf_conntrack_max`); `None` where connection tracking is not loaded.
+    pub conntrack: Option<(u64, u64)>,
 }
 
 /// Where the rows came from.

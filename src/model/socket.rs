@@ -16,6 +16,8 @@ pub struct Socket {
     /// Time until the kernel frees a `TIME_WAIT` (or orphaned `FIN_WAIT2`) socket; `None` for every
     /// other row. From `tm->when` (USER_HZ ticks) or `idiag_expires` (ms).
     pub time_wait_left: Option<Duration>,
+    /// Inode by which a process's descriptor names it; `None` where no process holds it any more.
+    pub inode: Option<u32>,
 }
 
 /// What the kernel hands ports out for: exhaustion is per flow.

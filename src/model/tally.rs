@@ -43,6 +43,10 @@ pub struct TimeWaitSplit {
     pub inbound: u64,
 }
 
+/// The last second told apart by [`FlowUse::time_wait_left`]: the most that `tcp_tw_timeout` can be
+/// set to, so that a malformed timer takes no memory.
+const LONGEST: usize = 600;
+
 /// What one outbound flow takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FlowUse {
@@ -56,10 +60,12 @@ pub struct FlowUse {
     pub fast_in_use: u32,
     /// Of the reusable ports, the fast ones.
     pub fast_reusable: u32,
-    /// The shortest time until a TIME_WAIT of the flow ends; `None` without any.
-    pub first_return: Option<Duration>,
-    /// The longest time until a TIME_WAIT of the flow ends; `None` without any.
-    pub last_return: Option<Duration>,
+    /// The shortest and the longest time until a held port of the flow comes back by itself; `None`
+    /// where none does.
+    pub returns: Option<(Duration, Duration)>,
+    /// Of the ports in use, those in TIME_WAIT by whole seconds left: entry `k` counts the ones
+    /// that end in more than `k` and at most `k + 1` seconds. As long as the longest.
+    pub time_wait_left: Vec<u16>,
 }
 
 impl FlowUse {
@@ -75,15 +81,24 @@ impl FlowUse {
         let Some(left) = socket.time_wait_left else {
             return;
         };
-        self.first_return = Some(self.first_return.map_or(left, |first| first.min(left)));
-        self.last_return = Some(self.last_return.map_or(left, |last| last.max(left)));
-        // An orphan in FIN_WAIT2 has the same timer but is never reused (net/ipv4/tcp_ipv4.c).
-        if socket.state == TcpState::TimeWait
-            && rule.hold_time.saturating_sub(left) > rule.reuse_delay
-        {
+        self.returns = Some(self.returns.map_or((left, left), |(first, last)| {
+            (first.min(left), last.max(left))
+        }));
+        // An orphan in FIN_WAIT2 has the same timer, but is never reused (net/ipv4/tcp_ipv4.c), and
+        // its timer starts anew when the peer closes at last: it tells nothing about the rate.
+        if socket.state != TcpState::TimeWait {
+            return;
+        }
+        if rule.hold_time.saturating_sub(left) > rule.reuse_delay {
             self.ports_reusable += 1;
             self.fast_reusable += fast;
         }
+        let second = left.as_millis().div_ceil(1000).saturating_sub(1);
+        let second = usize::try_from(second).map_or(LONGEST, |second| second.min(LONGEST));
+        if self.time_wait_left.len() <= second {
+            self.time_wait_left.resize(second + 1, 0);
+        }
+        self.time_wait_left[second] = self.time_wait_left[second].saturating_add(1);
     }
 
     /// Ports of the flow that connect() cannot have: in use, less what reuse gives back where it
@@ -116,6 +131,9 @@ pub struct Tally {
     pub time_wait: TimeWaitSplit,
     /// Inbound TIME_WAIT by the listening port.
     pub inbound_time_wait: HashMap<u16, u64>,
+    /// The longest time left of any TIME_WAIT: longer than the hold time where that is not what the
+    /// kernel says it is.
+    pub longest_left: Duration,
     /// The outbound flows.
     pub flows: HashMap<Flow, FlowUse>,
 }
@@ -138,6 +156,9 @@ impl Tally {
             && !self.rule.listening.contains(socket.local.port());
         if socket.state == TcpState::TimeWait {
             self.time_wait.total += 1;
+            self.longest_left = self
+                .longest_left
+                .max(socket.time_wait_left.unwrap_or_default());
             if outbound {
                 self.time_wait.outbound += 1;
             } else {
@@ -189,6 +210,7 @@ mod tests {
             local: local.parse().unwrap(),
             remote: remote.parse().unwrap(),
             time_wait_left: left_ms.map(Duration::from_millis),
+            inode: None,
         }
     }
 
@@ -229,8 +251,8 @@ mod tests {
                 ports_reusable: 1,
                 fast_in_use: 4,
                 fast_reusable: 1,
-                first_return: Some(Duration::from_millis(10)),
-                last_return: Some(Duration::from_millis(59_500)),
+                returns: Some((Duration::from_millis(10), Duration::from_millis(59_500))),
+                time_wait_left: [vec![0; 57], vec![1, 1, 1]].concat(),
             }
         );
         assert_eq!(

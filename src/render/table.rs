@@ -7,11 +7,12 @@ use comfy_table::{CellAlignment, ContentArrangement, Row, Table, presets};
 
 use super::Screen;
 use crate::judge::advice::{Advice, Remark};
+use crate::judge::flow::FlowReport;
 use crate::judge::states::States;
-use crate::judge::verdict::{FlowReport, Level, Verdict};
-use crate::model::{StateCounts, TcpState};
+use crate::judge::verdict::{Level, Verdict};
+use crate::model::{Owner, StateCounts, TcpState};
 use crate::repro::{Latency, Report, StoppedBy};
-use crate::words::{count, latency, percent, rate, rate_limit};
+use crate::words::{count, latency, percent, printable, rate, rate_limit, sparkline};
 
 /// A flow is listed from this share of the usable ports on, in percent, whatever its level: below
 /// it nothing about ports is worth a line.
@@ -139,20 +140,12 @@ pub fn verdict(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Re
         .count();
     if listed > 0 {
         writeln!(out)?;
-        let mut rows = table(
-            screen,
-            [
-                "FROM", "TOWARD", "PORTS", "FREE", "MAX/S", "LEVEL", "STATES",
-            ],
-        );
-        for flow in &verdict.flows[..listed] {
-            rows.add_row(flow_row(flow));
-        }
-        write_table(rows, &[2, 3, 4], out)?;
+        write_flows(&verdict.flows[..listed], screen, out)?;
         not_listed(listed, verdict.flows_total, out)?;
         writeln!(out)?;
     }
     write_capacity(verdict, screen, out)?;
+    write_owners(&verdict.flows, screen, out)?;
 
     for reported in &verdict.findings {
         let finding = &reported.finding;
@@ -176,16 +169,92 @@ pub fn verdict(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Re
     out.flush()
 }
 
-fn flow_row(flow: &FlowReport) -> [String; 7] {
+/// What is left for the sparkline, and what it never exceeds: a bar a second.
+const SPARKLINE: std::ops::RangeInclusive<usize> = 10..=60;
+
+fn write_flows(flows: &[FlowReport], screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    const HEADING: [&str; 7] = [
+        "FROM",
+        "TOWARD",
+        "PORTS",
+        "FREE",
+        "RATE/S",
+        "MAX/S",
+        "LAST 60 S",
+    ];
+    let rows: Vec<_> = flows.iter().map(flow_row).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0).max(HEADING[column].len()) + 2
+    };
+    let others: usize = (0..6).map(width).sum();
+    let left = screen.width.map_or(*SPARKLINE.end(), |all| {
+        usize::from(all).saturating_sub(others + 1)
+    });
+    let mut shown = table(screen, HEADING);
+    for (row, flow) in rows.into_iter().zip(flows) {
+        let mut history = flow.closed_per_second.per_second().to_vec();
+        history.reverse();
+        let line = sparkline(&history, left.clamp(*SPARKLINE.start(), *SPARKLINE.end()));
+        shown.add_row(row.into_iter().chain([line]));
+    }
+    write_table(shown, &[2, 3, 4, 5], out)
+}
+
+fn flow_row(flow: &FlowReport) -> [String; 6] {
+    // More may have been closed than the table still shows.
+    let at_least = if flow.rate.lower_bound { "≥" } else { "" };
     [
         flow.source.to_string(),
-        SocketAddr::new(flow.destination, flow.destination_port).to_string(),
+        flow.server().to_string(),
         count(flow.ports_in_use),
         flow.ports_free.map_or_else(|| "unknown".into(), count),
+        format!("{at_least}{}", rate(flow.rate.last_10_s)),
         rate_limit(flow.max_connections_per_second),
-        flow.level.word().into(),
-        state_list(&flow.by_state),
     ]
+}
+
+/// Owners named per flow.
+const OWNERS: usize = 3;
+
+fn write_owners(flows: &[FlowReport], screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    for flow in flows {
+        let Some(owners) = &flow.owners else {
+            continue;
+        };
+        let mut names: Vec<_> = owners.iter().take(OWNERS).map(owner).collect();
+        if owners.len() > OWNERS {
+            names.push(format!("{} more", owners.len() - OWNERS));
+        }
+        if names.is_empty() {
+            names.push(
+                "nobody found with a live socket; try sudo twcheck verdict --sample 2s".into(),
+            );
+        }
+        let text = format!("{} to {}: {}", flow.source, flow.server(), names.join("; "));
+        writeln!(out, "{}", screen.wrap("Owners: ", "        ", &text))?;
+    }
+    Ok(())
+}
+
+fn owner(owner: &Owner) -> String {
+    let unit = owner
+        .unit
+        .as_deref()
+        .map(|unit| format!(", {}", printable(unit)));
+    format!(
+        "{} (pid {}, user {}{}) with {} {}",
+        printable(&owner.command),
+        owner.pid,
+        owner.user,
+        unit.unwrap_or_default(),
+        count(owner.sockets),
+        if owner.sockets == 1 {
+            "socket"
+        } else {
+            "sockets"
+        }
+    )
 }
 
 fn write_capacity(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {

@@ -65,7 +65,7 @@ impl PortsToward {
                     by_port.get(&server.port()).copied().unwrap_or(0)
                 }),
             },
-            returns: used.and_then(|used| used.first_return.zip(used.last_return)),
+            returns: used.and_then(|used| used.returns),
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::{ProcRoot, counters, host, proc_tcp, sock_diag, sysctl};
-use crate::model::{Gap, PortRule, PortSet, Snapshot, SourceName, Tally, TcpState};
+use crate::model::{Gap, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState};
 use crate::refusal::Refusal;
 
 /// Where to read the socket table.
@@ -97,6 +97,27 @@ impl Machine {
             source,
             gaps,
         })
+    }
+
+    /// Streams the live sockets, those a process can hold, as far as they can be read.
+    pub(super) fn live_sockets(&self, mut row: impl FnMut(&Socket)) {
+        let by_netlink =
+            self.source != SourceChoice::Proc && sock_diag::rows(sock_diag::LIVE, &mut row).is_ok();
+        if by_netlink {
+            return;
+        }
+        for name in ["tcp", "tcp6"] {
+            // Whatever is wrong with the file was told when the table was read.
+            let _ = proc_tcp::rows(&self.proc.net(name), procfs::ticks_per_second(), |socket| {
+                row(socket);
+                ControlFlow::Continue(())
+            });
+        }
+    }
+
+    /// Whether it is a recorded one, whose processes are gone.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.recorded
     }
 
     fn read_proc(&self, rule: impl Fn(PortSet) -> PortRule, gaps: &mut Vec<Gap>) -> Result<Table> {

@@ -1,17 +1,17 @@
 use anyhow::{Context, Result, bail};
 
-use super::ProcRoot;
+use super::{ProcRoot, sysctl};
 use crate::model::{Counters, Gap};
 
-/// Reads the TIME_WAIT counters of /proc/net/netstat; what cannot be read becomes a gap. They are
-/// not decisive: no verdict on ports hangs on them.
+/// Reads the TIME_WAIT counters of /proc/net/netstat, and how full connection tracking is; what
+/// cannot be read becomes a gap. They are not decisive: no verdict on ports hangs on them.
 pub(super) fn read(proc: &ProcRoot, gaps: &mut Vec<Gap>) -> Counters {
     let path = proc.net("netstat");
     let parsed = std::fs::read_to_string(&path)
         .map_err(anyhow::Error::from)
         .and_then(|text| tcp_ext(&text))
         .with_context(|| format!("reading {}", path.display()));
-    match parsed {
+    let counted = match parsed {
         Ok(counters) => counters,
         Err(error) => {
             gaps.push(Gap {
@@ -21,6 +21,14 @@ pub(super) fn read(proc: &ProcRoot, gaps: &mut Vec<Gap>) -> Counters {
             });
             Counters::default()
         }
+    };
+    let conntrack = |name: &str| {
+        let text = sysctl::read(proc, &format!("net.netfilter.nf_conntrack_{name}"));
+        text.ok().flatten()?.parse().ok()
+    };
+    Counters {
+        conntrack: conntrack("count").zip(conntrack("max")),
+        ..counted
     }
 }
 
@@ -40,6 +48,7 @@ fn tcp_ext(text: &str) -> Result<Counters> {
     Ok(Counters {
         time_wait_overflows: counter("TCPTimeWaitOverflow"),
         time_wait_reused: counter("TWRecycled"),
+        conntrack: None,
     })
 }
 
@@ -54,7 +63,8 @@ mod tests {
             tcp_ext(text).unwrap(),
             Counters {
                 time_wait_overflows: None,
-                time_wait_reused: Some(17)
+                time_wait_reused: Some(17),
+                conntrack: None
             }
         );
         assert_eq!(

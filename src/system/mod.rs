@@ -5,10 +5,12 @@ mod counters;
 mod host;
 pub mod netlink;
 pub mod netns;
+mod owners;
 mod proc_root;
 pub mod proc_tcp;
 pub mod sock_diag;
 pub mod sysctl;
 
 pub use collect::{Machine, SourceChoice};
+pub use owners::{Owners, owners};
 pub use proc_root::ProcRoot;

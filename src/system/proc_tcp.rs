@@ -63,9 +63,10 @@ pub fn rows(
 }
 
 /// One row of either family; `None` when the line is not one. Small sockets (TIME_WAIT, SYN_RECV)
-/// have fewer columns than full ones; the first six are all that is needed:
+/// have fewer columns than full ones:
 ///
-/// `sl local remote st tx:rx tr:when …`, `when` being the timer's ticks left.
+/// `sl local remote st tx:rx tr:when retrnsmt uid timeout inode …`, `when` being the timer's ticks
+/// left.
 #[must_use]
 pub fn parse(line: &[u8], ticks_per_second: u64) -> Option<Socket> {
     let mut columns = line
@@ -88,6 +89,7 @@ pub fn parse(line: &[u8], ticks_per_second: u64) -> Option<Socket> {
         remote,
         time_wait_left: (kind == TIMER_TIME_WAIT)
             .then(|| Duration::from_millis(u64::from(ticks) * 1000 / ticks_per_second.max(1))),
+        inode: columns.nth(3).and_then(decimal).filter(|&inode| inode != 0),
     })
 }
 
@@ -111,6 +113,10 @@ fn endpoint(text: &[u8]) -> Option<SocketAddr> {
         _ => return None,
     };
     Some(SocketAddr::new(address, port))
+}
+
+fn decimal(digits: &[u8]) -> Option<u32> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// A hexadecimal number of one to eight digits.
@@ -144,6 +150,7 @@ mod tests {
                 local: "127.0.0.1:40000".parse().unwrap(),
                 remote: "127.0.0.1:3306".parse().unwrap(),
                 time_wait_left: Some(Duration::from_millis(59_280)),
+                inode: None,
             })
         );
         assert_eq!(
@@ -153,6 +160,7 @@ mod tests {
                 local: "127.0.0.1:3306".parse().unwrap(),
                 remote: "0.0.0.0:0".parse().unwrap(),
                 time_wait_left: None,
+                inode: Some(9034),
             })
         );
     }
@@ -166,6 +174,7 @@ mod tests {
                 local: "127.0.0.1:40002".parse().unwrap(),
                 remote: "127.0.0.2:3306".parse().unwrap(),
                 time_wait_left: None,
+                inode: Some(9036),
             })
         );
     }

@@ -13,8 +13,10 @@ const TCPDIAG_GETSOCK: u16 = 18;
 
 /// The states 1 to 11: every socket that has a place in the table.
 pub const ALL_STATES: u32 = 0xffe;
+/// The states of connections that a process can hold: neither listening nor in TIME_WAIT.
+pub const LIVE: u32 = ALL_STATES & !LISTENING & !(1 << TcpState::TimeWait as u32);
 /// Only listeners.
-pub const LISTENING: u32 = 1 << TcpState::Listen as u32;
+const LISTENING: u32 = 1 << TcpState::Listen as u32;
 /// Bound to a port, neither listening nor connected (`TCP_BOUND_INACTIVE`, Linux 6.8): older
 /// kernels answer with no row. Costs a walk of the bind hash, so it is asked for alone.
 const BOUND_INACTIVE: u32 = 1 << 13;
@@ -76,6 +78,7 @@ const DESTINATION_PORT: usize = 6;
 const SOURCE: usize = 8;
 const DESTINATION: usize = 24;
 const EXPIRES: usize = 52;
+const INODE: usize = 68;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -102,6 +105,7 @@ fn decode(message: &[u8]) -> Option<Socket> {
         remote: end(DESTINATION, DESTINATION_PORT)?,
         time_wait_left: (*message.get(TIMER)? == TIMER_TIME_WAIT)
             .then(|| Duration::from_millis(u64::from(expires))),
+        inode: u32_at(message, INODE).filter(|&inode| inode != 0),
     })
 }
 
@@ -136,6 +140,7 @@ mod tests {
                 local: "127.0.0.1:40000".parse().unwrap(),
                 remote: "127.0.0.1:3306".parse().unwrap(),
                 time_wait_left: Some(Duration::from_millis(59_280)),
+                inode: None,
             })
         );
     }

@@ -1,0 +1,374 @@
+//! What can be wrong, in words: codes, evidence, next steps.
+
+use std::fmt;
+
+use crate::model::{Flow, Gap, StateCounts, TcpState};
+use crate::words::{count, percent, rate, rate_limit};
+
+/// The ports of one flow, as evidence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ports {
+    /// Which.
+    pub flow: Flow,
+    /// Ports connect() cannot have.
+    pub blocked: u32,
+    /// Ports there are.
+    pub usable: u32,
+    /// Sockets of the flow by state.
+    pub by_state: StateCounts,
+    /// The rate it can keep up; `None` where ports do not bound it.
+    pub max_rate: Option<f64>,
+    /// The rate it could keep up if TIME_WAIT were reused; `None` where it is already.
+    pub max_rate_with_reuse: Option<f64>,
+}
+
+/// What takes the ports of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Connections opened and closed again: each holds its port for the hold time.
+    Churn,
+    /// Open connections.
+    HeldOpen,
+    /// Connections that the peer has closed and the application has not.
+    CloseWait,
+    /// Attempts that nobody answers.
+    SynSent,
+}
+
+impl Cause {
+    /// The one that takes more than half of the sockets; churn where none of the others does.
+    #[must_use]
+    pub fn of(by_state: &StateCounts) -> Self {
+        let most = |state| by_state.get(state) * 2 > by_state.total();
+        if most(TcpState::Established) {
+            Self::HeldOpen
+        } else if most(TcpState::CloseWait) {
+            Self::CloseWait
+        } else if most(TcpState::SynSent) {
+            Self::SynSent
+        } else {
+            Self::Churn
+        }
+    }
+
+    /// The finding that names it; `None` for churn, which PORTS_EXHAUSTED and PORTS_LOW themselves
+    /// speak of.
+    #[must_use]
+    pub fn finding(self, ports: Ports) -> Option<Finding> {
+        match self {
+            Self::Churn => None,
+            Self::HeldOpen => Some(Finding::HeldOpen(ports)),
+            Self::CloseWait => Some(Finding::CloseWaitLeak(ports)),
+            Self::SynSent => Some(Finding::SynSentPile(ports)),
+        }
+    }
+}
+
+/// What can be wrong. The code is stable, the text is the evidence.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Finding {
+    /// A flow has no free port.
+    PortsExhausted(Ports),
+    /// A flow is above a threshold of its usable ports.
+    PortsLow(Ports),
+    /// At the recent rate a flow runs out.
+    RateAboveLimit {
+        /// Which.
+        flow: Flow,
+        /// Connections per second now.
+        rate: f64,
+        /// For how many seconds it has been so.
+        steady_for: usize,
+        /// Seconds until no port is free.
+        seconds: f64,
+        /// The rate it could keep up with the ports that open connections leave.
+        safe: f64,
+    },
+    /// A flow uses its fast ports up: each connect() searches.
+    ConnectSlow {
+        /// Which.
+        flow: Flow,
+        /// Fast ports taken.
+        blocked: u32,
+        /// Fast ports there are.
+        fast: u32,
+        /// The rate up to which connect() stays cheap; `None` where ports do not bound it.
+        fast_rate: Option<f64>,
+    },
+    /// The ports of a full flow are held by open connections, not by TIME_WAIT.
+    HeldOpen(Ports),
+    /// The peer has closed, the application has not.
+    CloseWaitLeak(Ports),
+    /// The server does not answer.
+    SynSentPile(Ports),
+    /// TIME_WAIT sockets were dropped at `tcp_max_tw_buckets`.
+    TwBucketOverflow {
+        /// TIME_WAIT sockets now.
+        total: u64,
+        /// `tcp_max_tw_buckets`.
+        limit: u64,
+        /// Dropped since the namespace was made.
+        overflows: u64,
+        /// Whether it is happening now.
+        now: bool,
+        /// Whether the limit is below the usable ports.
+        below_ports: bool,
+    },
+    /// The connection tracking table is nearly full.
+    ConntrackFull {
+        /// Connections tracked.
+        tracked: u64,
+        /// `nf_conntrack_max`.
+        limit: u64,
+    },
+    /// A setting that breaks connections.
+    DangerousSetting {
+        /// The sysctl's name.
+        sysctl: &'static str,
+        /// Its value.
+        value: u64,
+    },
+    /// Something decisive was not readable.
+    CouldNotRead(Gap),
+}
+
+impl Finding {
+    /// The code a user can cite.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::PortsExhausted(_) => "PORTS_EXHAUSTED",
+            Self::PortsLow(_) => "PORTS_LOW",
+            Self::RateAboveLimit { .. } => "RATE_ABOVE_LIMIT",
+            Self::ConnectSlow { .. } => "CONNECT_SLOW",
+            Self::HeldOpen(_) => "HELD_OPEN",
+            Self::CloseWaitLeak(_) => "CLOSE_WAIT_LEAK",
+            Self::SynSentPile(_) => "SYN_SENT_PILE",
+            Self::TwBucketOverflow { .. } => "TW_BUCKET_OVERFLOW",
+            Self::ConntrackFull { .. } => "CONNTRACK_FULL",
+            Self::DangerousSetting { .. } => "DANGEROUS_SETTING",
+            Self::CouldNotRead(_) => "COULD_NOT_READ",
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn next_step(&self) -> String {
+        match self {
+            Self::PortsExhausted(ports) | Self::PortsLow(ports) => ports.next_step(),
+            Self::RateAboveLimit { safe, .. } => format!(
+                "Keep connections open (a pool), or stay below {} connections/s; `twcheck advise` \
+                 shows what raises the limit.",
+                rate(*safe)
+            ),
+            Self::ConnectSlow { .. } => {
+                "Keep connections open (a pool), or widen net.ipv4.ip_local_port_range: see \
+                 `twcheck advise`."
+                    .into()
+            }
+            Self::HeldOpen(ports) => format!(
+                "Find what leaks connections, or make the pools smaller than {} together: \
+                 twcheck verdict --owners, then ss -tnp dst {}.",
+                count(ports.usable),
+                ports.flow.server()
+            ),
+            Self::CloseWaitLeak(ports) => format!(
+                "Mend the application: it must close a connection that the server has ended. \
+                 Until then restart it: twcheck verdict --owners, then ss -tnp state close-wait \
+                 dst {}.",
+                ports.flow.server()
+            ),
+            Self::SynSentPile(ports) => format!(
+                "See whether {} is up and whether a firewall drops its packets; connect() ends \
+                 with errno 110 there. No setting of ports helps.",
+                ports.flow.server()
+            ),
+            Self::TwBucketOverflow {
+                limit, below_ports, ..
+            } => format!(
+                "Raise net.ipv4.tcp_max_tw_buckets above {}{}; a TIME_WAIT takes some 250 bytes.",
+                count(*limit),
+                if *below_ports {
+                    " and the number of usable ports"
+                } else {
+                    ""
+                }
+            ),
+            Self::ConntrackFull { .. } => {
+                "Raise net.netfilter.nf_conntrack_max, or exempt this traffic (notrack). Beyond it \
+                 packets are dropped: connect() hangs and ends with errno 110, not 99."
+                    .into()
+            }
+            Self::DangerousSetting { sysctl, .. } => {
+                format!("sysctl -w {sysctl}=0, and remove it from /etc/sysctl.d.")
+            }
+            Self::CouldNotRead(_) => {
+                "Until it can be read the verdict may be wrong: try the other --source, another \
+                 user, or the host instead of the container."
+                    .into()
+            }
+        }
+    }
+}
+
+impl Ports {
+    fn next_step(&self) -> String {
+        match (Cause::of(&self.by_state), self.max_rate_with_reuse) {
+            (Cause::HeldOpen, _) => "See HELD_OPEN: no setting for TIME_WAIT helps.".into(),
+            (Cause::CloseWait, _) => "See CLOSE_WAIT_LEAK: no setting for TIME_WAIT helps.".into(),
+            (Cause::SynSent, _) => "See SYN_SENT_PILE: no setting for TIME_WAIT helps.".into(),
+            (Cause::Churn, Some(with_reuse)) => format!(
+                "Keep connections open (a pool). Until then sysctl -w net.ipv4.tcp_tw_reuse=1 with \
+                 net.ipv4.tcp_timestamps=1 on this side lifts the limit from {} to {} \
+                 connections/s; `twcheck advise` shows what else does.",
+                rate_limit(self.max_rate),
+                rate(with_reuse)
+            ),
+            (Cause::Churn, None) => {
+                "Keep connections open (a pool): TIME_WAIT reuse is in force already. \
+                 `twcheck advise` shows what else raises the limit."
+                    .into()
+            }
+        }
+    }
+}
+
+/// From whom toward whom.
+struct Between<'a>(&'a Flow);
+
+impl fmt::Display for Between<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "from {} toward {}", self.0.source, self.0.server())
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PortsExhausted(ports) => write!(
+                f,
+                "No port is free {}: {} of {} are taken ({}). New connections there fail with \
+                 errno 99.",
+                Between(&ports.flow),
+                count(ports.blocked),
+                count(ports.usable),
+                states(&ports.by_state)
+            ),
+            Self::PortsLow(ports) => write!(
+                f,
+                "{:.0} % of the ports {} are taken: {} of {} ({}).",
+                percent(ports.blocked, ports.usable).floor(),
+                Between(&ports.flow),
+                count(ports.blocked),
+                count(ports.usable),
+                states(&ports.by_state)
+            ),
+            Self::RateAboveLimit {
+                flow,
+                rate: now,
+                steady_for,
+                seconds,
+                ..
+            } => write!(
+                f,
+                "In {seconds:.1} s no port is free {}, at the {} connections/s of the last {} s.",
+                Between(flow),
+                rate(*now),
+                steady_for
+            ),
+            Self::ConnectSlow {
+                flow,
+                blocked,
+                fast,
+                fast_rate,
+            } => write!(
+                f,
+                "Each connect() {} searches for a port: {} of the {} fast ports are taken, as they \
+                 are at any rate above {} connections/s.",
+                Between(flow),
+                count(*blocked),
+                count(*fast),
+                rate_limit(*fast_rate)
+            ),
+            Self::HeldOpen(ports) => write!(
+                f,
+                "The ports {} are held by open connections ({}), not by TIME_WAIT: a leak, or a \
+                 pool that is too large.",
+                Between(&ports.flow),
+                states(&ports.by_state)
+            ),
+            Self::CloseWaitLeak(ports) => write!(
+                f,
+                "The application does not close: {} connections {} were ended by the server and \
+                 still hold their ports.",
+                count(ports.by_state.get(TcpState::CloseWait)),
+                Between(&ports.flow)
+            ),
+            Self::SynSentPile(ports) => write!(
+                f,
+                "The server does not answer: {} attempts {} wait for it.",
+                count(ports.by_state.get(TcpState::SynSent)),
+                Between(&ports.flow)
+            ),
+            Self::TwBucketOverflow {
+                total,
+                limit,
+                overflows,
+                now,
+                below_ports,
+            } => write_overflow(f, *total, *limit, *overflows, (*now, *below_ports)),
+            Self::ConntrackFull { tracked, limit } => write!(
+                f,
+                "Connection tracking holds {} of at most {} connections ({:.0} %).",
+                count(*tracked),
+                count(*limit),
+                percent(*tracked, *limit).floor()
+            ),
+            Self::DangerousSetting { sysctl, value } => write!(
+                f,
+                "{sysctl} = {value} drops connections of clients behind NAT; Linux 4.12 removed it."
+            ),
+            Self::CouldNotRead(gap) => write!(f, "{}: {}.", gap.what, gap.why),
+        }
+    }
+}
+
+fn write_overflow(
+    f: &mut fmt::Formatter<'_>,
+    total: u64,
+    limit: u64,
+    overflows: u64,
+    (now, below_ports): (bool, bool),
+) -> fmt::Result {
+    let (total, limit, overflows) = (count(total), count(limit), count(overflows));
+    if now {
+        write!(
+            f,
+            "{total} TIME_WAIT sockets of at most {limit}: the kernel drops those beyond \
+             ({overflows} so far), and their protection with them."
+        )?;
+    } else {
+        write!(
+            f,
+            "The kernel has dropped {overflows} TIME_WAIT sockets at tcp_max_tw_buckets = {limit}, \
+             but does not now ({total} held)."
+        )?;
+    }
+    if below_ports {
+        f.write_str(
+            " The limit is below the number of usable ports, so ports do not bound the rate.",
+        )?;
+    }
+    Ok(())
+}
+
+/// The three commonest states: `27,990 TIME_WAIT, 10 ESTABLISHED`.
+fn states(by_state: &StateCounts) -> String {
+    by_state
+        .largest_first()
+        .into_iter()
+        .take(3)
+        .map(|(state, number)| format!("{} {}", count(number), state.name()))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
