@@ -32,15 +32,24 @@ pub fn rate_limit(per_second: Option<f64>) -> String {
     per_second.map_or_else(|| "any".into(), rate)
 }
 
-/// Seconds with one decimal: `12.4 s`; whole ones from 100 on.
+/// A setting of time as people say it: `1 s`, `250 ms`.
 #[must_use]
-pub fn seconds(duration: Duration) -> String {
-    let seconds = duration.as_secs_f64();
-    if seconds < 100.0 {
-        format!("{seconds:.1} s")
-    } else {
-        format!("{seconds:.0} s")
+pub fn time(duration: Duration) -> String {
+    match duration.as_millis() {
+        whole if whole % 1000 == 0 => format!("{} s", whole / 1000),
+        milliseconds => format!("{milliseconds} ms"),
     }
+}
+
+/// `1 socket`, `2,000 sockets`.
+#[must_use]
+pub fn counted(number: impl Into<u64>, noun: &str) -> String {
+    let number = number.into();
+    format!(
+        "{} {noun}{}",
+        count(number),
+        if number == 1 { "" } else { "s" }
+    )
 }
 
 /// Microseconds as a latency: `17 µs`, `5.4 ms`, `1.2 s`.
@@ -122,6 +131,14 @@ mod tests {
             assert_eq!(rate(number), text);
         }
         assert_eq!(rate_limit(None), "any");
+    }
+
+    #[test]
+    fn one_is_no_plural_and_times_keep_their_unit() {
+        assert_eq!(counted(1_u32, "socket"), "1 socket");
+        assert_eq!(counted(2000_u32, "socket"), "2,000 sockets");
+        assert_eq!(time(Duration::from_secs(1)), "1 s");
+        assert_eq!(time(Duration::from_millis(250)), "250 ms");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::capacity::tenths;
 use crate::model::{
     Flow, FlowUse, PortRange, PortSet, Snapshot, TcpState, TimeWaitReuse, Tunables,
 };
-use crate::words::{count, rate, rate_limit};
+use crate::words::{count, counted, rate, rate_limit, time};
 
 /// The range recommended where the current one is narrower: above the ports that services are
 /// commonly given, with ends of different parity, because a range of an odd number of ports can
@@ -220,7 +220,7 @@ fn reuse(plan: &mut Plan) {
             format!(
                 "A port in TIME_WAIT can be taken again for the same destination after {} instead \
                  of {} s ({now}). It works on the side that connects.",
-                humantime::format_duration(delay),
+                time(delay),
                 plan.tunables.hold_time().as_secs()
             ),
             "Small: timestamps guard against stray packets of the old connection. Middleboxes \
@@ -420,8 +420,13 @@ fn pool(tunables: &Tunables, busiest: Option<(&Flow, &FlowUse)>) -> Remark {
     let busy = EXAMPLE_BUSY.as_secs_f64();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     // At least 1, at most some thousands.
-    let sized = |per_second: f64| count((per_second * busy).ceil().max(1.0) as u64);
-    let example = humantime::format_duration(EXAMPLE_BUSY);
+    let sized = |per_second: f64| {
+        counted(
+            (per_second * busy).ceil().max(1.0) as u64,
+            "pooled connection",
+        )
+    };
+    let example = time(EXAMPLE_BUSY);
     let hold = tunables.hold_time().as_secs_f64();
     let why = match busiest {
         Some((flow, used)) if used.by_state.get(TcpState::TimeWait) > 0 => {
@@ -429,7 +434,7 @@ fn pool(tunables: &Tunables, busiest: Option<(&Flow, &FlowUse)>) -> Remark {
             let per_second = used.by_state.get(TcpState::TimeWait) as f64 / hold;
             format!(
                 "Toward {}, {} connections/s were closed here in the last {hold} s. A pool serves \
-                 that many with {} connections if each is used for {example} (rate × time), and \
+                 that many with {} if each is used for {example} (rate × time), and \
                  leaves no TIME_WAIT.",
                 flow.server(),
                 rate(per_second),
@@ -437,7 +442,7 @@ fn pool(tunables: &Tunables, busiest: Option<(&Flow, &FlowUse)>) -> Remark {
             )
         }
         _ => format!(
-            "1,000 requests/s of {example} each need {} pooled connections (rate × time), and \
+            "1,000 requests/s of {example} each need {} (rate × time), and \
              leave no TIME_WAIT.",
             sized(1000.0)
         ),

@@ -156,7 +156,9 @@ impl Case<'_> {
         }
         if !exhausted {
             findings.extend(self.rate_above_limit(capacity));
-            findings.extend(self.connect_slow(capacity));
+            if cause == Cause::Churn {
+                findings.extend(self.connect_slow(capacity));
+            }
         }
         findings
     }

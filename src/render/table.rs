@@ -12,7 +12,7 @@ use crate::judge::states::States;
 use crate::judge::verdict::{Level, Verdict};
 use crate::model::{Owner, StateCounts, TcpState};
 use crate::repro::{Latency, Report, StoppedBy};
-use crate::words::{count, latency, percent, printable, rate, rate_limit, sparkline};
+use crate::words::{count, counted, latency, percent, printable, rate, rate_limit, sparkline};
 
 /// A flow is listed from this share of the usable ports on, in percent, whatever its level: below
 /// it nothing about ports is worth a line.
@@ -243,17 +243,12 @@ fn owner(owner: &Owner) -> String {
         .as_deref()
         .map(|unit| format!(", {}", printable(unit)));
     format!(
-        "{} (pid {}, user {}{}) with {} {}",
+        "{} (pid {}, user {}{}) with {}",
         printable(&owner.command),
         owner.pid,
         owner.user,
         unit.unwrap_or_default(),
-        count(owner.sockets),
-        if owner.sockets == 1 {
-            "socket"
-        } else {
-            "sockets"
-        }
+        counted(owner.sockets, "socket")
     )
 }
 
@@ -372,18 +367,19 @@ pub fn repro(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result
             format!("Ports ran out (errno {})", error.errno.unwrap_or_default())
         }
         (StoppedBy::Error, _) | (StoppedBy::Exhausted, None) => "Stopped by an error".into(),
-        (StoppedBy::Duration, _) => "Ports did not run out: the time was up".into(),
-        (StoppedBy::Count, _) => "Ports did not run out: all connections were made".into(),
+        (StoppedBy::Duration, _) => "Ports did not run out: time was up".into(),
+        (StoppedBy::Count, _) => "Ports did not run out: stopped".into(),
         (StoppedBy::Interrupted, _) => "Interrupted".into(),
     };
-    writeln!(
-        out,
-        "{} after {} connections in {:.1} s ({}/s).",
-        screen.paint(level, &ended),
-        count(report.connections),
+    let sentence = format!(
+        "{ended} after {} in {:.1} s ({}/s).",
+        counted(report.connections, "connection"),
         report.seconds,
         rate(report.rate)
-    )?;
+    );
+    let painted = screen.paint(level, &ended);
+    let shown = screen.wrap("", "", &sentence).replacen(&ended, &painted, 1);
+    writeln!(out, "{shown}")?;
     for (name, text) in lines(report) {
         writeln!(
             out,

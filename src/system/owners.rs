@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Uid, User};
-use procfs::process::{FDTarget, Process, all_processes};
+use procfs::process::{FDInfo, FDTarget, Process, all_processes};
 use procfs::{ProcError, ProcessCGroups};
 
 use super::Machine;
@@ -14,7 +14,7 @@ use crate::model::{Flow, Gap, Owner};
 #[derive(Debug, Default)]
 pub struct Owners {
     /// By flow, the one with most sockets first; a flow whose sockets nobody was found to hold has
-    /// an empty list.
+    /// an empty list, one where nobody could look is missing.
     pub by_flow: HashMap<Flow, Vec<Owner>>,
     /// Why somebody may be missing.
     pub gap: Option<Gap>,
@@ -29,10 +29,9 @@ const FULL_PASS: Duration = Duration::from_millis(250);
 /// microseconds is caught too.
 #[must_use]
 pub fn owners(machine: &Machine, flows: &[Flow], sample: Option<Duration>) -> Owners {
-    let empty = || flows.iter().map(|flow| (*flow, Vec::new())).collect();
     if machine.is_recorded() {
         return Owners {
-            by_flow: empty(),
+            by_flow: HashMap::new(),
             gap: Some(Gap {
                 what: "owners of sockets".into(),
                 why: "the processes of a recorded host are gone".into(),
@@ -59,7 +58,10 @@ pub fn owners(machine: &Machine, flows: &[Flow], sample: Option<Duration>) -> Ow
     };
     Owners {
         gap: holders.gap(&sockets),
-        by_flow: holders.join(&sockets, empty()),
+        by_flow: holders.join(
+            &sockets,
+            flows.iter().map(|flow| (*flow, Vec::new())).collect(),
+        ),
     }
 }
 
@@ -96,57 +98,77 @@ struct Holders {
 
 impl Holders {
     /// Looks until `deadline`. Sockets that live for microseconds are caught only by looking at the
-    /// one process that makes them some ten thousand times a second: so the processes whose sockets
-    /// have changed since the last pass are looked at over and over, the others only now and then.
+    /// descriptors that name them some ten thousand times a second: so those that were new at the
+    /// last pass are looked at over and over, all others only now and then.
     fn watch(&mut self, deadline: Instant) {
         while Instant::now() < deadline {
             let busy = self.look_through(all_processes().into_iter().flatten().flatten());
+            if busy.is_empty() {
+                thread::sleep(Duration::from_millis(1));
+            }
             let next = deadline.min(Instant::now() + FULL_PASS);
-            while Instant::now() < next {
-                if busy.is_empty() {
-                    thread::sleep(Duration::from_millis(1));
-                    break;
-                }
-                for process in &busy {
-                    self.look_at(process);
+            while !busy.is_empty() && Instant::now() < next {
+                for (process, descriptors) in &busy {
+                    for &number in descriptors {
+                        if let Ok(descriptor) = process.fd_from_fd(number) {
+                            self.note(process, &descriptor);
+                        }
+                    }
                 }
             }
         }
     }
 
-    /// Notes the sockets of `processes`; returns those that had new ones.
-    fn look_through(&mut self, processes: impl Iterator<Item = Process>) -> Vec<Process> {
-        processes.filter(|process| self.look_at(process)).collect()
+    /// Notes the sockets of `processes`; returns the descriptors that name new ones.
+    fn look_through(
+        &mut self,
+        processes: impl Iterator<Item = Process>,
+    ) -> Vec<(Process, Vec<i32>)> {
+        processes
+            .filter_map(|process| {
+                let new = self.look_at(&process);
+                (!new.is_empty()).then_some((process, new))
+            })
+            .collect()
     }
 
-    /// Notes the sockets of one process; whether any is new.
-    fn look_at(&mut self, process: &Process) -> bool {
+    /// Notes the sockets of one process; returns the descriptors that name new ones.
+    fn look_at(&mut self, process: &Process) -> Vec<i32> {
         let descriptors = match process.fd() {
             Ok(descriptors) => descriptors,
             Err(error) => {
                 self.denied |= matches!(error, ProcError::PermissionDenied(_));
-                return false;
+                return Vec::new();
             }
         };
-        let mut new = false;
+        let (mut read, mut new) = (0, Vec::new());
         for descriptor in descriptors.flatten() {
-            let FDTarget::Socket(inode) = descriptor.target else {
-                continue;
-            };
-            let Ok(inode) = u32::try_from(inode) else {
-                continue;
-            };
-            if let Entry::Vacant(place) = self.of_socket.entry(inode) {
-                place.insert(process.pid());
-                new = true;
+            read += 1;
+            if self.note(process, &descriptor) {
+                new.push(descriptor.fd);
             }
         }
-        if new {
-            self.known
-                .entry(process.pid())
-                .or_insert_with(|| describe(process));
-        }
+        // To a peer of the same user with fewer capabilities each link is refused, not the folder.
+        self.denied |= read == 0 && process.fd_count().is_ok_and(|there| there > 0);
         new
+    }
+
+    /// Notes what a descriptor names; whether it is a socket not seen before.
+    fn note(&mut self, process: &Process, descriptor: &FDInfo) -> bool {
+        let FDTarget::Socket(inode) = descriptor.target else {
+            return false;
+        };
+        let Ok(inode) = u32::try_from(inode) else {
+            return false;
+        };
+        let Entry::Vacant(place) = self.of_socket.entry(inode) else {
+            return false;
+        };
+        place.insert(process.pid());
+        self.known
+            .entry(process.pid())
+            .or_insert_with(|| describe(process));
+        true
     }
 
     /// Says why a socket has no known holder, where the reason is one the user can remove.
