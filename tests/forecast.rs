@@ -4,6 +4,7 @@ mod common;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -332,11 +333,12 @@ fn the_process_that_holds_connections_is_named_only_where_it_is_worth_it() {
 fn sampling_catches_a_tight_loop() {
     in_namespace("sampling_catches_a_tight_loop", || {
         run("ip", &["address", "add", "192.0.2.1/32", "dev", "lo"]);
-        static DONE: AtomicBool = AtomicBool::new(false);
+        let done = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&done);
         let server = serve("192.0.2.1:3306");
         let client = thread::spawn(move || {
             let mut connections = 0_u32;
-            while !DONE.load(Ordering::Relaxed) && connections < 27_000 {
+            while !told.load(Ordering::Relaxed) && connections < 27_000 {
                 connect_and_close(server).unwrap();
                 connections += 1;
             }
@@ -344,7 +346,7 @@ fn sampling_catches_a_tight_loop() {
         });
         thread::sleep(Duration::from_millis(200));
         let verdict = json(&["verdict", "--json", "--sample", "2s"]);
-        DONE.store(true, Ordering::Relaxed);
+        done.store(true, Ordering::Relaxed);
         let connections = client.join().unwrap();
         let owners = verdict["flows"][0]["owners"].as_array().unwrap();
         println!(

@@ -14,8 +14,11 @@ pub struct Screen {
     pub colour: bool,
 }
 
-/// The width below which a table is no table: also what a terminal gets that reports none.
+/// The width below which a table is no table.
 const NARROWEST: u16 = 40;
+
+/// The width of a terminal that does not tell its own.
+const UNTOLD: u16 = 80;
 
 impl Screen {
     /// Standard output of this process.
@@ -35,11 +38,9 @@ impl Screen {
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         Self {
-            width: terminal.then(|| {
-                terminal_size::terminal_size_of(stream)
-                    .map_or(80, |(terminal_size::Width(columns), _)| {
-                        columns.max(NARROWEST)
-                    })
+            width: terminal.then(|| match terminal_size::terminal_size_of(stream) {
+                Some((terminal_size::Width(columns), _)) if columns > 0 => columns.max(NARROWEST),
+                _ => UNTOLD,
             }),
             colour: terminal && !no_colour && !dumb,
         }

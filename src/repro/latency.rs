@@ -16,9 +16,11 @@ pub struct Latency {
 impl Latency {
     /// The percentiles of `samples`; `None` of nothing.
     pub fn of(samples: impl IntoIterator<Item = Duration>) -> Option<Self> {
+        /// A minute in microseconds: no attempt takes longer.
+        const LONGEST: u64 = 60_000_000;
         /// Three digits: finer than any two runs agree.
         const DIGITS: u8 = 3;
-        let mut histogram = Histogram::<u64>::new(DIGITS).ok()?;
+        let mut histogram = Histogram::<u64>::new_with_bounds(1, LONGEST, DIGITS).ok()?;
         for sample in samples {
             histogram.saturating_record(u64::try_from(sample.as_micros()).unwrap_or(u64::MAX));
         }
@@ -72,5 +74,15 @@ mod tests {
         }
         assert_eq!(ends.first(), Some(Latency { p50: 20, p99: 20 }));
         assert_eq!(ends.last(), Some(Latency { p50: 500, p99: 500 }));
+    }
+
+    #[test]
+    fn a_slow_connect_is_not_cut_to_the_scale() {
+        let slow = [3, 5_409, 5_409, 2_000_000].map(Duration::from_micros);
+        let Latency { p50, p99 } = Latency::of(slow).unwrap();
+        assert!((5_400..5_420).contains(&p50), "{p50}");
+        assert!((1_998_000..2_002_000).contains(&p99), "{p99}");
+        let hour = Latency::of([Duration::from_secs(3600)]).unwrap();
+        assert!((59_900_000..60_100_000).contains(&hour.p50), "{hour:?}");
     }
 }
