@@ -6,13 +6,14 @@ use crate::cli::{AdviseArgs, AdviseFormat};
 use crate::exit::Exit;
 use crate::judge::advice::advise;
 use crate::render::{self, Screen};
+use crate::system::View;
 
 /// Recommends sysctl changes, and what not to change.
 ///
 /// # Errors
 /// When no socket table can be read, or standard output not written.
 pub fn run(args: &AdviseArgs) -> Result<Exit> {
-    let snapshot = args.source.machine()?.look()?;
+    let snapshot = args.source.machine()?.look(View::Ports)?;
     let advice = advise(&snapshot);
     let gaps: Vec<_> = snapshot.all_gaps().collect();
     render::note_gaps(&gaps);

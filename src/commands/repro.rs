@@ -17,7 +17,7 @@ use crate::repro::{
     run as connect_and_close,
 };
 use crate::secret::Secret;
-use crate::system::{Machine, SourceChoice};
+use crate::system::{Machine, SourceChoice, View};
 
 /// The port of the embedded server: MySQL's.
 const EMBEDDED_PORT: u16 = 3306;
@@ -30,7 +30,7 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
     let site = Site::open(args)?;
     let machine = Machine::live(SourceChoice::Auto);
     let server = site.target.address();
-    let before = PortsToward::new(&machine.look()?, server);
+    let before = PortsToward::new(&machine.look(View::Ports)?, server);
     render::announce(&site.target, site.is_embedded(), &before);
 
     let stop = interrupt_flag()?;
@@ -40,14 +40,14 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
         duration: args.duration,
     };
     let ports_in_use = || {
-        let snapshot = machine.look().ok()?;
+        let snapshot = machine.look(View::Ports).ok()?;
         Some(PortsToward::new(&snapshot, server).in_use)
     };
     let outcome = connect_and_close(&site.target, limits, &stop, ports_in_use, |moment| {
         progress.show(moment);
     });
     progress.clear();
-    let after = PortsToward::new(&machine.look()?, server);
+    let after = PortsToward::new(&machine.look(View::Both)?, server);
     let report = Report::new(
         &site.target,
         site.is_embedded(),

@@ -6,14 +6,16 @@ use crate::cli::{By, Format, StatesArgs};
 use crate::exit::Exit;
 use crate::judge::states::states;
 use crate::render::{self, Screen};
+use crate::system::View;
 
 /// Counts TCP sockets by state.
 ///
 /// # Errors
 /// When no socket table can be read, or standard output not written.
 pub fn run(args: &StatesArgs) -> Result<Exit> {
-    let snapshot = args.source.machine()?.look()?;
-    let top = (args.by == By::Flow).then_some(args.top);
+    let by_flow = args.by == By::Flow;
+    let snapshot = args.source.machine()?.look(View::States { by_flow })?;
+    let top = by_flow.then_some(args.top);
     let report = states(&snapshot, args.all, top);
     render::note_gaps(&report.gaps);
     let screen = Screen::of_stdout();

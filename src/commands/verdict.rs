@@ -6,7 +6,7 @@ use crate::cli::{Format, VerdictArgs};
 use crate::exit::Exit;
 use crate::judge::verdict::verdict;
 use crate::render::{self, Screen};
-use crate::system::owners;
+use crate::system::{View, owners};
 
 /// Says whether ports run out, toward which destination, by whom, and what to do.
 ///
@@ -15,7 +15,7 @@ use crate::system::owners;
 pub fn run(args: &VerdictArgs) -> Result<Exit> {
     let thresholds = args.thresholds()?;
     let machine = args.source.machine()?;
-    let snapshot = machine.look()?;
+    let snapshot = machine.look(View::Ports)?;
     let mut verdict = verdict(&snapshot, thresholds, args.top);
     let flows = verdict.flows_to_own(args.owners || args.sample.is_some());
     if !flows.is_empty() {

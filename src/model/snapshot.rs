@@ -31,6 +31,9 @@ pub struct Counters {
     /// `TcpExt.TCPTimeWaitOverflow` of /proc/net/netstat: TIME_WAIT sockets that
     /// `tcp_max_tw_buckets` turned away.
     pub time_wait_overflows: Option<u64>,
+    /// `tw` of /proc/net/sockstat, now: TIME_WAIT sockets, orphans in FIN_WAIT2 among them. This is
+    /// what `tcp_max_tw_buckets` limits.
+    pub time_wait: Option<u64>,
     /// `TcpExt.TWRecycled`: TIME_WAIT sockets reused, the proof that reuse works.
     pub time_wait_reused: Option<u64>,
     /// Connections tracked now (`net.netfilter.nf_conntrack_count`) and at most
@@ -55,8 +58,6 @@ pub struct Snapshot {
     pub host: Host,
     /// Its settings.
     pub tunables: Tunables,
-    /// Ports that listen, on any address of either family.
-    pub listening: PortSet,
     /// Ports bound explicitly by sockets that neither listen nor connect; `None` when the source
     /// cannot tell.
     pub bound: Option<PortSet>,
@@ -86,8 +87,8 @@ impl Snapshot {
     #[must_use]
     pub fn held(&self) -> PortSet {
         match &self.bound {
-            Some(bound) => self.listening.union(bound),
-            None => self.listening.clone(),
+            Some(bound) => self.tally.listening.union(bound),
+            None => self.tally.listening.clone(),
         }
     }
 }

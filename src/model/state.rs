@@ -103,7 +103,7 @@ impl TcpState {
 
 /// How many sockets are in each state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StateCounts([u64; 12]);
+pub struct StateCounts([u32; 12]);
 
 impl StateCounts {
     /// Counts one socket.
@@ -114,13 +114,13 @@ impl StateCounts {
     /// The number of sockets in `state`.
     #[must_use]
     pub fn get(&self, state: TcpState) -> u64 {
-        self.0[state as usize]
+        self.0[state as usize].into()
     }
 
     /// The number of sockets in any state.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.0.iter().sum()
+        self.0.iter().copied().map(u64::from).sum()
     }
 
     /// The same counts without `state`.
@@ -145,8 +145,8 @@ impl StateCounts {
     }
 }
 
-impl FromIterator<(TcpState, u64)> for StateCounts {
-    fn from_iter<I: IntoIterator<Item = (TcpState, u64)>>(counts: I) -> Self {
+impl FromIterator<(TcpState, u32)> for StateCounts {
+    fn from_iter<I: IntoIterator<Item = (TcpState, u32)>>(counts: I) -> Self {
         let mut all = Self::default();
         for (state, count) in counts {
             all.0[state as usize] += count;

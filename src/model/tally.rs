@@ -1,6 +1,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
+
 use serde::Serialize;
 
 use super::{Flow, PortRange, PortSet, Socket, StateCounts, TcpState, Tunables};
@@ -9,10 +11,11 @@ use super::{Flow, PortRange, PortSet, Socket, StateCounts, TcpState, Tunables};
 /// taken from one that can be had.
 #[derive(Debug, Clone, Default)]
 pub struct PortRule {
-    /// The ephemeral range; `None` when unknown, then every outbound port counts.
+    /// Whether outbound rows are folded by flow.
+    pub by_flow: bool,
+    /// The ephemeral range: a flow's sockets outside it take no port and are left out; `None` when
+    /// unknown or of no interest, then they all count.
     pub range: Option<PortRange>,
-    /// Ports that listen on any address: their rows are inbound.
-    pub listening: PortSet,
     /// How long TIME_WAIT lasts.
     pub hold_time: Duration,
     /// The age from which TIME_WAIT can be reused, where reuse applies.
@@ -20,12 +23,12 @@ pub struct PortRule {
 }
 
 impl PortRule {
-    /// The rule that follows from this machine's settings and listeners.
+    /// The rule that follows from this machine's settings.
     #[must_use]
-    pub fn new(tunables: &Tunables, listening: PortSet) -> Self {
+    pub fn new(tunables: &Tunables) -> Self {
         Self {
+            by_flow: true,
             range: tunables.ip_local_port_range,
-            listening,
             hold_time: tunables.hold_time(),
             reuse_delay: tunables.reuse_delay(),
         }
@@ -50,9 +53,9 @@ const LONGEST: usize = 600;
 /// What one outbound flow takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FlowUse {
-    /// Its sockets by state, whatever their local port.
+    /// Its sockets by state.
     pub by_state: StateCounts,
-    /// Sockets with a local port inside the range: the ports the flow takes.
+    /// The ports it takes: one a socket.
     pub ports_in_use: u32,
     /// Of these, the ones in TIME_WAIT for longer than the reuse delay: free where reuse applies.
     pub ports_reusable: u32,
@@ -72,9 +75,6 @@ impl FlowUse {
     fn add(&mut self, socket: &Socket, rule: &PortRule) {
         self.by_state.add(socket.state);
         let port = socket.local.port();
-        if rule.range.is_some_and(|range| !range.contains(port)) {
-            return;
-        }
         let fast = u32::from(rule.range.is_some_and(|range| range.is_fast(port)));
         self.ports_in_use += 1;
         self.fast_in_use += fast;
@@ -125,25 +125,29 @@ impl FlowUse {
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     rule: PortRule,
+    /// Ports that listen on any address: their rows are inbound. Listeners must come first, or be
+    /// told beforehand.
+    pub listening: PortSet,
     /// Sockets by state.
     pub states: StateCounts,
     /// TIME_WAIT by direction.
     pub time_wait: TimeWaitSplit,
     /// Inbound TIME_WAIT by the listening port.
-    pub inbound_time_wait: HashMap<u16, u64>,
+    pub inbound_time_wait: HashMap<u16, u64, RandomState>,
     /// The longest time left of any TIME_WAIT: longer than the hold time where that is not what the
     /// kernel says it is.
     pub longest_left: Duration,
     /// The outbound flows.
-    pub flows: HashMap<Flow, FlowUse>,
+    pub flows: HashMap<Flow, FlowUse, RandomState>,
 }
 
 impl Tally {
-    /// An empty tally under `rule`.
+    /// An empty tally under `rule`, on a machine where `listening` ports listen.
     #[must_use]
-    pub fn new(rule: PortRule) -> Self {
+    pub fn new(rule: PortRule, listening: PortSet) -> Self {
         Self {
             rule,
+            listening,
             ..Self::default()
         }
     }
@@ -151,9 +155,10 @@ impl Tally {
     /// Folds one row in.
     pub fn add(&mut self, socket: &Socket) {
         self.states.add(socket.state);
-        let outbound = socket.state != TcpState::Listen
-            && socket.remote.port() != 0
-            && !self.rule.listening.contains(socket.local.port());
+        if socket.state == TcpState::Listen {
+            self.listening.insert(socket.local.port());
+        }
+        let outbound = socket.remote.port() != 0 && !self.listening.contains(socket.local.port());
         if socket.state == TcpState::TimeWait {
             self.time_wait.total += 1;
             self.longest_left = self
@@ -169,12 +174,27 @@ impl Tally {
                     .or_default() += 1;
             }
         }
-        if outbound {
+        let port = socket.local.port();
+        if outbound
+            && self.rule.by_flow
+            && self.rule.range.is_none_or(|range| range.contains(port))
+        {
             self.flows
                 .entry(Flow::of(socket))
                 .or_default()
                 .add(socket, &self.rule);
         }
+    }
+
+    /// Completes the split of TIME_WAIT where only outbound rows were folded: `total` is the
+    /// kernel's own count.
+    pub fn set_time_wait(&mut self, total: u64) {
+        let outbound = self.time_wait.outbound;
+        self.time_wait = TimeWaitSplit {
+            total: total.max(outbound),
+            outbound,
+            inbound: total.saturating_sub(outbound),
+        };
     }
 
     /// The flow that takes most ports toward `server`, from whatever source address.
@@ -194,11 +214,11 @@ mod tests {
 
     fn rule() -> PortRule {
         PortRule {
+            by_flow: true,
             range: Some(PortRange {
                 low: 40000,
                 high: 40009,
             }),
-            listening: [3306].into_iter().collect(),
             hold_time: Duration::from_secs(60),
             reuse_delay: Duration::from_secs(1),
         }
@@ -217,7 +237,7 @@ mod tests {
     #[test]
     fn rows_are_split_by_direction_and_only_ports_of_the_range_are_taken() {
         use TcpState::{Established, FinWait2, Listen, TimeWait};
-        let mut tally = Tally::new(rule());
+        let mut tally = Tally::new(rule(), PortSet::default());
         for socket in [
             row(Listen, "0.0.0.0:3306", "0.0.0.0:0", None),
             row(TimeWait, "10.0.0.1:3306", "10.0.0.9:40001", Some(1000)),
@@ -243,7 +263,7 @@ mod tests {
         assert_eq!(
             used,
             &FlowUse {
-                by_state: [(TimeWait, 3), (FinWait2, 1), (Established, 2)]
+                by_state: [(TimeWait, 3), (FinWait2, 1), (Established, 1)]
                     .into_iter()
                     .collect(),
                 ports_in_use: 5,
@@ -261,6 +281,6 @@ mod tests {
         );
         assert_eq!((used.fast_blocked(false), used.fast_blocked(true)), (4, 3));
         assert_eq!(tally.flows.len(), 1);
-        assert_eq!(tally.inbound_time_wait, HashMap::from([(3306, 1)]));
+        assert_eq!(tally.inbound_time_wait.into_iter().collect::<Vec<_>>(), [(3306, 1)]);
     }
 }

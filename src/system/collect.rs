@@ -1,8 +1,11 @@
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::thread;
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 
+use super::netlink::Failure;
 use super::{ProcRoot, counters, host, proc_tcp, sock_diag, sysctl};
 use crate::model::{Gap, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState};
 use crate::refusal::Refusal;
@@ -28,9 +31,23 @@ pub struct Machine {
     source: SourceChoice,
 }
 
-/// The table and who listens, as one source tells it.
+/// What a look is for: nothing else is asked of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// Every socket by state, and by flow when asked for.
+    States {
+        /// Whether flows are told apart.
+        by_flow: bool,
+    },
+    /// What takes ports: bound ports, and the sockets with a local port in the ephemeral range. The
+    /// clients of a busy server stay in the kernel.
+    Ports,
+    /// What takes ports, and every other socket.
+    Both,
+}
+
+/// The table as one source tells it.
 struct Table {
-    listening: PortSet,
     bound: Option<PortSet>,
     tally: Tally,
 }
@@ -64,18 +81,26 @@ impl Machine {
         })
     }
 
-    /// Looks once.
+    /// Looks once, at what `view` asks for.
     ///
     /// # Errors
     /// When no socket table can be read at all; anything less becomes a gap.
-    pub fn look(&self) -> Result<Snapshot> {
+    pub fn look(&self, view: View) -> Result<Snapshot> {
         let mut gaps = Vec::new();
         let tunables = sysctl::tunables(&self.proc, &mut gaps);
-        let rule = |listening: PortSet| PortRule::new(&tunables, listening);
-        let (source, table) = match self.source {
-            SourceChoice::Proc => (SourceName::Proc, self.read_proc(rule, &mut gaps)?),
-            SourceChoice::SockDiag => (SourceName::SockDiag, ask_sock_diag(rule)?),
-            SourceChoice::Auto => match ask_sock_diag(rule) {
+        let counters = counters::read(&self.proc, &mut gaps);
+        let rule = match view {
+            View::States { by_flow } => PortRule {
+                by_flow,
+                range: None,
+                ..PortRule::new(&tunables)
+            },
+            View::Ports | View::Both => PortRule::new(&tunables),
+        };
+        let (source, mut table) = match self.source {
+            SourceChoice::Proc => (SourceName::Proc, self.read_proc(&rule, &mut gaps)?),
+            SourceChoice::SockDiag => (SourceName::SockDiag, self.ask_sock_diag(&rule, view)?),
+            SourceChoice::Auto => match self.ask_sock_diag(&rule, view) {
                 Ok(table) => (SourceName::SockDiag, table),
                 Err(error) => {
                     gaps.push(Gap {
@@ -83,15 +108,18 @@ impl Machine {
                         why: format!("{error:#}; read /proc/net/tcp instead"),
                         decisive: false,
                     });
-                    (SourceName::Proc, self.read_proc(rule, &mut gaps)?)
+                    (SourceName::Proc, self.read_proc(&rule, &mut gaps)?)
                 }
             },
         };
+        if let (SourceName::SockDiag, View::Ports, Some(total)) = (source, view, counters.time_wait)
+        {
+            table.tally.set_time_wait(total);
+        }
         Ok(Snapshot {
             host: host::read(&self.proc),
-            counters: counters::read(&self.proc, &mut gaps),
+            counters,
             tunables,
-            listening: table.listening,
             bound: table.bound,
             tally: table.tally,
             source,
@@ -102,7 +130,7 @@ impl Machine {
     /// Streams the live sockets, those a process can hold, as far as they can be read.
     pub(super) fn live_sockets(&self, mut row: impl FnMut(&Socket)) {
         let by_netlink =
-            self.source != SourceChoice::Proc && sock_diag::rows(sock_diag::LIVE, &mut row).is_ok();
+            self.source != SourceChoice::Proc && sock_diag::rows(sock_diag::LIVE, None, &mut row).is_ok();
         if by_netlink {
             return;
         }
@@ -120,7 +148,7 @@ impl Machine {
         self.recorded
     }
 
-    fn read_proc(&self, rule: impl Fn(PortSet) -> PortRule, gaps: &mut Vec<Gap>) -> Result<Table> {
+    fn read_proc(&self, rule: &PortRule, gaps: &mut Vec<Gap>) -> Result<Table> {
         let ticks = procfs::ticks_per_second();
         let files = ["tcp", "tcp6"].map(|name| (name, self.proc.net(name)));
         if !files[0].1.exists() {
@@ -150,7 +178,7 @@ impl Machine {
                 }
             });
         }
-        let mut tally = Tally::new(rule(listening.clone()));
+        let mut tally = Tally::new(rule.clone(), listening);
         for (name, path) in &files {
             let why = match proc_tcp::rows(path, ticks, |socket| {
                 tally.add(socket);
@@ -175,25 +203,56 @@ impl Machine {
                 decisive: true,
             });
         }
-        Ok(Table {
-            listening,
-            bound: None,
-            tally,
-        })
+        Ok(Table { bound: None, tally })
+    }
+
+    fn ask_sock_diag(&self, rule: &PortRule, view: View) -> Result<Table> {
+        // Without the number of TIME_WAIT in all, every row must be counted.
+        let ports = match view {
+            View::Ports => rule.range,
+            View::States { .. } | View::Both => None,
+        };
+        let dump = || -> Result<Tally, Failure> {
+            let mut tally = Tally::new(rule.clone(), PortSet::default());
+            sock_diag::rows(sock_diag::ALL_STATES, ports, |socket| tally.add(socket))?;
+            Ok(tally)
+        };
+        let dumped = || match view {
+            View::States { .. } => Ok(Table {
+                bound: None,
+                tally: dump()?,
+            }),
+            _ if counters::no_socket_outside_the_table(&self.proc) => Ok(Table {
+                bound: Some(PortSet::default()),
+                tally: dump()?,
+            }),
+            // The walk of the bind hash takes nearly as long as the dump, so both go at once.
+            _ => thread::scope(|scope| {
+                let bound = scope.spawn(sock_diag::bound);
+                let tally = dump()?;
+                let bound = bound.join().unwrap_or(Err(Failure::Truncated))?;
+                Ok(Table {
+                    bound: Some(bound),
+                    tally,
+                })
+            }),
+        };
+        retried(dumped).context("asking the kernel for its TCP sockets by netlink sock_diag")
     }
 }
 
-fn ask_sock_diag(rule: impl Fn(PortSet) -> PortRule) -> Result<Table> {
-    let dumped = || -> Result<Table, super::netlink::Failure> {
-        let listening = sock_diag::listening()?;
-        let bound = Some(sock_diag::bound()?);
-        let mut tally = Tally::new(rule(listening.clone()));
-        sock_diag::rows(sock_diag::ALL_STATES, |socket| tally.add(socket))?;
-        Ok(Table {
-            listening,
-            bound,
-            tally,
-        })
-    };
-    dumped().context("asking the kernel for its TCP sockets by netlink sock_diag")
+/// Tries again where the dump was disturbed, a few times: a table that changes all the while is
+/// no reason to hang.
+fn retried(dump: impl Fn() -> Result<Table, Failure>) -> Result<Table, Failure> {
+    const TRIES: usize = 3;
+    let mut last = dump();
+    for _ in 1..TRIES {
+        match last {
+            Err(Failure::Interrupted | Failure::Truncated | Failure::Errno(Errno::ENOBUFS)) => {
+                last = dump();
+            }
+            other => return other,
+        }
+    }
+    last
 }

@@ -27,9 +27,37 @@ pub(super) fn read(proc: &ProcRoot, gaps: &mut Vec<Gap>) -> Counters {
         text.ok().flatten()?.parse().ok()
     };
     Counters {
+        time_wait: sockstat(proc, "sockstat").and_then(|counts| counts("TCP:", "tw")),
         conntrack: conntrack("count").zip(conntrack("max")),
         ..counted
     }
+}
+
+/// Whether every TCP socket of this kernel is in the table: then none is bound to a port without
+/// listening or being connected. `alloc` counts the sockets of all namespaces, `inuse` those of
+/// this one's table; neither counts TIME_WAIT (net/ipv4/proc.c).
+pub(super) fn no_socket_outside_the_table(proc: &ProcRoot) -> bool {
+    let (Some(four), Some(six)) = (sockstat(proc, "sockstat"), sockstat(proc, "sockstat6")) else {
+        return false;
+    };
+    let allocated = four("TCP:", "alloc");
+    let in_table = four("TCP:", "inuse").zip(six("TCP6:", "inuse"));
+    allocated
+        .zip(in_table)
+        .is_some_and(|(allocated, (four, six))| allocated <= four + six)
+}
+
+/// The counts of /proc/net/sockstat or sockstat6, by line and name: `TCP: inuse 5 orphan 0 tw 3 …`.
+fn sockstat(proc: &ProcRoot, file: &str) -> Option<impl Fn(&str, &str) -> Option<u64>> {
+    let text = std::fs::read_to_string(proc.net(file)).ok()?;
+    Some(move |line: &str, name: &str| {
+        let mut words = text
+            .lines()
+            .find_map(|candidate| candidate.strip_prefix(line))?
+            .split_whitespace();
+        words.find(|word| *word == name)?;
+        words.next()?.parse().ok()
+    })
 }
 
 /// Parses `TcpExt:`: a line of names, then a line of as many values (net/ipv4/proc.c).
@@ -48,6 +76,7 @@ fn tcp_ext(text: &str) -> Result<Counters> {
     Ok(Counters {
         time_wait_overflows: counter("TCPTimeWaitOverflow"),
         time_wait_reused: counter("TWRecycled"),
+        time_wait: None,
         conntrack: None,
     })
 }
@@ -57,6 +86,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sockets_outside_the_table_are_noticed() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("net")).unwrap();
+        let proc = ProcRoot::recorded(root.path());
+        let write = |file: &str, text: &str| {
+            std::fs::write(root.path().join("net").join(file), text).unwrap();
+        };
+        assert!(!no_socket_outside_the_table(&proc), "unknown is not none");
+        write("sockstat6", "TCP6: inuse 2\nUDP6: inuse 9\n");
+        for (allocated, none) in [(6, true), (7, true), (8, false)] {
+            let line = format!("TCP: inuse 5 orphan 0 tw 300 alloc {allocated} mem 65\n");
+            write("sockstat", &format!("sockets: used 9\n{line}UDP: inuse 3 mem 0\n"));
+            assert_eq!(no_socket_outside_the_table(&proc), none, "{allocated}");
+        }
+        assert_eq!(read(&proc, &mut Vec::new()).time_wait, Some(300));
+    }
+
+    #[test]
     fn counters_are_found_by_name_and_absent_is_not_zero() {
         let text = "TcpExt: SyncookiesSent TWRecycled\nTcpExt: 0 17\nIpExt: InNoRoutes\nIpExt: 3\n";
         assert_eq!(
@@ -64,6 +111,7 @@ mod tests {
             Counters {
                 time_wait_overflows: None,
                 time_wait_reused: Some(17),
+                time_wait: None,
                 conntrack: None
             }
         );

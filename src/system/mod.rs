@@ -11,6 +11,6 @@ pub mod proc_tcp;
 pub mod sock_diag;
 pub mod sysctl;
 
-pub use collect::{Machine, SourceChoice};
+pub use collect::{Machine, SourceChoice, View};
 pub use owners::{Owners, owners};
 pub use proc_root::ProcRoot;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::socket::SockProtocol;
 
 use super::netlink::{DUMP, Failure, Netlink, u32_at};
-use crate::model::{PortSet, Socket, TcpState};
+use crate::model::{PortRange, PortSet, Socket, TcpState};
 
 /// `TCPDIAG_GETSOCK`: the older request, which alone returns both families in one walk of the hash.
 const TCPDIAG_GETSOCK: u16 = 18;
@@ -14,20 +14,23 @@ const TCPDIAG_GETSOCK: u16 = 18;
 /// The states 1 to 11: every socket that has a place in the table.
 pub const ALL_STATES: u32 = 0xffe;
 /// The states of connections that a process can hold: neither listening nor in TIME_WAIT.
-pub const LIVE: u32 = ALL_STATES & !LISTENING & !(1 << TcpState::TimeWait as u32);
-/// Only listeners.
-const LISTENING: u32 = 1 << TcpState::Listen as u32;
+pub const LIVE: u32 = ALL_STATES & !(1 << TcpState::Listen as u32) & !(1 << TcpState::TimeWait as u32);
 /// Bound to a port, neither listening nor connected (`TCP_BOUND_INACTIVE`, Linux 6.8): older
 /// kernels answer with no row. Costs a walk of the bind hash, so it is asked for alone.
 const BOUND_INACTIVE: u32 = 1 << 13;
 
-/// Streams every socket in one of `states` into `row`, in any order.
+/// Streams every socket in one of `states`, and with a local port in `ports` where there are any,
+/// into `row`: listeners first, the others in no order.
 ///
 /// # Errors
 /// When the kernel lacks `sock_diag` for TCP, or the dump is incomplete: then rows were missed.
-pub fn rows(states: u32, mut row: impl FnMut(&Socket)) -> Result<(), Failure> {
+pub fn rows(
+    states: u32,
+    ports: Option<PortRange>,
+    mut row: impl FnMut(&Socket),
+) -> Result<(), Failure> {
     let mut malformed = false;
-    dump(states, |message| match decode(message) {
+    dump(states, ports, |message| match decode(message) {
         Some(socket) => row(&socket),
         None => malformed = true,
     })?;
@@ -37,25 +40,13 @@ pub fn rows(states: u32, mut row: impl FnMut(&Socket)) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Ports that listen, on any address of either family.
-///
-/// # Errors
-/// As [`rows`].
-pub fn listening() -> Result<PortSet, Failure> {
-    ports(LISTENING)
-}
-
 /// Ports bound by sockets that neither listen nor connect.
 ///
 /// # Errors
 /// As [`rows`].
 pub fn bound() -> Result<PortSet, Failure> {
-    ports(BOUND_INACTIVE)
-}
-
-fn ports(states: u32) -> Result<PortSet, Failure> {
     let mut ports = PortSet::default();
-    dump(states, |message| {
+    dump(BOUND_INACTIVE, None, |message| {
         if let Some(port) = u16_be(message, SOURCE_PORT) {
             ports.insert(port);
         }
@@ -63,10 +54,41 @@ fn ports(states: u32) -> Result<PortSet, Failure> {
     Ok(ports)
 }
 
-fn dump(states: u32, message: impl FnMut(&[u8])) -> Result<(), Failure> {
-    let mut request = [0; 60]; // struct inet_diag_req: everything but the states stays zero.
+fn dump(
+    states: u32,
+    ports: Option<PortRange>,
+    message: impl FnMut(&[u8]),
+) -> Result<(), Failure> {
+    let mut request = vec![0; 60]; // struct inet_diag_req: everything but the states stays zero.
     request[52..56].copy_from_slice(&states.to_ne_bytes());
+    if let Some(range) = ports {
+        request.extend(filter(range));
+    }
     Netlink::open(SockProtocol::NetlinkSockDiag)?.request(TCPDIAG_GETSOCK, DUMP, &request, message)
+}
+
+/// The attribute by which the kernel lists only sockets with a local port in `range`: two
+/// instructions of two words each, `struct inet_diag_bc_op {code, yes, no}` and the port in the
+/// second word's `no`. `yes` and `no` are how far to jump: to the end is a match, past it is none.
+fn filter(range: PortRange) -> Vec<u8> {
+    const INET_DIAG_REQ_BYTECODE: u16 = 1;
+    const INET_DIAG_BC_S_GE: u8 = 2;
+    const INET_DIAG_BC_S_LE: u8 = 3;
+    const INSTRUCTION: u16 = 8;
+    let mut attribute = Vec::with_capacity(20);
+    attribute.extend((4 + 2 * INSTRUCTION).to_ne_bytes());
+    attribute.extend(INET_DIAG_REQ_BYTECODE.to_ne_bytes());
+    for (code, port, to_end) in [
+        (INET_DIAG_BC_S_GE, range.low, 2 * INSTRUCTION),
+        (INET_DIAG_BC_S_LE, range.high, INSTRUCTION),
+    ] {
+        let past_the_end = to_end + 4;
+        attribute.extend([code, INSTRUCTION as u8]);
+        attribute.extend(past_the_end.to_ne_bytes());
+        attribute.extend([0, 0]);
+        attribute.extend(port.to_ne_bytes());
+    }
+    attribute
 }
 
 // Offsets in struct inet_diag_msg, 72 bytes.
