@@ -123,6 +123,14 @@ impl StateCounts {
         self.0.iter().copied().map(u64::from).sum()
     }
 
+    /// The same counts, `state` lowered by `number`.
+    #[must_use]
+    pub fn less(&self, state: TcpState, number: u32) -> Self {
+        let mut rest = self.clone();
+        rest.0[state as usize] = rest.0[state as usize].saturating_sub(number);
+        rest
+    }
+
     /// The same counts without `state`.
     #[must_use]
     pub fn without(&self, state: TcpState) -> Self {

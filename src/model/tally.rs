@@ -16,6 +16,12 @@ pub struct PortRule {
     /// The ephemeral range: a flow's sockets outside it take no port and are left out; `None` when
     /// unknown or of no interest, then they all count.
     pub range: Option<PortRange>,
+    /// Ports of the range that connect() never takes (`ip_local_reserved_ports`), though a bind()
+    /// may have.
+    pub reserved: PortSet,
+    /// The range again, by which the direction of a row whose listener is gone is told: it was
+    /// accepted here where only its remote port is one that connect() takes.
+    pub connecting: Option<PortRange>,
     /// How long TIME_WAIT lasts.
     pub hold_time: Duration,
     /// The age from which TIME_WAIT can be reused, where reuse applies.
@@ -29,6 +35,8 @@ impl PortRule {
         Self {
             by_flow: true,
             range: tunables.ip_local_port_range,
+            reserved: tunables.ip_local_reserved_ports.clone().unwrap_or_default(),
+            connecting: tunables.ip_local_port_range,
             hold_time: tunables.hold_time(),
             reuse_delay: tunables.reuse_delay(),
         }
@@ -57,15 +65,19 @@ pub struct FlowUse {
     pub by_state: StateCounts,
     /// The ports it takes: one a socket.
     pub ports_in_use: u32,
-    /// Of these, the ones in TIME_WAIT for longer than the reuse delay: free where reuse applies.
+    /// Of these, the reserved ones: connect() would not have them anyway.
+    pub reserved_in_use: u32,
+    /// Of the others, those in TIME_WAIT for longer than the reuse delay: free where reuse applies.
     pub ports_reusable: u32,
-    /// Of the ports in use, the fast ones.
+    /// Of the ports in use and not reserved, the fast ones.
     pub fast_in_use: u32,
     /// Of the reusable ports, the fast ones.
     pub fast_reusable: u32,
     /// The shortest and the longest time until a held port of the flow comes back by itself; `None`
     /// where none does.
     pub returns: Option<(Duration, Duration)>,
+    /// Ports whose TIME_WAIT is over, but not yet noticed: the kernel's timers run late.
+    pub overdue: u32,
     /// Of the ports in use, those in TIME_WAIT by whole seconds left: entry `k` counts the ones
     /// that end in more than `k` and at most `k + 1` seconds. As long as the longest.
     pub time_wait_left: Vec<u16>,
@@ -75,8 +87,10 @@ impl FlowUse {
     fn add(&mut self, socket: &Socket, rule: &PortRule) {
         self.by_state.add(socket.state);
         let port = socket.local.port();
-        let fast = u32::from(rule.range.is_some_and(|range| range.is_fast(port)));
+        let reserved = rule.reserved.contains(port);
+        let fast = u32::from(!reserved && rule.range.is_some_and(|range| range.is_fast(port)));
         self.ports_in_use += 1;
+        self.reserved_in_use += u32::from(reserved);
         self.fast_in_use += fast;
         let Some(left) = socket.time_wait_left else {
             return;
@@ -90,8 +104,12 @@ impl FlowUse {
             return;
         }
         if rule.hold_time.saturating_sub(left) > rule.reuse_delay {
-            self.ports_reusable += 1;
+            self.ports_reusable += u32::from(!reserved);
             self.fast_reusable += fast;
+        }
+        if left.is_zero() {
+            self.overdue += 1;
+            return;
         }
         let second = left.as_millis().div_ceil(1000).saturating_sub(1);
         let second = usize::try_from(second).map_or(LONGEST, |second| second.min(LONGEST));
@@ -105,12 +123,15 @@ impl FlowUse {
     /// applies.
     #[must_use]
     pub fn ports_blocked(&self, reuse_applies: bool) -> u32 {
-        self.ports_in_use
-            - if reuse_applies {
-                self.ports_reusable
-            } else {
-                0
-            }
+        let reusable = if reuse_applies { self.ports_reusable } else { 0 };
+        self.ports_in_use - self.reserved_in_use - reusable
+    }
+
+    /// Its sockets by state, less those that reuse gives back where it applies: what blocks it.
+    #[must_use]
+    pub fn blocking(&self, reuse_applies: bool) -> StateCounts {
+        let reusable = if reuse_applies { self.ports_reusable } else { 0 };
+        self.by_state.less(TcpState::TimeWait, reusable)
     }
 
     /// The fast ports among [`Self::ports_blocked`].
@@ -158,7 +179,7 @@ impl Tally {
         if socket.state == TcpState::Listen {
             self.listening.insert(socket.local.port());
         }
-        let outbound = socket.remote.port() != 0 && !self.listening.contains(socket.local.port());
+        let outbound = self.is_outbound(socket);
         if socket.state == TcpState::TimeWait {
             self.time_wait.total += 1;
             self.longest_left = self
@@ -184,6 +205,14 @@ impl Tally {
                 .or_default()
                 .add(socket, &self.rule);
         }
+    }
+
+    /// Whether this machine opened the connection: its local port is none that listens here, nor
+    /// one that connect() never takes while the remote one is.
+    fn is_outbound(&self, socket: &Socket) -> bool {
+        let (local, remote) = (socket.local.port(), socket.remote.port());
+        let accepted = |range: PortRange| !range.contains(local) && range.contains(remote);
+        remote != 0 && !self.listening.contains(local) && !self.rule.connecting.is_some_and(accepted)
     }
 
     /// Completes the split of TIME_WAIT where only outbound rows were folded: `total` is the
@@ -219,6 +248,11 @@ mod tests {
                 low: 40000,
                 high: 40009,
             }),
+            reserved: [40008].into_iter().collect(),
+            connecting: Some(PortRange {
+                low: 40000,
+                high: 40009,
+            }),
             hold_time: Duration::from_secs(60),
             reuse_delay: Duration::from_secs(1),
         }
@@ -246,16 +280,20 @@ mod tests {
             row(TimeWait, "10.0.0.1:40002", "10.0.0.2:3306", Some(59_500)),
             row(FinWait2, "10.0.0.1:40004", "10.0.0.2:3306", Some(10)),
             row(Established, "10.0.0.1:40006", "10.0.0.2:3306", None),
+            row(Established, "10.0.0.1:40008", "10.0.0.2:3306", None),
+            row(TimeWait, "10.0.0.1:40003", "10.0.0.2:3306", Some(0)),
             row(Established, "10.0.0.1:22222", "10.0.0.2:3306", None),
+            // Its listener is gone.
+            row(TimeWait, "10.0.0.1:8080", "10.0.0.9:40002", Some(1000)),
         ] {
             tally.add(&socket);
         }
         assert_eq!(
             tally.time_wait,
             TimeWaitSplit {
-                total: 4,
-                outbound: 3,
-                inbound: 1
+                total: 6,
+                outbound: 4,
+                inbound: 2
             }
         );
         let (flow, used) = tally.toward("10.0.0.2:3306".parse().unwrap()).unwrap();
@@ -263,24 +301,25 @@ mod tests {
         assert_eq!(
             used,
             &FlowUse {
-                by_state: [(TimeWait, 3), (FinWait2, 1), (Established, 1)]
+                by_state: [(TimeWait, 4), (FinWait2, 1), (Established, 2)]
                     .into_iter()
                     .collect(),
-                ports_in_use: 5,
-                // Only the one older than the delay: 60 − 58 s.
-                ports_reusable: 1,
+                ports_in_use: 7,
+                reserved_in_use: 1,
+                // The one overdue, and the one older than the delay: 60 − 58 s.
+                ports_reusable: 2,
                 fast_in_use: 4,
                 fast_reusable: 1,
-                returns: Some((Duration::from_millis(10), Duration::from_millis(59_500))),
+                returns: Some((Duration::ZERO, Duration::from_millis(59_500))),
+                overdue: 1,
                 time_wait_left: [vec![0; 57], vec![1, 1, 1]].concat(),
             }
         );
         assert_eq!(
-            (used.ports_blocked(false), used.ports_blocked(true)),
-            (5, 4)
+            (used.ports_blocked(false), used.ports_blocked(true)), (6, 4)
         );
         assert_eq!((used.fast_blocked(false), used.fast_blocked(true)), (4, 3));
         assert_eq!(tally.flows.len(), 1);
-        assert_eq!(tally.inbound_time_wait.into_iter().collect::<Vec<_>>(), [(3306, 1)]);
+        assert_eq!(tally.inbound_time_wait.get(&3306), Some(&1));
     }
 }

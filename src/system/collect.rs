@@ -93,6 +93,7 @@ impl Machine {
             View::States { by_flow } => PortRule {
                 by_flow,
                 range: None,
+                reserved: PortSet::default(),
                 ..PortRule::new(&tunables)
             },
             View::Ports | View::Both => PortRule::new(&tunables),

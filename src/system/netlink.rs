@@ -118,8 +118,15 @@ impl Netlink {
                 let message = Message::split(&mut rest).ok_or(Failure::Truncated)?;
                 interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
                 match message.kind {
-                    NLMSG_DONE if interrupted => return Err(Failure::Interrupted),
-                    NLMSG_DONE => return Ok(()),
+                    NLMSG_DONE => {
+                        // A dump that ended early says why here, as a negated errno.
+                        message.errno()?;
+                        return if interrupted {
+                            Err(Failure::Interrupted)
+                        } else {
+                            Ok(())
+                        };
+                    }
                     NLMSG_ERROR => return message.errno(),
                     _ => answer(message.payload),
                 }
@@ -149,7 +156,7 @@ impl<'a> Message<'a> {
         Some(message)
     }
 
-    /// The result that an NLMSG_ERROR carries: zero is success.
+    /// The result that an NLMSG_ERROR or NLMSG_DONE carries: zero is success.
     fn errno(&self) -> Result<(), Failure> {
         match u32_at(self.payload, 0).ok_or(Failure::Truncated)? {
             0 => Ok(()),
@@ -219,6 +226,9 @@ mod tests {
         let bytes = message(NLMSG_ERROR, &payload);
         let refused = Message::split(&mut bytes.as_slice()).unwrap().errno();
         assert_eq!(refused, Err(Failure::Errno(Errno::EPERM)));
+        let bytes = message(NLMSG_DONE, &(-2_i32).to_ne_bytes());
+        let ended = Message::split(&mut bytes.as_slice()).unwrap().errno();
+        assert_eq!(ended, Err(Failure::Errno(Errno::ENOENT)));
         let bytes = message(NLMSG_ERROR, &[0; 4]);
         assert_eq!(
             Message::split(&mut bytes.as_slice()).unwrap().errno(),
