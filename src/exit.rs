@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+use crate::judge::verdict::Level;
+use crate::repro::StoppedBy;
+
 /// How a run ends, as its exit status tells it.
 ///
 /// `verdict` follows the monitoring-plugin convention; a usage error is 3 as well, so that a
@@ -22,6 +25,27 @@ pub enum Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
+    }
+}
+
+impl From<Level> for Exit {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Ok => Self::Ok,
+            Level::Unknown => Self::Unknown,
+            Level::Warning => Self::Warning,
+            Level::Critical => Self::Critical,
+        }
+    }
+}
+
+impl From<StoppedBy> for Exit {
+    fn from(stopped_by: StoppedBy) -> Self {
+        match stopped_by {
+            StoppedBy::Exhausted => Self::Critical,
+            StoppedBy::Error => Self::Unknown,
+            StoppedBy::Duration | StoppedBy::Count | StoppedBy::Interrupted => Self::Ok,
+        }
     }
 }
 

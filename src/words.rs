@@ -16,9 +16,12 @@ pub fn count(number: impl Into<u64>) -> String {
     text
 }
 
-/// Connections per second: `470.5`, from a thousand on `28,231`.
+/// Connections per second: `470.5`, from a thousand on `28,231`, below one `0.017`.
 #[must_use]
 pub fn rate(per_second: f64) -> String {
+    if 0.0 < per_second && per_second < 0.95 {
+        return format!("{per_second:.3}");
+    }
     if per_second < 999.95 {
         return format!("{per_second:.1}");
     }
@@ -26,10 +29,19 @@ pub fn rate(per_second: f64) -> String {
     count(per_second.round() as u64)
 }
 
-/// A rate that may not exist: `any` where ports do not bound it.
+/// A limit in a column: `-` where it is unknown or ports do not bound the rate.
 #[must_use]
 pub fn rate_limit(per_second: Option<f64>) -> String {
-    per_second.map_or_else(|| "any".into(), rate)
+    per_second.map_or_else(|| "-".into(), rate)
+}
+
+/// A limit in a sentence.
+#[must_use]
+pub fn at_most(per_second: Option<f64>) -> String {
+    per_second.map_or_else(
+        || "connections at a rate that ports do not bound".into(),
+        |limit| format!("at most {} connections/s", rate(limit)),
+    )
 }
 
 /// A setting of time as people say it: `1 s`, `250 ms`.
@@ -84,10 +96,12 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
-/// Rounds to one decimal, as the JSON shows rates and shares.
+/// Rounds as the JSON shows rates and times: to one decimal, below 1 to three, so that little is
+/// not nothing.
 #[must_use]
-pub fn tenths(number: f64) -> f64 {
-    (number * 10.0).round() / 10.0
+pub fn rounded(number: f64) -> f64 {
+    let scale = if number < 1.0 { 1000.0 } else { 10.0 };
+    (number * scale).round() / scale
 }
 
 /// `part` of `whole` in percent; 0 of nothing.
@@ -130,7 +144,10 @@ mod tests {
         ] {
             assert_eq!(rate(number), text);
         }
-        assert_eq!(rate_limit(None), "any");
+        assert_eq!(rate(1.0 / 60.0), "0.017");
+        assert_eq!((rounded(1.0 / 60.0), rounded(470.516)), (0.017, 470.5));
+        assert_eq!(rate_limit(None), "-");
+        assert_eq!(at_most(Some(470.516)), "at most 470.5 connections/s");
     }
 
     #[test]

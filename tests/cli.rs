@@ -226,6 +226,6 @@ fn a_row_that_is_not_understood_is_told_and_the_rest_is_counted() {
     );
     assert_eq!(
         stderr(&output),
-        "note: /proc/net/tcp: 1 row was not understood and left out, the first is line 20\n"
+        "note: /proc/net/tcp: 1 row not understood and left out, the first is line 20\n"
     );
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::Capacity;
-use super::capacity::tenths;
+use super::capacity::rounded_rate;
+use super::verdict::overflowing;
 use crate::model::{
-    Flow, FlowUse, PortRange, PortSet, Snapshot, TcpState, TimeWaitReuse, Tunables,
+    Flow, FlowUse, Gap, PortRange, PortSet, Snapshot, TcpState, TimeWaitReuse, Tunables,
 };
-use crate::words::{count, counted, rate, rate_limit, time};
+use crate::words::{at_most, count, counted, rate, time};
 
 /// The range recommended where the current one is narrower: above the ports that services are
 /// commonly given, with ends of different parity, because a range of an odd number of ports can
@@ -40,6 +41,8 @@ pub struct Advice {
     pub not_recommended: Vec<Remark>,
     /// What the application should do.
     pub application: Vec<Remark>,
+    /// What could not be read.
+    pub gaps: Vec<Gap>,
 }
 
 /// One recommended sysctl.
@@ -52,10 +55,10 @@ pub struct Change {
     /// The value to set.
     pub recommended: String,
     /// The highest rate toward one destination before; `None` where ports do not bound it.
-    #[serde(serialize_with = "tenths")]
+    #[serde(serialize_with = "rounded_rate")]
     pub max_rate_before: Option<f64>,
     /// The highest rate after.
-    #[serde(serialize_with = "tenths")]
+    #[serde(serialize_with = "rounded_rate")]
     pub max_rate_after: Option<f64>,
     /// What it does.
     pub why: String,
@@ -112,9 +115,13 @@ impl Serialize for Sysctl {
 #[must_use]
 pub fn advise(snapshot: &Snapshot) -> Advice {
     let held = snapshot.held();
+    let hold_time = snapshot.hold_time();
+    let now = Capacity::new(&snapshot.tunables, &held, hold_time);
     let mut plan = Plan {
         tunables: snapshot.tunables.clone(),
         held: &held,
+        listening: &snapshot.tally.listening,
+        hold_time,
         changes: Vec::new(),
     };
     let before = plan.max_rate();
@@ -127,7 +134,8 @@ pub fn advise(snapshot: &Snapshot) -> Advice {
         schema: 1,
         summary: summary(&plan, before, after),
         not_recommended: not_recommended(&snapshot.tunables),
-        application: application(snapshot, Capacity::new(&snapshot.tunables, &held).as_ref()),
+        application: application(snapshot, now.as_ref()),
+        gaps: snapshot.all_gaps().collect(),
         changes: plan.changes,
     }
 }
@@ -136,18 +144,34 @@ pub fn advise(snapshot: &Snapshot) -> Advice {
 struct Plan<'a> {
     tunables: Tunables,
     held: &'a PortSet,
+    listening: &'a PortSet,
+    hold_time: Duration,
     changes: Vec<Change>,
 }
 
 impl Plan<'_> {
     /// The rate toward one destination that is not loopback.
     fn max_rate(&self) -> Option<f64> {
-        let reuse = self.tunables.reuse_applies(false).unwrap_or(false);
-        Capacity::new(&self.tunables, self.held)?.max_rate(reuse)
+        self.capacity()?.max_connections_per_second
     }
 
-    fn usable_ports(&self) -> Option<u32> {
-        Capacity::new(&self.tunables, self.held).map(|capacity| capacity.usable_ports)
+    fn capacity(&self) -> Option<Capacity> {
+        Capacity::new(&self.tunables, self.held, self.hold_time)
+    }
+
+    /// The settings that decide and could not be read.
+    fn unknown(&self) -> Vec<&'static str> {
+        let tunables = &self.tunables;
+        [
+            ("net.ipv4.ip_local_port_range", tunables.ip_local_port_range.is_none()),
+            ("net.ipv4.ip_local_reserved_ports", tunables.ip_local_reserved_ports.is_none()),
+            ("net.ipv4.tcp_tw_reuse", tunables.tcp_tw_reuse.is_none()),
+            ("net.ipv4.tcp_timestamps", tunables.tcp_timestamps.is_none()),
+            ("net.ipv4.tcp_max_tw_buckets", tunables.tcp_max_tw_buckets.is_none()),
+        ]
+        .into_iter()
+        .filter_map(|(name, unknown)| unknown.then_some(name))
+        .collect()
     }
 
     /// Applies a change and records it with the rate it buys.
@@ -246,17 +270,15 @@ fn range(plan: &mut Plan) {
     if f64::from(wide.len()) < f64::from(range.len()) * WORTH_WIDENING {
         return;
     }
-    let held: PortSet = plan
-        .held
+    let swallowed = |port: &u16| wide.contains(*port) && !range.contains(*port);
+    let added: PortSet = plan
+        .listening
         .ports()
-        .filter(|&port| wide.contains(port))
+        .filter(swallowed)
+        .filter(|&port| !reserved.contains(port))
         .collect();
-    let both = reserved.union(&held);
+    let both = reserved.union(&added);
     if both != reserved {
-        let added = held
-            .ports()
-            .filter(|&port| !reserved.contains(port))
-            .collect::<PortSet>();
         plan.change(
             Sysctl::IpLocalReservedPorts,
             Some(reserved.to_string()),
@@ -287,23 +309,30 @@ fn range(plan: &mut Plan) {
 }
 
 fn buckets(plan: &mut Plan, snapshot: &Snapshot) {
-    let (Some(current), Some(usable)) = (plan.tunables.tcp_max_tw_buckets, plan.usable_ports())
+    /// The sysctl is an int.
+    const HIGHEST: u64 = i32::MAX as u64;
+    let (Some(current), Some(capacity)) = (plan.tunables.tcp_max_tw_buckets, plan.capacity())
     else {
         return;
     };
-    let overflows = snapshot.counters.time_wait_overflows.unwrap_or(0);
-    if current >= u64::from(usable) && overflows == 0 {
+    let usable = capacity.usable_ports;
+    let overflowing = overflowing(snapshot);
+    // Room for twice what one flow can hold, or twice what does not suffice.
+    let needed = u64::from(usable).max(if overflowing { current } else { 0 });
+    let recommended = needed
+        .saturating_mul(2)
+        .checked_next_power_of_two()
+        .map_or(HIGHEST, |power| power.min(HIGHEST));
+    if (current >= u64::from(usable) && !overflowing) || recommended <= current {
         return;
     }
-    // Room for twice what one flow can hold, and twice what did not suffice.
-    let needed = u64::from(usable).max(current) * 2;
-    let recommended = needed.next_power_of_two();
+    let overflows = snapshot.counters.time_wait_overflows.unwrap_or(0);
     plan.change(
         Sysctl::TcpMaxTwBuckets,
         Some(current.to_string()),
         recommended,
         |tunables| tunables.tcp_max_tw_buckets = Some(recommended),
-        if overflows > 0 {
+        if overflowing {
             format!(
                 "The kernel has dropped {} TIME_WAIT sockets at this limit; each left its port \
                  open to stray packets of the old connection.",
@@ -324,22 +353,20 @@ fn buckets(plan: &mut Plan, snapshot: &Snapshot) {
 }
 
 fn summary(plan: &Plan, before: Option<f64>, after: Option<f64>) -> String {
-    let now = format!(
-        "at most {} connections/s to one destination",
-        rate_limit(before)
-    );
+    let unknown = plan.unknown();
+    if !unknown.is_empty() {
+        return format!(
+            "Not known here, so nothing is said about it: {}.",
+            unknown.join(", ")
+        );
+    }
+    let now = format!("{} to one destination", at_most(before));
     match plan.changes.len() {
-        _ if plan.tunables.ip_local_port_range.is_none() => {
-            "The ephemeral port range could not be read, so no rate can be named.".into()
-        }
         0 => format!("This machine needs no change: it bears {now}."),
-        1 => format!(
-            "This machine bears {now}; with the change below, {}.",
-            rate_limit(after)
-        ),
-        many => format!(
-            "This machine bears {now}; with the {many} changes below, {}.",
-            rate_limit(after)
+        changes => format!(
+            "This machine bears {now}; with the {} below, {}.",
+            counted(changes as u64, "change"),
+            after.map_or_else(|| "no other rate".into(), rate)
         ),
     }
 }
@@ -401,13 +428,12 @@ fn application(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Remark> 
             capacity.map_or_else(
                 || "Each further source or destination address has a set of ports of its own.".into(),
                 |capacity| {
-                    let reuse = snapshot.tunables.reuse_applies(false).unwrap_or(false);
                     format!(
-                        "Each further source or destination address adds {} ports, {} connections/s \
-                         with the settings of now. A client that bind()s a source address needs \
+                        "Each further source or destination address adds {}: {} more with the \
+                         settings of now. A client that bind()s a source address needs \
                          IP_BIND_ADDRESS_NO_PORT.",
-                        count(capacity.usable_ports),
-                        rate_limit(Capacity::max_rate(capacity, reuse))
+                        counted(capacity.usable_ports, "port"),
+                        at_most(capacity.max_connections_per_second)
                     )
                 },
             ),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::model::{Flow, PortSet, Tunables};
+use crate::model::{PortSet, Tunables};
 use crate::words;
 
 /// The ports of this machine, and the rate they bear toward one destination.
@@ -22,13 +22,15 @@ pub struct Capacity {
     pub fast_ports: u32,
     /// How long TIME_WAIT keeps a port.
     pub time_wait_seconds: u64,
-    /// The highest rate that a flow without TIME_WAIT reuse can keep up; `None` where
-    /// `tcp_max_tw_buckets` frees TIME_WAIT earlier, so that ports do not bound the rate.
-    #[serde(serialize_with = "tenths")]
+    /// The highest rate that a flow to another machine can keep up with the settings of now; `None`
+    /// where ports do not bound it ([`Self::buckets_bound`]) or it is unknown.
+    #[serde(serialize_with = "rounded_rate")]
     pub max_connections_per_second: Option<f64>,
     /// The highest rate at which connect() stays cheap; `None` likewise.
-    #[serde(serialize_with = "tenths")]
+    #[serde(serialize_with = "rounded_rate")]
     pub fast_connections_per_second: Option<f64>,
+    #[serde(skip)]
+    hold_time: Duration,
     #[serde(skip)]
     reuse_delay: Duration,
     #[serde(skip)]
@@ -36,13 +38,12 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// The capacity under `tunables` where `held` ports are bound explicitly; `None` when the range
-    /// is unknown. Reserved ports that are unknown count as none: that is a gap by then.
+    /// The capacity under `tunables` where `held` ports are bound explicitly and TIME_WAIT lasts
+    /// `hold_time`; `None` when the range or its reserved ports are unknown.
     #[must_use]
-    pub fn new(tunables: &Tunables, held: &PortSet) -> Option<Self> {
+    pub fn new(tunables: &Tunables, held: &PortSet, hold_time: Duration) -> Option<Self> {
         let range = tunables.ip_local_port_range?;
-        let none = PortSet::default();
-        let reserved = tunables.ip_local_reserved_ports.as_ref().unwrap_or(&none);
+        let reserved = tunables.ip_local_reserved_ports.as_ref()?;
         let (mut reserved_ports, mut bound_ports, mut usable_ports, mut fast_ports) = (0, 0, 0, 0);
         for port in range.ports() {
             if reserved.contains(port) {
@@ -57,37 +58,47 @@ impl Capacity {
         let buckets_bound = tunables
             .tcp_max_tw_buckets
             .is_some_and(|limit| limit < u64::from(usable_ports));
-        let per_second = |ports: u32| {
-            (!buckets_bound).then(|| f64::from(ports) / tunables.hold_time().as_secs_f64())
-        };
-        Some(Self {
+        let mut capacity = Self {
             range_ports: range.len(),
             reserved_ports,
             bound_ports,
             usable_ports,
             fast_ports,
-            time_wait_seconds: tunables.hold_time().as_secs(),
-            max_connections_per_second: per_second(usable_ports),
-            fast_connections_per_second: per_second(fast_ports),
+            time_wait_seconds: hold_time.as_secs(),
+            max_connections_per_second: None,
+            fast_connections_per_second: None,
+            hold_time,
             reuse_delay: tunables.reuse_delay(),
             buckets_bound,
-        })
+        };
+        if let Some(reuse) = tunables.reuse_applies(false) {
+            capacity.max_connections_per_second = capacity.max_rate(reuse);
+            capacity.fast_connections_per_second = capacity.fast_rate(reuse);
+        }
+        Some(capacity)
     }
 
     /// The highest rate a flow can keep up; `None` where ports do not bound it.
     #[must_use]
     pub fn max_rate(&self, reuse_applies: bool) -> Option<f64> {
-        if self.buckets_bound || !reuse_applies {
-            return self.max_connections_per_second;
-        }
-        let delay = self.reuse_delay.as_secs_f64();
-        (delay > 0.0).then(|| f64::from(self.usable_ports) / delay)
+        self.per_second(self.usable_ports, reuse_applies)
     }
 
-    /// The highest rate `flow` can keep up under `tunables`.
+    /// The highest rate at which connect() stays cheap on a flow; `None` likewise.
     #[must_use]
-    pub fn max_rate_of(&self, flow: &Flow, tunables: &Tunables) -> Option<f64> {
-        self.max_rate(tunables.reuse_applies_to(flow))
+    pub fn fast_rate(&self, reuse_applies: bool) -> Option<f64> {
+        self.per_second(self.fast_ports, reuse_applies)
+    }
+
+    /// How often `ports` can be taken in a second, each being held for its time.
+    fn per_second(&self, ports: u32, reuse_applies: bool) -> Option<f64> {
+        let held = if reuse_applies {
+            self.reuse_delay
+        } else {
+            self.hold_time
+        };
+        let bound = !self.buckets_bound && !held.is_zero();
+        bound.then(|| f64::from(ports) / held.as_secs_f64())
     }
 
     /// Whether `tcp_max_tw_buckets` is below the usable ports: TIME_WAIT beyond it is dropped at
@@ -98,13 +109,12 @@ impl Capacity {
     }
 }
 
-/// Serialises a rate with one decimal.
-///
-/// # Errors
-/// As the serializer.
 #[expect(clippy::ref_option)] // The signature serde asks for.
-pub(crate) fn tenths<S: Serializer>(rate: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
-    rate.map(words::tenths).serialize(serializer)
+pub(super) fn rounded_rate<S: Serializer>(
+    rate: &Option<f64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    rate.map(words::rounded).serialize(serializer)
 }
 
 #[cfg(test)]
@@ -124,12 +134,17 @@ mod tests {
     }
 
     fn rounded(rate: Option<f64>) -> Option<f64> {
-        rate.map(words::tenths)
+        rate.map(words::rounded)
+    }
+
+    fn capacity(tunables: &Tunables, held: &[u16]) -> Option<Capacity> {
+        let held = held.iter().copied().collect();
+        Capacity::new(tunables, &held, tunables.hold_time())
     }
 
     #[test]
     fn a_stock_machine_bears_470_a_second_and_235_cheaply() {
-        let capacity = Capacity::new(&stock(), &[3306].into_iter().collect()).unwrap();
+        let capacity = capacity(&stock(), &[3306]).unwrap();
         assert_eq!(
             (
                 capacity.usable_ports,
@@ -150,8 +165,7 @@ mod tests {
             ip_local_reserved_ports: PortSet::parse("40000-40099,8080"),
             ..stock()
         };
-        let held = [40050, 40101, 40103, 22].into_iter().collect();
-        let capacity = Capacity::new(&tunables, &held).unwrap();
+        let capacity = capacity(&tunables, &[40050, 40101, 40103, 22]).unwrap();
         assert_eq!(
             (
                 capacity.range_ports,
@@ -171,7 +185,7 @@ mod tests {
                 tcp_max_tw_buckets: Some(limit),
                 ..stock()
             };
-            Capacity::new(&tunables, &PortSet::default()).unwrap()
+            capacity(&tunables, &[]).unwrap()
         };
         assert_eq!(
             (at(28231).buckets_bound(), at(28231).max_rate(true)),
@@ -188,22 +202,24 @@ mod tests {
             tcp_tw_reuse_delay_ms: Some(250),
             ..stock()
         };
-        let capacity = Capacity::new(&tunables, &PortSet::default()).unwrap();
+        let capacity = capacity(&tunables, &[]).unwrap();
         assert_eq!(capacity.max_rate(false), Some(200.0));
         assert_eq!(capacity.max_rate(true), Some(4000.0));
     }
 
     #[test]
     fn an_unknown_range_has_no_capacity_and_a_full_reservation_has_none_left() {
-        assert_eq!(
-            Capacity::new(&Tunables::default(), &PortSet::default()),
-            None
-        );
+        assert_eq!(capacity(&Tunables::default(), &[]), None);
+        let unknown = Tunables {
+            ip_local_reserved_ports: None,
+            ..stock()
+        };
+        assert_eq!(capacity(&unknown, &[]), None);
         let tunables = Tunables {
             ip_local_reserved_ports: PortSet::parse("32768-60999"),
             ..stock()
         };
-        let capacity = Capacity::new(&tunables, &PortSet::default()).unwrap();
+        let capacity = capacity(&tunables, &[]).unwrap();
         assert_eq!(
             (capacity.usable_ports, capacity.max_rate(false)),
             (0, Some(0.0))

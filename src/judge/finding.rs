@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::model::{Flow, Gap, StateCounts, TcpState};
-use crate::words::{count, percent, rate, rate_limit};
+use crate::words::{count, counted, percent, rate, rate_limit};
 
 /// The ports of one flow, as evidence.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,11 +14,13 @@ pub struct Ports {
     pub blocked: u32,
     /// Ports there are.
     pub usable: u32,
-    /// Sockets of the flow by state.
+    /// Sockets that block them, by state.
     pub by_state: StateCounts,
+    /// Whether TIME_WAIT is reused already.
+    pub reuse: bool,
     /// The rate it can keep up; `None` where ports do not bound it.
     pub max_rate: Option<f64>,
-    /// The rate it could keep up if TIME_WAIT were reused; `None` where it is already.
+    /// The rate it could keep up if TIME_WAIT were reused; `None` likewise.
     pub max_rate_with_reuse: Option<f64>,
 }
 
@@ -33,10 +35,12 @@ pub enum Cause {
     CloseWait,
     /// Attempts that nobody answers.
     SynSent,
+    /// None of these by itself: connections half closed, or a mixture.
+    Mixed,
 }
 
 impl Cause {
-    /// The one that takes more than half of the sockets; churn where none of the others does.
+    /// The one that takes more than half of the sockets.
     #[must_use]
     pub fn of(by_state: &StateCounts) -> Self {
         let most = |state| by_state.get(state) * 2 > by_state.total();
@@ -46,17 +50,18 @@ impl Cause {
             Self::CloseWait
         } else if most(TcpState::SynSent) {
             Self::SynSent
-        } else {
+        } else if most(TcpState::TimeWait) {
             Self::Churn
+        } else {
+            Self::Mixed
         }
     }
 
-    /// The finding that names it; `None` for churn, which PORTS_EXHAUSTED and PORTS_LOW themselves
-    /// speak of.
+    /// The finding that names it; `None` where PORTS_EXHAUSTED and PORTS_LOW themselves do.
     #[must_use]
     pub fn finding(self, ports: Ports) -> Option<Finding> {
         match self {
-            Self::Churn => None,
+            Self::Churn | Self::Mixed => None,
             Self::HeldOpen => Some(Finding::HeldOpen(ports)),
             Self::CloseWait => Some(Finding::CloseWaitLeak(ports)),
             Self::SynSent => Some(Finding::SynSentPile(ports)),
@@ -69,6 +74,15 @@ impl Cause {
 pub enum Finding {
     /// A flow has no free port.
     PortsExhausted(Ports),
+    /// No flow can have any: the range is reserved or bound as a whole.
+    NoUsablePort {
+        /// Ports in the range.
+        range: u32,
+        /// Of these reserved.
+        reserved: u32,
+        /// Of the rest bound.
+        bound: u32,
+    },
     /// A flow is above a threshold of its usable ports.
     PortsLow(Ports),
     /// At the recent rate a flow runs out.
@@ -137,7 +151,7 @@ impl Finding {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::PortsExhausted(_) => "PORTS_EXHAUSTED",
+            Self::PortsExhausted(_) | Self::NoUsablePort { .. } => "PORTS_EXHAUSTED",
             Self::PortsLow(_) => "PORTS_LOW",
             Self::RateAboveLimit { .. } => "RATE_ABOVE_LIMIT",
             Self::ConnectSlow { .. } => "CONNECT_SLOW",
@@ -156,9 +170,14 @@ impl Finding {
     pub fn next_step(&self) -> String {
         match self {
             Self::PortsExhausted(ports) | Self::PortsLow(ports) => ports.next_step(),
+            Self::NoUsablePort { .. } => {
+                "Widen net.ipv4.ip_local_port_range, or take ports out of \
+                 net.ipv4.ip_local_reserved_ports: see `twcheck advise`."
+                    .into()
+            }
             Self::RateAboveLimit { safe, .. } => format!(
-                "Keep connections open (a pool), or stay below {} connections/s; `twcheck advise` \
-                 shows what raises the limit.",
+                "Keep connections open (a pool), or stay below {} connections/s for the next \
+                 minute; `twcheck advise` shows what raises the limit.",
                 rate(*safe)
             ),
             Self::ConnectSlow { .. } => {
@@ -168,14 +187,13 @@ impl Finding {
             }
             Self::HeldOpen(ports) => format!(
                 "Find what leaks connections, or make the pools smaller than {} together: \
-                 twcheck verdict --owners, then ss -tnp dst {}.",
+                 ss -tnp dst {}.",
                 count(ports.usable),
                 ports.flow.server()
             ),
             Self::CloseWaitLeak(ports) => format!(
                 "Mend the application: it must close a connection that the server has ended. \
-                 Until then restart it: twcheck verdict --owners, then ss -tnp state close-wait \
-                 dst {}.",
+                 Until then restart it: ss -tnp state close-wait dst {}.",
                 ports.flow.server()
             ),
             Self::SynSentPile(ports) => format!(
@@ -183,6 +201,9 @@ impl Finding {
                  with errno 110 there. No setting of ports helps.",
                 ports.flow.server()
             ),
+            Self::TwBucketOverflow { now: false, .. } => {
+                "Nothing now; raise net.ipv4.tcp_max_tw_buckets if it happens again.".into()
+            }
             Self::TwBucketOverflow {
                 limit, below_ports, ..
             } => format!(
@@ -203,8 +224,8 @@ impl Finding {
                 format!("sysctl -w {sysctl}=0, and remove it from /etc/sysctl.d.")
             }
             Self::CouldNotRead(_) => {
-                "Until it can be read the verdict may be wrong: try the other --source, another \
-                 user, or the host instead of the container."
+                "Until it is known the verdict may be wrong: try another user, the host instead of \
+                 the container, or for the socket table the other --source."
                     .into()
             }
         }
@@ -213,22 +234,30 @@ impl Finding {
 
 impl Ports {
     fn next_step(&self) -> String {
-        match (Cause::of(&self.by_state), self.max_rate_with_reuse) {
-            (Cause::HeldOpen, _) => "See HELD_OPEN: no setting for TIME_WAIT helps.".into(),
-            (Cause::CloseWait, _) => "See CLOSE_WAIT_LEAK: no setting for TIME_WAIT helps.".into(),
-            (Cause::SynSent, _) => "See SYN_SENT_PILE: no setting for TIME_WAIT helps.".into(),
-            (Cause::Churn, Some(with_reuse)) => format!(
-                "Keep connections open (a pool). Until then sysctl -w net.ipv4.tcp_tw_reuse=1 with \
-                 net.ipv4.tcp_timestamps=1 on this side lifts the limit from {} to {} \
-                 connections/s; `twcheck advise` shows what else does.",
-                rate_limit(self.max_rate),
-                rate(with_reuse)
+        match Cause::of(&self.by_state) {
+            Cause::HeldOpen => "See HELD_OPEN: no setting for TIME_WAIT helps.".into(),
+            Cause::CloseWait => "See CLOSE_WAIT_LEAK: no setting for TIME_WAIT helps.".into(),
+            Cause::SynSent => "See SYN_SENT_PILE: no setting for TIME_WAIT helps.".into(),
+            Cause::Mixed => format!(
+                "See what keeps them: ss -tn dst {}. Half-closed connections end when the server \
+                 closes too.",
+                self.flow.server()
             ),
-            (Cause::Churn, None) => {
+            Cause::Churn if self.reuse => {
                 "Keep connections open (a pool): TIME_WAIT reuse is in force already. \
                  `twcheck advise` shows what else raises the limit."
                     .into()
             }
+            Cause::Churn => match (self.max_rate, self.max_rate_with_reuse) {
+                (Some(now), Some(with_reuse)) => format!(
+                    "Keep connections open (a pool). Until then sysctl -w net.ipv4.tcp_tw_reuse=1 \
+                     with net.ipv4.tcp_timestamps=1 on this side lifts the limit from {} to {} \
+                     connections/s; `twcheck advise` shows what else does.",
+                    rate(now),
+                    rate(with_reuse)
+                ),
+                _ => "Keep connections open (a pool); `twcheck advise` shows what else helps.".into(),
+            },
         }
     }
 }
@@ -253,6 +282,18 @@ impl fmt::Display for Finding {
                 count(ports.blocked),
                 count(ports.usable),
                 states(&ports.by_state)
+            ),
+            Self::NoUsablePort {
+                range,
+                reserved,
+                bound,
+            } => write!(
+                f,
+                "No connection can be opened to anywhere: of the {} in the ephemeral range {} are \
+                 reserved and {} bound, none is left. connect() fails with errno 99.",
+                counted(*range, "port"),
+                count(*reserved),
+                count(*bound)
             ),
             Self::PortsLow(ports) => write!(
                 f,

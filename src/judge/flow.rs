@@ -1,13 +1,16 @@
 //! One outbound flow: its ports, its pace, what is wrong with it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::Capacity;
-use super::capacity::tenths;
+use super::capacity::rounded_rate;
 use super::finding::{Cause, Finding, Ports};
-use super::forecast::{self, History, Pace, Rate, STEADY_FOR, seconds_to_exhaustion};
+use super::forecast::{
+    self, History, Pace, Rate, STEADY_FOR, safe_rate, seconds_to_exhaustion,
+};
 use super::verdict::{Level, Thresholds};
 use crate::model::{Flow, FlowUse, Owner, StateCounts, TcpState, Tunables};
 use crate::words::percent;
@@ -44,8 +47,8 @@ pub struct FlowReport {
     pub ports_free: Option<u32>,
     /// Its sockets by state.
     pub by_state: StateCounts,
-    /// The highest rate it can keep up; `None` when unknown or not bound by ports.
-    #[serde(serialize_with = "tenths")]
+    /// The highest rate it can keep up; `None` when unknown, or not bound by ports.
+    #[serde(serialize_with = "rounded_rate")]
     pub max_connections_per_second: Option<f64>,
     /// Connections closed in each of the last seconds, the latest first.
     pub closed_per_second: History,
@@ -53,7 +56,7 @@ pub struct FlowReport {
     pub rate: Rate,
     /// Seconds until no port is free at the recent pace; `None` when that does not happen, or
     /// cannot be told because ports are reused.
-    #[serde(serialize_with = "tenths")]
+    #[serde(serialize_with = "rounded_rate")]
     pub seconds_to_exhaustion: Option<f64>,
     /// How bad it is.
     pub level: Level,
@@ -84,6 +87,9 @@ pub(super) struct Bench<'a> {
     pub tunables: &'a Tunables,
     pub capacity: Option<&'a Capacity>,
     pub thresholds: Thresholds,
+    /// How long TIME_WAIT lasts, and how much longer at worst.
+    pub hold_time: Duration,
+    pub late: Duration,
     /// TIME_WAIT sockets are being dropped at `tcp_max_tw_buckets`.
     pub overflowing: bool,
 }
@@ -124,7 +130,7 @@ impl Case<'_> {
         let Some(capacity) = self.bench.capacity else {
             return Vec::new();
         };
-        let cause = Cause::of(&self.used.by_state);
+        let cause = Cause::of(&self.used.blocking(self.reuse));
         let blocked = self.blocked();
         let exhausted = blocked > 0 && blocked >= capacity.usable_ports;
         let share = percent(blocked, capacity.usable_ports);
@@ -179,29 +185,16 @@ impl Case<'_> {
 
     fn rate_above_limit(&self, capacity: &Capacity) -> Option<(Level, Finding)> {
         let (seconds, pace) = self.exhaustion(capacity)?;
-        let level = if pace.steady_for >= STEADY_FOR {
-            Level::Critical
-        } else {
-            Level::Warning
-        };
-        let time_wait: u32 = self
-            .used
-            .time_wait_left
-            .iter()
-            .map(|&ports| u32::from(ports))
-            .sum();
-        let held_open = self.used.ports_in_use.saturating_sub(time_wait);
-        let left = capacity.usable_ports.saturating_sub(held_open);
-        Some((
-            level,
-            Finding::RateAboveLimit {
+        (pace.steady_for >= STEADY_FOR).then(|| {
+            let finding = Finding::RateAboveLimit {
                 flow: *self.flow,
                 rate: pace.now,
                 steady_for: pace.steady_for,
                 seconds,
-                safe: f64::from(left) / self.bench.tunables.hold_time().as_secs_f64(),
-            },
-        ))
+                safe: safe_rate(self.forecast_ports(capacity)),
+            };
+            (Level::Critical, finding)
+        })
     }
 
     /// When the flow runs out, and the pace that makes it. Not told where ports are reused or
@@ -210,14 +203,19 @@ impl Case<'_> {
         if self.reuse || capacity.buckets_bound() {
             return None;
         }
-        let hold_time = self.bench.tunables.hold_time();
         let pace = self.history().pace();
-        let ports = forecast::Ports {
-            free: capacity.usable_ports.saturating_sub(self.blocked()),
-            hold_time,
-        };
-        let seconds = seconds_to_exhaustion(&self.used.time_wait_left, pace, ports)?;
+        let seconds = seconds_to_exhaustion(pace, self.forecast_ports(capacity))?;
         Some((seconds, pace))
+    }
+
+    fn forecast_ports(&self, capacity: &Capacity) -> forecast::Ports<'_> {
+        forecast::Ports {
+            free: capacity.usable_ports.saturating_sub(self.blocked()),
+            time_wait_left: &self.used.time_wait_left,
+            overdue: self.used.overdue,
+            hold_time: self.bench.hold_time,
+            late: self.bench.late,
+        }
     }
 
     fn connect_slow(&self, capacity: &Capacity) -> Option<(Level, Finding)> {
@@ -228,7 +226,7 @@ impl Case<'_> {
                 flow: *self.flow,
                 blocked,
                 fast: capacity.fast_ports,
-                fast_rate: capacity.fast_connections_per_second,
+                fast_rate: capacity.fast_rate(self.reuse),
             };
             (Level::Warning, finding)
         })
@@ -239,33 +237,33 @@ impl Case<'_> {
             flow: *self.flow,
             blocked: self.blocked(),
             usable: capacity.usable_ports,
-            by_state: self.used.by_state.clone(),
+            by_state: self.used.blocking(self.reuse),
+            reuse: self.reuse,
             max_rate: capacity.max_rate(self.reuse),
-            max_rate_with_reuse: if self.reuse {
-                None
-            } else {
-                capacity.max_rate(true)
-            },
+            max_rate_with_reuse: capacity.max_rate(true),
         }
     }
 
     fn history(&self) -> History {
-        History::new(&self.used.time_wait_left, self.bench.tunables.hold_time())
+        History::new(&self.used.time_wait_left, self.bench.hold_time)
     }
 
     pub(super) fn report(&self) -> FlowReport {
         let history = self.history();
         let capacity = self.bench.capacity;
+        let reuse_applies = self.bench.tunables.reuse_applies(self.flow.is_loopback());
         FlowReport {
             source: self.flow.source,
             destination: self.flow.destination,
             destination_port: self.flow.destination_port,
             loopback: self.flow.is_loopback(),
-            reuse_applies: self.bench.tunables.reuse_applies(self.flow.is_loopback()),
+            reuse_applies,
             ports_in_use: self.used.ports_in_use,
             ports_free: capacity.map(|all| all.usable_ports.saturating_sub(self.blocked())),
             by_state: self.used.by_state.clone(),
-            max_connections_per_second: capacity.and_then(|all| all.max_rate(self.reuse)),
+            max_connections_per_second: capacity
+                .zip(reuse_applies)
+                .and_then(|(all, reuse)| all.max_rate(reuse)),
             rate: history.rate(self.reuse || self.bench.overflowing),
             closed_per_second: history,
             seconds_to_exhaustion: capacity

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::words::tenths;
+use crate::words::rounded;
 
 /// Seconds of history shown: TIME_WAIT lasts no longer on any stock kernel.
 pub const SECONDS: usize = 60;
@@ -15,8 +15,8 @@ pub const SECONDS: usize = 60;
 /// How many of the latest seconds the forecast looks at.
 const RECENT: usize = 10;
 
-/// A rate must have been steady for so many seconds before its forecast is worth waking anyone.
-pub const STEADY_FOR: usize = 5;
+/// A pace must have been kept for so many seconds to be one: a burst ends by itself.
+pub const STEADY_FOR: usize = 3;
 
 /// Connections closed in each of the last seconds, the latest first. It ends where TIME_WAIT ends:
 /// before that nothing is known.
@@ -42,11 +42,35 @@ pub struct Rate {
 
 /// The ports of a flow as the forecast needs them.
 #[derive(Debug, Clone, Copy)]
-pub struct Ports {
+pub struct Ports<'a> {
     /// Ports the flow can still have.
     pub free: u32,
+    /// Ports in TIME_WAIT by whole seconds left: when they come back.
+    pub time_wait_left: &'a [u16],
+    /// Ports whose TIME_WAIT is over already.
+    pub overdue: u32,
     /// How long TIME_WAIT keeps a port.
     pub hold_time: Duration,
+    /// How much longer than that at worst: see [`lateness`].
+    pub late: Duration,
+}
+
+/// How late a port comes back at worst after its TIME_WAIT has run out. The kernel's timer wheel
+/// keeps a timer of so many ticks to 8^n of them: 60 s are 15,000 ticks at 250 Hz, kept to 512 ticks,
+/// 2.05 s (`calc_wheel_index` in kernel/time/timer.c; measured there: 60.1 to 62.0 s). At 1000 Hz it
+/// is 4.1 s, at 100 Hz 5.1 s. `tick` is the length of one; without it 250 Hz are assumed.
+#[must_use]
+pub fn lateness(hold_time: Duration, tick: Option<Duration>) -> Duration {
+    /// The ticks of 250 Hz.
+    const USUAL: Duration = Duration::from_millis(4);
+    let tick = tick.filter(|tick| !tick.is_zero()).unwrap_or(USUAL);
+    let ticks = hold_time.as_nanos() / tick.as_nanos();
+    // The wheel has 64 slots a level, each level eight times as coarse as the one below.
+    let mut granularity = 1;
+    while 63 * granularity < ticks && granularity < 8_u32.pow(8).into() {
+        granularity *= 8;
+    }
+    tick * u32::try_from(granularity).unwrap_or(u32::MAX)
 }
 
 /// The pace of the latest seconds.
@@ -155,11 +179,6 @@ impl Pace {
     }
 }
 
-/// How late a port comes back at worst after its timer has run out: the kernel's timer wheel rounds
-/// 60 s up to a tick of 512 jiffies, 2.05 s at 250 Hz (kernel/time/timer.c; measured there: 60.1 to
-/// 62.0 s).
-const LATE: f64 = 2.0;
-
 /// The step of the replay, far below what a forecast is good for.
 const STEP: f64 = 0.02;
 
@@ -167,21 +186,47 @@ const STEP: f64 = 0.02;
 /// its time is over, as late as the kernel lets it. The seconds until none is free; `None` when that
 /// does not happen before the last held port is back, from when on as many return as are taken.
 #[must_use]
-pub fn seconds_to_exhaustion(time_wait_left: &[u16], pace: Pace, ports: Ports) -> Option<f64> {
+pub fn seconds_to_exhaustion(pace: Pace, ports: Ports) -> Option<f64> {
     let free = f64::from(ports.free);
-    let horizon = ports.hold_time.as_secs_f64() + LATE;
+    let late = ports.late.as_secs_f64();
+    let horizon = ports.hold_time.as_secs_f64() + late;
     if pace.opened_within(horizon) < free {
         return None; // Not even if no port came back.
     }
     let mut now = 0.0;
     while now <= horizon {
-        let returned = returned_within(time_wait_left, (now - LATE).max(0.0));
+        let returned = if now < late {
+            0.0
+        } else {
+            f64::from(ports.overdue) + returned_within(ports.time_wait_left, now - late)
+        };
         if free + returned - pace.opened_within(now) <= 0.0 {
             return Some(now);
         }
         now += STEP;
     }
     None
+}
+
+/// The highest steady rate at which the flow does not run out within the next minute.
+#[must_use]
+pub fn safe_rate(ports: Ports) -> f64 {
+    let steady = |now| Pace {
+        now,
+        growth: 0.0,
+        steady_for: 0,
+    };
+    let (mut safe, mut unsafe_rate) = (0.0, f64::from(u16::MAX));
+    // Each step halves what is left of 65,536: 20 leave less than a tenth.
+    for _ in 0..20 {
+        let middle = f64::midpoint(safe, unsafe_rate);
+        if seconds_to_exhaustion(steady(middle), ports).is_some() {
+            unsafe_rate = middle;
+        } else {
+            safe = middle;
+        }
+    }
+    safe
 }
 
 /// Ports in TIME_WAIT that come back within `seconds`, those of one second spread evenly over it.
@@ -211,7 +256,7 @@ fn seconds_of(hold_time: Duration) -> usize {
 
 #[expect(clippy::trivially_copy_pass_by_ref)] // The signature serde asks for.
 fn one_decimal<S: Serializer>(rate: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(tenths(*rate))
+    serializer.serialize_f64(rounded(*rate))
 }
 
 #[cfg(test)]
@@ -237,16 +282,22 @@ mod tests {
         History::new(&after(phases), MINUTE).pace()
     }
 
+    fn ports(left: &[u16], free: u32) -> Ports<'_> {
+        Ports {
+            free,
+            time_wait_left: left,
+            overdue: 0,
+            hold_time: MINUTE,
+            late: Duration::from_secs(2),
+        }
+    }
+
     #[expect(clippy::cast_possible_truncation)]
     fn forecast(phases: &[(usize, u16)], usable: u32) -> Option<i64> {
         let left = after(phases);
         let taken: u32 = left.iter().map(|&count| u32::from(count)).sum();
-        let ports = Ports {
-            free: usable.saturating_sub(taken),
-            hold_time: MINUTE,
-        };
         let pace = History::new(&left, MINUTE).pace();
-        seconds_to_exhaustion(&left, pace, ports).map(|seconds| (seconds * 10.0).round() as i64)
+        seconds_to_exhaustion(pace, ports(&left, usable.saturating_sub(taken))).map(|seconds| (seconds * 10.0).round() as i64)
     }
 
     #[test]
@@ -343,13 +394,42 @@ mod tests {
         for recent in &mut left[50..] {
             *recent = 100;
         }
-        let ports = Ports {
-            free: 2000,
-            hold_time: MINUTE,
-        };
         let pace = History::new(&left, MINUTE).pace();
-        let forecast = seconds_to_exhaustion(&left, pace, ports).unwrap();
+        let forecast = seconds_to_exhaustion(pace, ports(&left, 2000)).unwrap();
         assert!((forecast - 50.0).abs() < 0.1, "{forecast}");
+        // And those that are overdue come back within the lateness.
+        let overdue = Ports {
+            overdue: 3000,
+            ..ports(&left[1..], 2000)
+        };
+        let forecast = seconds_to_exhaustion(pace, overdue).unwrap();
+        assert!((forecast - 50.0).abs() < 0.1, "{forecast}");
+        let soon = Ports {
+            overdue: 3000,
+            ..ports(&[], 100)
+        };
+        let forecast = seconds_to_exhaustion(pace, soon).unwrap();
+        assert!((forecast - 1.0).abs() < 0.1, "{forecast}");
+    }
+
+    #[test]
+    fn the_safe_rate_is_what_the_ports_bear_for_a_minute() {
+        let empty = safe_rate(ports(&[], 6000));
+        assert!((empty - 6000.0 / 62.0).abs() < 0.2, "{empty}");
+        // Half of them come back only at the end.
+        let mut left = vec![0; 60];
+        left[59] = 3000;
+        let half = safe_rate(ports(&left, 3000));
+        assert!((half - 3000.0 / 61.0).abs() < 1.0, "{half}");
+        assert!(safe_rate(ports(&left, 0)) < 0.1);
+    }
+
+    #[test]
+    fn lateness_is_what_the_timer_wheel_rounds_to() {
+        let at = |hertz: u32| lateness(MINUTE, Some(Duration::from_secs(1) / hertz)).as_millis();
+        assert_eq!([at(100), at(250), at(1000)], [5120, 2048, 4096]);
+        assert_eq!(lateness(MINUTE, None).as_millis(), 2048);
+        assert_eq!(lateness(Duration::ZERO, Some(Duration::ZERO)).as_millis(), 4);
     }
 
     #[test]
@@ -366,9 +446,9 @@ mod tests {
         ) {
             let hold_time = Duration::from_secs(hold);
             let pace = History::new(&left, hold_time).pace();
-            let ports = Ports { free, hold_time };
-            if let Some(seconds) = seconds_to_exhaustion(&left, pace, ports) {
-                prop_assert!((0.0..=hold_time.as_secs_f64() + LATE).contains(&seconds));
+            let ports = Ports { hold_time, ..ports(&left, free) };
+            if let Some(seconds) = seconds_to_exhaustion(pace, ports) {
+                prop_assert!((0.0..=hold_time.as_secs_f64() + 2.0).contains(&seconds));
             }
         }
     }

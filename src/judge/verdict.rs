@@ -2,14 +2,13 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::Capacity;
 use super::finding::Finding;
 use super::flow::{Bench, FlowReport};
-use crate::exit::Exit;
+use super::forecast::lateness;
 use crate::model::{Flow, Gap, Host, Owner, Snapshot, TimeWaitSplit, Tunables};
 use crate::words::{count, percent};
 
@@ -40,17 +39,6 @@ impl Level {
     }
 }
 
-impl From<Level> for Exit {
-    fn from(level: Level) -> Self {
-        match level {
-            Level::Ok => Self::Ok,
-            Level::Unknown => Self::Unknown,
-            Level::Warning => Self::Warning,
-            Level::Critical => Self::Critical,
-        }
-    }
-}
-
 /// From which share of the usable ports on a flow is low, in percent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Thresholds {
@@ -67,6 +55,9 @@ const BUCKETS_NEARLY_FULL: f64 = 90.0;
 /// CONNTRACK_FULL from this share of `nf_conntrack_max` on: connections come in bursts, and beyond
 /// the limit packets are dropped at once.
 const CONNTRACK_NEARLY_FULL: f64 = 90.0;
+
+/// The share of the usable ports, in percent, below which a flow in no trouble tells nothing.
+const WORTH_A_LINE: f64 = 1.0;
 
 /// Everything `verdict` says, in the order of the JSON contract.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -96,6 +87,15 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// The listed flows that are worth a line: those in trouble, and those that take a port in a
+    /// hundred.
+    pub fn worth_a_line(&self) -> impl Iterator<Item = &FlowReport> {
+        let usable = self.capacity.map_or(0, |capacity| capacity.usable_ports);
+        self.flows.iter().filter(move |flow| {
+            flow.level > Level::Ok || percent(flow.ports_in_use, usable) >= WORTH_A_LINE
+        })
+    }
+
     /// The listed flows whose owners are worth a look through all processes: those in trouble, or
     /// `all` of them.
     #[must_use]
@@ -164,11 +164,13 @@ impl Serialize for Reported {
 /// Judges one snapshot; lists at most `top` flows, all for 0.
 #[must_use]
 pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdict {
-    let capacity = Capacity::new(&snapshot.tunables, &snapshot.held());
+    let capacity = Capacity::new(&snapshot.tunables, &snapshot.held(), snapshot.hold_time());
     let bench = Bench {
         tunables: &snapshot.tunables,
         capacity: capacity.as_ref(),
         thresholds,
+        hold_time: snapshot.hold_time(),
+        late: lateness(snapshot.hold_time(), snapshot.tick),
         overflowing: overflowing(snapshot),
     };
     let mut flows: Vec<_> = snapshot
@@ -177,13 +179,14 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
         .iter()
         .map(|(flow, used)| {
             let case = bench.case(flow, used);
-            (Reverse((case.level(), case.blocked())), *flow, case)
+            let severity = (case.level(), case.blocked(), used.ports_in_use);
+            (Reverse(severity), *flow, case)
         })
         .collect();
     flows.sort_unstable_by_key(|&(severity, flow, _)| (severity, flow));
     let in_trouble = flows
         .iter()
-        .take_while(|(Reverse((level, _)), ..)| *level > Level::Ok)
+        .take_while(|(Reverse((level, ..)), ..)| *level > Level::Ok)
         .count();
     let flows_total = flows.len();
     flows.truncate(if top == 0 { flows_total } else { top });
@@ -232,6 +235,14 @@ fn machine_findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Rep
             finding,
         });
     };
+    if let Some(capacity) = capacity.filter(|capacity| capacity.usable_ports == 0) {
+        let finding = Finding::NoUsablePort {
+            range: capacity.range_ports,
+            reserved: capacity.reserved_ports,
+            bound: capacity.bound_ports,
+        };
+        found(Level::Critical, finding);
+    }
     let overflows = snapshot.counters.time_wait_overflows.unwrap_or(0);
     if let (Some(limit), true) = (snapshot.tunables.tcp_max_tw_buckets, overflows > 0) {
         let now = overflowing(snapshot);
@@ -267,7 +278,7 @@ fn machine_findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Rep
 }
 
 /// Whether TIME_WAIT sockets are being dropped at `tcp_max_tw_buckets`.
-fn overflowing(snapshot: &Snapshot) -> bool {
+pub(super) fn overflowing(snapshot: &Snapshot) -> bool {
     snapshot.counters.time_wait_overflows.unwrap_or(0) > 0
         && snapshot.tunables.tcp_max_tw_buckets.is_some_and(|limit| {
             percent(snapshot.tally.time_wait.total, limit) >= BUCKETS_NEARLY_FULL
@@ -295,10 +306,10 @@ fn summary(
     match (capacity, fullest) {
         (None, _) => "Nothing can be said about ports without their range.".into(),
         (Some(capacity), Some(flow)) => format!(
-            "Ports are not the problem: the fullest flow, {} to {}, takes {} of {}.",
+            "Ports are not the problem: the fullest flow, {} to {}, can still have {} of {}.",
             flow.source,
-            SocketAddr::new(flow.destination, flow.destination_port),
-            count(flow.ports_in_use),
+            flow.server(),
+            count(flow.ports_free.unwrap_or_default()),
             count(capacity.usable_ports)
         ),
         (Some(capacity), None) => format!(

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::{PortSet, Tally, Tunables};
@@ -34,8 +36,6 @@ pub struct Counters {
     /// `tw` of /proc/net/sockstat, now: TIME_WAIT sockets, orphans in FIN_WAIT2 among them. This is
     /// what `tcp_max_tw_buckets` limits.
     pub time_wait: Option<u64>,
-    /// `TcpExt.TWRecycled`: TIME_WAIT sockets reused, the proof that reuse works.
-    pub time_wait_reused: Option<u64>,
     /// Connections tracked now (`net.netfilter.nf_conntrack_count`) and at most
     /// (`nf_conntrack_max`); `None` where connection tracking is not loaded.
     pub conntrack: Option<(u64, u64)>,
@@ -65,6 +65,8 @@ pub struct Snapshot {
     pub tally: Tally,
     /// Counters.
     pub counters: Counters,
+    /// The kernel's timer tick (a jiffy); `None` on a recorded host.
+    pub tick: Option<Duration>,
     /// Where the rows came from.
     pub source: SourceName,
     /// What could not be read.
@@ -72,6 +74,19 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// How long TIME_WAIT lasts here: what the settings say, or longer where a timer does.
+    #[must_use]
+    pub fn hold_time(&self) -> Duration {
+        /// Timers are read in whole ticks, up to 10 ms.
+        const ROUNDING: Duration = Duration::from_millis(10);
+        let told = self.tunables.hold_time();
+        let seen = self.tally.longest_left;
+        if seen <= told + ROUNDING {
+            return told;
+        }
+        Duration::from_secs(u64::try_from(seen.as_millis().div_ceil(1000)).unwrap_or(u64::MAX))
+    }
+
     /// Everything that is unknown about the ports: what could not be read, and bound ports where
     /// the source does not show them.
     pub fn all_gaps(&self) -> impl Iterator<Item = Gap> {

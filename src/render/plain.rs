@@ -7,7 +7,7 @@ use crate::judge::advice::Advice;
 use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
 use crate::repro::Report;
-use crate::words::tenths;
+use crate::words::rounded;
 
 /// What `netstat -n | awk '/^tcp/ {++S[$NF]} END {for(a in S) print a, S[a]}'` prints, largest
 /// first; then, when asked for, `source destination:port sockets` of the flows.
@@ -70,7 +70,7 @@ pub fn repro(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         ("error", or_dash(error)),
         ("connections", report.connections.to_string()),
         ("seconds", report.seconds.to_string()),
-        ("rate", tenths(report.rate).to_string()),
+        ("rate", rounded(report.rate).to_string()),
         ("predicted_ports", or_dash(report.predicted_ports)),
         (
             "first_1000_p50_us",

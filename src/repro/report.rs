@@ -7,7 +7,6 @@ use super::failure::{Failure, FailureKind};
 use super::latency::Latency;
 use super::run::{End, Moment, Outcome};
 use super::target::Target;
-use crate::exit::Exit;
 use crate::judge::Capacity;
 use crate::model::{Snapshot, TcpState};
 use crate::words;
@@ -49,7 +48,7 @@ impl PortsToward {
             .as_ref()
             .map_or(server.ip().is_loopback(), |(flow, _)| flow.is_loopback());
         let reuse_applies = snapshot.tunables.reuse_applies(loopback).unwrap_or(false);
-        let capacity = Capacity::new(&snapshot.tunables, &snapshot.held());
+        let capacity = Capacity::new(&snapshot.tunables, &snapshot.held(), snapshot.hold_time());
         let used = flow.map(|(_, used)| used);
         let same_machine = flow.is_some_and(|(flow, _)| flow.source == flow.destination);
         Self {
@@ -221,7 +220,7 @@ impl Report {
             },
             connections: outcome.connections,
             seconds: (seconds * 1000.0).round() / 1000.0,
-            rate: words::tenths(rate),
+            rate: words::rounded(rate),
             stopped_by,
             error,
             connect_latency_us: LatencyEnds {
@@ -235,7 +234,7 @@ impl Report {
             reuse_applies: before.reuse_applies,
             ports_return_seconds: after
                 .returns
-                .map(|(first, last)| [first, last].map(|time| words::tenths(time.as_secs_f64()))),
+                .map(|(first, last)| [first, last].map(|time| words::rounded(time.as_secs_f64()))),
             server,
             timeline: outcome.timeline,
         }
@@ -248,15 +247,5 @@ impl Failure {
             self.kind,
             FailureKind::EphemeralPortsExhausted | FailureKind::SourcePortsExhausted
         )
-    }
-}
-
-impl From<StoppedBy> for Exit {
-    fn from(stopped_by: StoppedBy) -> Self {
-        match stopped_by {
-            StoppedBy::Exhausted => Self::Critical,
-            StoppedBy::Error => Self::Unknown,
-            StoppedBy::Duration | StoppedBy::Count | StoppedBy::Interrupted => Self::Ok,
-        }
     }
 }

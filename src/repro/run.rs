@@ -160,5 +160,5 @@ fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S
 
 #[expect(clippy::trivially_copy_pass_by_ref)] // The signature serde asks for.
 fn rate<S: Serializer>(rate: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(words::tenths(*rate))
+    serializer.serialize_f64(words::rounded(*rate))
 }

@@ -1,14 +1,17 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use nix::time::{ClockId, clock_getres};
 
 use super::netlink::Failure;
 use super::{ProcRoot, counters, host, proc_tcp, sock_diag, sysctl};
 use crate::model::{Gap, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState};
 use crate::refusal::Refusal;
+use crate::words::counted;
 
 /// Where to read the socket table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -50,6 +53,7 @@ pub enum View {
 struct Table {
     bound: Option<PortSet>,
     tally: Tally,
+    malformed: u64,
 }
 
 impl Machine {
@@ -113,6 +117,13 @@ impl Machine {
                 }
             },
         };
+        if table.malformed > 0 {
+            gaps.push(Gap {
+                what: "sock_diag".into(),
+                why: format!("{} not understood and left out", counted(table.malformed, "row")),
+                decisive: true,
+            });
+        }
         if let (SourceName::SockDiag, View::Ports, Some(total)) = (source, view, counters.time_wait)
         {
             table.tally.set_time_wait(total);
@@ -123,6 +134,7 @@ impl Machine {
             tunables,
             bound: table.bound,
             tally: table.tally,
+            tick: (!self.recorded).then(tick).flatten(),
             source,
             gaps,
         })
@@ -171,12 +183,13 @@ impl Machine {
         for (_, path) in &files {
             // Whatever is wrong with the file is told by the full read below.
             let _ = proc_tcp::rows(path, ticks, |socket| {
-                if socket.state == TcpState::Listen {
-                    listening.insert(socket.local.port());
-                    ControlFlow::Continue(())
-                } else {
-                    ControlFlow::Break(())
+                match socket.state {
+                    TcpState::Listen => listening.insert(socket.local.port()),
+                    // Before Linux 4.4 a listener's half-open connections followed it.
+                    TcpState::SynRecv => {}
+                    _ => return ControlFlow::Break(()),
                 }
+                ControlFlow::Continue(())
             });
         }
         let mut tally = Tally::new(rule.clone(), listening);
@@ -187,15 +200,13 @@ impl Machine {
             }) {
                 Ok(malformed) if malformed.lines == 0 => continue,
                 Ok(malformed) => format!(
-                    "{} {} not understood and left out, the first is line {}",
-                    malformed.lines,
-                    if malformed.lines == 1 {
-                        "row was"
-                    } else {
-                        "rows were"
-                    },
+                    "{} not understood and left out, the first is line {}",
+                    counted(malformed.lines, "row"),
                     malformed.first
                 ),
+                Err(error) if *name == "tcp" => {
+                    return Err(error).with_context(|| format!("reading {}", path.display()));
+                }
                 Err(error) => format!("{}: {error}", path.display()),
             };
             gaps.push(Gap {
@@ -204,7 +215,11 @@ impl Machine {
                 decisive: true,
             });
         }
-        Ok(Table { bound: None, tally })
+        Ok(Table {
+            bound: None,
+            tally,
+            malformed: 0, // Told already, file by file.
+        })
     }
 
     fn ask_sock_diag(&self, rule: &PortRule, view: View) -> Result<Table> {
@@ -213,33 +228,37 @@ impl Machine {
             View::Ports => rule.range,
             View::States { .. } | View::Both => None,
         };
-        let dump = || -> Result<Tally, Failure> {
+        let dump = || -> Result<(Tally, u64), Failure> {
             let mut tally = Tally::new(rule.clone(), PortSet::default());
-            sock_diag::rows(sock_diag::ALL_STATES, ports, |socket| tally.add(socket))?;
-            Ok(tally)
+            let states = sock_diag::ALL_STATES;
+            let malformed = sock_diag::rows(states, ports, |socket| tally.add(socket))?;
+            Ok((tally, malformed))
+        };
+        let table = |bound, (tally, malformed)| Table {
+            bound,
+            tally,
+            malformed,
         };
         let dumped = || match view {
-            View::States { .. } => Ok(Table {
-                bound: None,
-                tally: dump()?,
-            }),
-            _ if counters::no_socket_outside_the_table(&self.proc) => Ok(Table {
-                bound: Some(PortSet::default()),
-                tally: dump()?,
-            }),
+            View::States { .. } => Ok(table(None, dump()?)),
+            _ if counters::no_socket_outside_the_table(&self.proc) => {
+                Ok(table(Some(PortSet::default()), dump()?))
+            }
             // The walk of the bind hash takes nearly as long as the dump, so both go at once.
             _ => thread::scope(|scope| {
-                let bound = scope.spawn(sock_diag::bound);
-                let tally = dump()?;
+                let bound = scope.spawn(|| sock_diag::bound(rule.range));
+                let dumped = dump()?;
                 let bound = bound.join().unwrap_or(Err(Failure::Truncated))?;
-                Ok(Table {
-                    bound: Some(bound),
-                    tally,
-                })
+                Ok(table(bound, dumped))
             }),
         };
         retried(dumped).context("asking the kernel for its TCP sockets by netlink sock_diag")
     }
+}
+
+/// A jiffy: the resolution of the clocks that only the timer tick moves.
+fn tick() -> Option<Duration> {
+    clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).ok().map(Duration::from)
 }
 
 /// Tries again where the dump was disturbed, a few times: a table that changes all the while is

@@ -75,7 +75,6 @@ fn tcp_ext(text: &str) -> Result<Counters> {
     };
     Ok(Counters {
         time_wait_overflows: counter("TCPTimeWaitOverflow"),
-        time_wait_reused: counter("TWRecycled"),
         time_wait: None,
         conntrack: None,
     })
@@ -105,16 +104,17 @@ mod tests {
 
     #[test]
     fn counters_are_found_by_name_and_absent_is_not_zero() {
-        let text = "TcpExt: SyncookiesSent TWRecycled\nTcpExt: 0 17\nIpExt: InNoRoutes\nIpExt: 3\n";
+        let text = "TcpExt: SyncookiesSent TCPTimeWaitOverflow\nTcpExt: 0 17\nIpExt: A\nIpExt: 3\n";
         assert_eq!(
             tcp_ext(text).unwrap(),
             Counters {
-                time_wait_overflows: None,
-                time_wait_reused: Some(17),
+                time_wait_overflows: Some(17),
                 time_wait: None,
                 conntrack: None
             }
         );
+        let old = tcp_ext("TcpExt: SyncookiesSent\nTcpExt: 0\n").unwrap();
+        assert_eq!(old, Counters::default());
         assert_eq!(
             tcp_ext("IpExt: A\nIpExt: 1\n").unwrap_err().to_string(),
             "it has no TcpExt lines"

@@ -20,9 +20,15 @@ pub struct Owners {
     pub gap: Option<Gap>,
 }
 
-/// How often all processes are looked through while a few are watched closely, so that one that
-/// comes later is found too.
-const FULL_PASS: Duration = Duration::from_millis(250);
+/// How long the busy processes are watched closely before all are looked through again, so that one
+/// that comes later, or was between two connections, is found too.
+const CLOSELY: Duration = Duration::from_millis(20);
+
+/// Looks at the busy descriptors between two checks that their processes still live.
+const ROUNDS: usize = 50;
+
+/// Longer looks show nothing more, and both threads are busy all the while.
+pub const LONGEST_SAMPLE: Duration = Duration::from_secs(60);
 
 /// Finds who holds the live sockets of `flows` on `machine`: TIME_WAIT has no owner. One look, or
 /// again and again for the time of `sample`, so that a client whose connections live for
@@ -44,11 +50,11 @@ pub fn owners(machine: &Machine, flows: &[Flow], sample: Option<Duration>) -> Ow
     let sockets = match sample {
         None => {
             let sockets = sockets_of(machine, &wanted, None);
-            holders.look_through(all_processes().into_iter().flatten().flatten());
+            holders.look_through();
             sockets
         }
         Some(time) => {
-            let deadline = Instant::now() + time;
+            let deadline = Instant::now() + time.min(LONGEST_SAMPLE);
             thread::scope(|scope| {
                 let sockets = scope.spawn(|| sockets_of(machine, &wanted, Some(deadline)));
                 holders.watch(deadline);
@@ -98,20 +104,29 @@ struct Holders {
 
 impl Holders {
     /// Looks until `deadline`. Sockets that live for microseconds are caught only by looking at the
-    /// descriptors that name them some ten thousand times a second: so those that were new at the
-    /// last pass are looked at over and over, all others only now and then.
+    /// descriptors that name them some ten thousand times a second: so every descriptor that was
+    /// seen to name a new socket since the first pass is looked at over and over, all others only
+    /// now and then.
     fn watch(&mut self, deadline: Instant) {
+        self.look_through();
+        let mut busy: HashMap<i32, (Process, HashSet<i32>)> = HashMap::new();
         while Instant::now() < deadline {
-            let busy = self.look_through(all_processes().into_iter().flatten().flatten());
-            if busy.is_empty() {
-                thread::sleep(Duration::from_millis(1));
+            for (process, descriptors) in self.look_through() {
+                let known = busy.entry(process.pid());
+                known.or_insert((process, HashSet::new())).1.extend(descriptors);
             }
-            let next = deadline.min(Instant::now() + FULL_PASS);
-            while !busy.is_empty() && Instant::now() < next {
-                for (process, descriptors) in &busy {
-                    for &number in descriptors {
-                        if let Ok(descriptor) = process.fd_from_fd(number) {
-                            self.note(process, &descriptor);
+            let next = deadline.min(Instant::now() + CLOSELY);
+            while Instant::now() < next {
+                busy.retain(|_, (process, _)| process.is_alive());
+                if busy.is_empty() {
+                    break;
+                }
+                for _ in 0..ROUNDS {
+                    for (process, descriptors) in busy.values() {
+                        for &number in descriptors {
+                            if let Ok(descriptor) = process.fd_from_fd(number) {
+                                self.note(process, &descriptor);
+                            }
                         }
                     }
                 }
@@ -119,12 +134,12 @@ impl Holders {
         }
     }
 
-    /// Notes the sockets of `processes`; returns the descriptors that name new ones.
-    fn look_through(
-        &mut self,
-        processes: impl Iterator<Item = Process>,
-    ) -> Vec<(Process, Vec<i32>)> {
-        processes
+    /// Notes the sockets of all processes; returns the descriptors that name new ones.
+    fn look_through(&mut self) -> Vec<(Process, Vec<i32>)> {
+        all_processes()
+            .into_iter()
+            .flatten()
+            .flatten()
             .filter_map(|process| {
                 let new = self.look_at(&process);
                 (!new.is_empty()).then_some((process, new))
@@ -177,7 +192,9 @@ impl Holders {
             .keys()
             .filter(|inode| !self.of_socket.contains_key(inode))
             .count();
-        (self.denied && missing > 0).then(|| Gap {
+        // Where /proc is mounted with hidepid, other users' processes are not even refused.
+        let blind = self.denied || !Uid::effective().is_root();
+        (blind && missing > 0).then(|| Gap {
             what: format!("owners of {missing} of {} sockets", sockets.len()),
             why: "other users' processes cannot be read without CAP_SYS_PTRACE: use sudo".into(),
             decisive: false,
@@ -216,7 +233,7 @@ fn describe(process: &Process) -> Owner {
     Owner {
         pid: process.pid(),
         command,
-        user: process.uid().map_or_else(|_| "?".into(), user_name),
+        user: process.status().map_or_else(|_| "?".into(), |status| user_name(status.euid)),
         unit: process.cgroups().ok().and_then(|cgroups| unit(&cgroups)),
         sockets: 0,
     }

@@ -1,9 +1,12 @@
 //! Rows of the socket table by netlink (`net/ipv4/inet_diag.c`, include/uapi/linux/inet_diag.h).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use nix::sys::socket::SockProtocol;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, bind, socket,
+};
 
 use super::netlink::{DUMP, Failure, Netlink, u32_at};
 use crate::model::{PortRange, PortSet, Socket, TcpState};
@@ -20,7 +23,7 @@ pub const LIVE: u32 = ALL_STATES & !(1 << TcpState::Listen as u32) & !(1 << TcpS
 const BOUND_INACTIVE: u32 = 1 << 13;
 
 /// Streams every socket in one of `states`, and with a local port in `ports` where there are any,
-/// into `row`: listeners first, the others in no order.
+/// into `row`: listeners first, the others in no order. Returns how many were not understood.
 ///
 /// # Errors
 /// When the kernel lacks `sock_diag` for TCP, or the dump is incomplete: then rows were missed.
@@ -28,23 +31,48 @@ pub fn rows(
     states: u32,
     ports: Option<PortRange>,
     mut row: impl FnMut(&Socket),
-) -> Result<(), Failure> {
-    let mut malformed = false;
+) -> Result<u64, Failure> {
+    let mut malformed = 0;
     dump(states, ports, |message| match decode(message) {
         Some(socket) => row(&socket),
-        None => malformed = true,
+        None => malformed += 1,
     })?;
-    if malformed {
-        return Err(Failure::Truncated);
-    }
-    Ok(())
+    Ok(malformed)
 }
 
-/// Ports bound by sockets that neither listen nor connect.
+/// Ports bound by sockets that neither listen nor connect; `None` where the kernel does not show
+/// them. `range` is spared by the trial that tells.
 ///
 /// # Errors
 /// As [`rows`].
-pub fn bound() -> Result<PortSet, Failure> {
+pub fn bound(range: Option<PortRange>) -> Result<Option<PortSet>, Failure> {
+    let ports = bound_ports()?;
+    if ports != PortSet::default() {
+        return Ok(Some(ports));
+    }
+    // No row can mean no such socket, or a kernel that cannot say.
+    let Some((_trial, port)) = bind_outside(range) else {
+        return Ok(None);
+    };
+    Ok(bound_ports()?.contains(port).then_some(ports))
+}
+
+/// A socket bound to a port of 127.0.0.1 that no connect() of this machine would take.
+fn bind_outside(range: Option<PortRange>) -> Option<(OwnedFd, u16)> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let trial = socket(AddressFamily::Inet, SockType::Stream, flags, None).ok()?;
+    (1024..=u16::MAX)
+        .rev()
+        .filter(|&port| range.is_none_or(|range| !range.contains(port)))
+        .take(TRIALS)
+        .find(|&port| bind(trial.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, port)).is_ok())
+        .map(|port| (trial, port))
+}
+
+/// Ports tried for the trial before giving up.
+const TRIALS: usize = 16;
+
+fn bound_ports() -> Result<PortSet, Failure> {
     let mut ports = PortSet::default();
     dump(BOUND_INACTIVE, None, |message| {
         if let Some(port) = u16_be(message, SOURCE_PORT) {

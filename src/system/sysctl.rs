@@ -87,7 +87,7 @@ impl Reader<'_> {
         self.gaps.push(Gap {
             what: key.to_owned(),
             why,
-            decisive: true,
+            decisive: required,
         });
         None
     }
