@@ -1,6 +1,7 @@
 //! Every flag of every subcommand.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -10,7 +11,7 @@ use crate::judge::verdict::Thresholds;
 use crate::refusal::Refusal;
 use crate::repro::Setting;
 use crate::secret::Secret;
-use crate::system::{Machine, SourceChoice};
+use crate::system::{LONGEST_SAMPLE, Machine, SourceChoice};
 
 /// Can this machine still open connections to that server, and if not, why, and what fixes it?
 ///
@@ -154,11 +155,11 @@ pub struct VerdictArgs {
     #[allow(missing_docs)]
     pub format: FormatArgs,
     /// A flow is WARNING from this share of its usable ports on
-    #[arg(long, default_value_t = 50.0, value_name = "PERCENT")]
-    warn: f64,
+    #[arg(long, default_value = "50", value_name = "PERCENT")]
+    warn: Percent,
     /// A flow is CRITICAL from this share of its usable ports on
-    #[arg(long, default_value_t = 80.0, value_name = "PERCENT")]
-    crit: f64,
+    #[arg(long, default_value = "80", value_name = "PERCENT")]
+    crit: Percent,
     /// How many flows to list, worst first, 0 for all
     #[arg(long, default_value_t = 10, value_name = "N")]
     pub top: usize,
@@ -166,7 +167,7 @@ pub struct VerdictArgs {
     #[arg(long)]
     pub owners: bool,
     /// Look for them again and again for this time, to catch connections that live microseconds
-    #[arg(long, value_parser = humantime::parse_duration, value_name = "D")]
+    #[arg(long, value_parser = sample, value_name = "D")]
     pub sample: Option<Duration>,
 }
 
@@ -174,18 +175,9 @@ impl VerdictArgs {
     /// The thresholds asked for.
     ///
     /// # Errors
-    /// When one is no percentage, or they are in the wrong order.
+    /// When they are in the wrong order.
     pub fn thresholds(&self) -> Result<Thresholds> {
-        let (warn, crit) = (self.warn, self.crit);
-        for (flag, value) in [("--warn", warn), ("--crit", crit)] {
-            if !(0.0..=100.0).contains(&value) {
-                return Err(Refusal::new(
-                    format!("{flag} {value} is not a percentage of the usable ports, 0 to 100"),
-                    format!("{flag} 80, for example"),
-                )
-                .into());
-            }
-        }
+        let (Percent(warn), Percent(crit)) = (self.warn, self.crit);
         if warn > crit {
             return Err(Refusal::new(
                 format!("--warn {warn} is above --crit {crit}: nothing would ever be WARNING"),
@@ -195,6 +187,33 @@ impl VerdictArgs {
         }
         Ok(Thresholds { warn, crit })
     }
+}
+
+/// A share of the usable ports.
+#[derive(Debug, Clone, Copy)]
+struct Percent(f64);
+
+impl FromStr for Percent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim_end_matches('%').trim().parse() {
+            Ok(share) if (0.0..=100.0).contains(&share) => Ok(Self(share)),
+            _ => Err("it is a percentage of the usable ports, 0 to 100: for example 80".into()),
+        }
+    }
+}
+
+/// A time for `--sample`.
+fn sample(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time > LONGEST_SAMPLE {
+        return Err(format!(
+            "both threads are busy all the while, so it is {} at most: for example 5s",
+            humantime::format_duration(LONGEST_SAMPLE)
+        ));
+    }
+    Ok(time)
 }
 
 /// `twcheck advise`.

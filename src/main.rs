@@ -9,7 +9,6 @@ use twcheck::cli::{Cli, Command};
 use twcheck::commands::{advise, repro, states, verdict};
 use twcheck::exit::Exit;
 use twcheck::refusal::Refusal;
-use twcheck::secret::redact;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -37,10 +36,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// What was typed is quoted, so a password in a URL would show.
+/// Prints what is wrong with the arguments. It quotes them, so those that may hold a password, a
+/// login or a URL, are left out.
 fn print_usage(error: &clap::Error) {
     let text = error.to_string();
-    let clean = redact(&text);
+    let secret = |argument: &String| argument.contains('@') || argument.contains("password=");
+    let clean = std::env::args()
+        .filter(secret)
+        .fold(text.clone(), |text, argument| text.replace(&argument, "…"));
     // Nowhere is left to tell about a closed pipe.
     let _ = if clean == text {
         error.print()

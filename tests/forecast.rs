@@ -61,7 +61,7 @@ fn the_kernel_runs_out_when_said(high: u16, rate: f64) {
     let shown = verdict["flows"][0]["rate"]["last_10_s"].as_f64().unwrap();
     let came = client.join().unwrap().expect("it ran out") - at;
     println!(
-        "{} ports at {rate}/s: rate said {shown}; exhaustion said in {said} s, came in {came:.2} s",
+        "\nMEASURED {} ports at {rate}/s: rate said {shown}; exhaustion said in {said} s, came in {came:.2} s",
         u32::from(high) - 39999
     );
     assert!((said - came).abs() <= 0.5, "said {said}, came {came}");
@@ -108,6 +108,9 @@ fn at_80_percent_of_the_limit_it_never_cries_wolf() {
                 Value::Null,
                 "{verdict}"
             );
+            // Overdue timers are no part of the history.
+            let peak = verdict["flows"][0]["rate"]["peak_1_s"].as_u64().unwrap();
+            assert!((16..=18).contains(&peak), "{verdict}");
             assert!(
                 !codes(&verdict).contains(&"RATE_ABOVE_LIMIT".to_owned()),
                 "{verdict}"
@@ -241,6 +244,12 @@ fn a_server_that_does_not_answer_is_told_from_exhaustion() {
 #[test]
 fn a_full_conntrack_table_is_told_from_exhaustion() {
     in_namespace("a_full_conntrack_table_is_told_from_exhaustion", || {
+        if !std::path::Path::new("/proc/sys/net/netfilter/nf_conntrack_max").exists() {
+            return common::skip(
+                "a_full_conntrack_table_is_told_from_exhaustion",
+                "no nf_conntrack",
+            );
+        }
         run(
             "nft",
             &[
@@ -350,7 +359,7 @@ fn sampling_catches_a_tight_loop() {
         let connections = client.join().unwrap();
         let owners = verdict["flows"][0]["owners"].as_array().unwrap();
         println!(
-            "of {connections} connections sampling caught {}",
+            "\nMEASURED of {connections} connections sampling caught {}",
             verdict["flows"][0]["owners"]
         );
         assert_eq!(owners.len(), 1, "{owners:?}");

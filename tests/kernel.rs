@@ -132,6 +132,13 @@ fn ports_bound_by_sockets_that_neither_listen_nor_connect() {
             });
             let server = serve("127.0.0.1:3306");
             let verdict = json(&["verdict", "--json"]);
+            if verdict["gaps"] != json!([]) {
+                let why = "this kernel does not show bound sockets (before 6.8)";
+                return common::skip(
+                    "ports_bound_by_sockets_that_neither_listen_nor_connect",
+                    why,
+                );
+            }
             assert_eq!(verdict["capacity"]["bound_ports"], 2);
             assert_eq!(connect_until_error(server, 1100), (998, Some(99)));
             assert_eq!(exit(&twcheck(&["verdict"])), 2);
@@ -287,18 +294,17 @@ fn connect_slows_down_when_the_fast_ports_are_spent() {
     in_namespace("connect_slows_down_when_the_fast_ports_are_spent", || {
         port_range(40000, 40999);
         let server = serve("127.0.0.1:3306");
-        let codes = || {
-            let verdict = json(&["verdict", "--json", "--warn", "90", "--crit", "95"]);
+        let slow = || {
+            let verdict = json(&["verdict", "--json"]);
             let findings = verdict["findings"].as_array().unwrap().clone();
             findings
-                .into_iter()
-                .map(|finding| finding["code"].clone())
-                .collect::<Vec<_>>()
+                .iter()
+                .any(|finding| finding["code"] == "CONNECT_SLOW")
         };
-        assert_eq!(connect_until_error(server, 480), (480, None));
-        assert_eq!(codes(), Vec::<serde_json::Value>::new());
-        assert_eq!(connect_until_error(server, 40), (40, None));
-        assert_eq!(codes(), ["CONNECT_SLOW"]);
+        assert_eq!(connect_until_error(server, 490), (490, None));
+        assert!(!slow());
+        assert_eq!(connect_until_error(server, 20), (20, None));
+        assert!(slow());
     });
 }
 
@@ -385,13 +391,84 @@ fn the_thresholds_hold_on_both_sides() {
             for _ in 0..more {
                 connect_and_close(server).unwrap();
             }
-            let first = json(&["verdict", "--json"])["findings"][0].clone();
-            assert_eq!(
-                (&first["code"], &first["level"]),
-                (&json!(code), &json!(level)),
-                "{more} more"
-            );
+            let findings = json(&["verdict", "--json"])["findings"].clone();
+            let found = findings
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|found| found["code"] == code);
+            let found = found.unwrap_or_else(|| panic!("{more} more: {findings}"));
+            assert_eq!(found["level"], json!(level), "{more} more");
+            let low = findings
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|found| found["code"] == "PORTS_LOW");
+            assert_eq!(low, code == "PORTS_LOW", "{more} more: {findings}");
         }
+    });
+}
+
+/// A listener that is gone leaves its TIME_WAIT rows; they still cost no port.
+#[test]
+fn time_wait_of_a_server_that_stopped_stays_inbound() {
+    in_namespace("time_wait_of_a_server_that_stopped_stays_inbound", || {
+        port_range(40000, 40999);
+        let listener = TcpListener::bind("127.0.0.1:3306").unwrap();
+        for _ in 0..50 {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            drop(listener.accept().unwrap());
+            assert_eq!(std::io::Read::read(&mut client, &mut [0]).unwrap(), 0);
+        }
+        drop(listener);
+        thread::sleep(Duration::from_millis(100));
+        for source in ["sock_diag", "proc"] {
+            for command in ["states", "verdict"] {
+                let split = json(&[command, "--json", "--source", source])["time_wait"].clone();
+                let sides = (&split["outbound"], &split["inbound"]);
+                assert_eq!(sides, (&json!(0), &json!(50)), "{command} {source}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_range_with_no_usable_port_is_exhausted_before_the_first_connection() {
+    in_namespace(
+        "a_range_with_no_usable_port_is_exhausted_before_the_first_connection",
+        || {
+            port_range(40000, 40003);
+            sysctl("net.ipv4.ip_local_reserved_ports", "40000-40001");
+            let _held = [40002, 40003].map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap());
+            let server = serve("127.0.0.1:3306");
+            assert_eq!(connect_until_error(server, 10), (0, Some(99)));
+            let output = twcheck(&["verdict"]);
+            assert_eq!(exit(&output), 2);
+            assert!(
+                stdout(&output)
+                    .contains("of the 4 ports in the ephemeral range 2 are reserved and 2 bound"),
+                "{}",
+                stdout(&output)
+            );
+        },
+    );
+}
+
+/// Connections that were there before their ports were reserved take nothing away from the rest.
+#[test]
+fn ports_reserved_while_in_use_are_not_counted_twice() {
+    in_namespace("ports_reserved_while_in_use_are_not_counted_twice", || {
+        port_range(40000, 40049);
+        let server = serve("127.0.0.1:3306");
+        let _held: Vec<_> = (0..30)
+            .map(|_| TcpStream::connect(server).unwrap())
+            .collect();
+        sysctl("net.ipv4.ip_local_reserved_ports", "40000-40024");
+        let free = json(&["verdict", "--json"])["flows"][0]["ports_free"]
+            .as_u64()
+            .unwrap();
+        let (made, errno) = connect_until_error(server, 100);
+        assert_eq!((u64::from(made), errno), (free, Some(99)));
     });
 }
 
@@ -458,19 +535,32 @@ fn no_command_needs_root() {
             (100, Some(99))
         );
         // All capabilities dropped: what is left of root owns no more than anybody.
-        let output = Command::new("setpriv")
-            .args([
-                "--bounding-set=-all",
-                "--inh-caps=-all",
-                "--no-new-privs",
-                "--",
-            ])
-            .args([env!("CARGO_BIN_EXE_twcheck"), "verdict", "--json"])
-            .output()
-            .unwrap();
-        assert_eq!(exit(&output), 2);
-        let verdict: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(verdict["gaps"], json!([]));
+        let powerless = |command: &str| {
+            let output = Command::new("setpriv")
+                .args([
+                    "--bounding-set=-all",
+                    "--inh-caps=-all",
+                    "--no-new-privs",
+                    "--",
+                ])
+                .args([env!("CARGO_BIN_EXE_twcheck"), command, "--json"])
+                .output()
+                .unwrap();
+            let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            (exit(&output), report)
+        };
+        let (status, verdict) = powerless("verdict");
+        assert_eq!((status, &verdict["gaps"]), (2, &json!([])));
         assert_eq!(verdict["flows"][0]["ports_free"], 0);
+        let (status, counted) = powerless("states");
+        assert_eq!(
+            (status, &counted["states"]),
+            (0, &json!({"TIME_WAIT": 100}))
+        );
+        let (status, advice) = powerless("advise");
+        assert_eq!(
+            (status, advice["changes"].as_array().unwrap().len()),
+            (0, 2)
+        );
     });
 }

@@ -5,7 +5,8 @@ cd "$(dirname "$0")/.."
 
 # The programs the tests call, and the Debian packages that bring them.
 needed=(ip:iproute2 netstat:net-tools sysctl:procps unshare:util-linux setpriv:util-linux
-    script:bsdutils mariadbd:mariadb-server mariadb:mariadb-client)
+    script:bsdutils nft:nftables
+    mariadbd:mariadb-server mariadb:mariadb-client)
 export PATH="$PATH:/usr/sbin:/sbin"
 packages=()
 for pair in "${needed[@]}"; do

@@ -13,7 +13,7 @@ use crate::system::View;
 /// # Errors
 /// When no socket table can be read, or standard output not written.
 pub fn run(args: &AdviseArgs) -> Result<Exit> {
-    let snapshot = args.source.machine()?.look(View::Ports)?;
+    let snapshot = args.source.machine()?.look(View::Both)?;
     let advice = advise(&snapshot);
     let gaps: Vec<_> = snapshot.all_gaps().collect();
     render::note_gaps(&gaps);

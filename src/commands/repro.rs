@@ -1,8 +1,12 @@
 //! `twcheck repro`
 
+use std::env::VarError;
 use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::unistd::{User, getuid};
@@ -13,8 +17,8 @@ use crate::refusal::Refusal;
 use crate::render::{self, Progress, Screen};
 use crate::repro::server::Server;
 use crate::repro::{
-    Failure, Limits, Login, PortsToward, Report, Sandbox, ServerReport, StoppedBy, Target, Watch,
-    run as connect_and_close,
+    Failure, Limits, Login, Outcome, PortsToward, Report, Sandbox, ServerReport, StoppedBy, Target,
+    Watch, run as connect_and_close,
 };
 use crate::secret::Secret;
 use crate::system::{Machine, SourceChoice, View};
@@ -27,35 +31,25 @@ const EMBEDDED_PORT: u16 = 3306;
 /// # Errors
 /// When the run cannot begin. A run that began ends with a report, whatever ended it.
 pub fn run(args: &ReproArgs) -> Result<Exit> {
-    let site = Site::open(args)?;
+    let Site {
+        target,
+        peer,
+        failed,
+    } = Site::open(args)?;
+    let embedded = matches!(peer, Peer::Embedded(_));
     let machine = Machine::live(SourceChoice::Auto);
-    let server = site.target.address();
+    let server = target.address();
     let before = PortsToward::new(&machine.look(View::Ports)?, server);
-    render::announce(&site.target, site.is_embedded(), &before);
 
-    let stop = interrupt_flag()?;
-    let progress = Progress::new(before.usable);
-    let limits = Limits {
-        connections: args.connections,
-        duration: args.duration,
+    let outcome = if let Some(error) = failed {
+        Outcome::without_a_connection(error)
+    } else {
+        render::announce_reuse(server, &before);
+        connect(args, &target, &machine, &before)?
     };
-    let ports_in_use = || {
-        let snapshot = machine.look(View::Ports).ok()?;
-        Some(PortsToward::new(&snapshot, server).in_use)
-    };
-    let outcome = connect_and_close(&site.target, limits, &stop, ports_in_use, |moment| {
-        progress.show(moment);
-    });
-    progress.clear();
-    let after = PortsToward::new(&machine.look(View::Both)?, server);
-    let report = Report::new(
-        &site.target,
-        site.is_embedded(),
-        outcome,
-        &before,
-        &after,
-        site.peer.finish(),
-    );
+    let after = settled(&machine, server);
+    let peer = peer.finish();
+    let report = Report::new(&target, embedded, outcome, &before, after.as_ref(), peer);
 
     let screen = Screen::of_stdout();
     let out = &mut screen.lock();
@@ -70,10 +64,51 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
     Ok(report.stopped_by.into())
 }
 
+/// The loop, with its progress on a terminal.
+fn connect(
+    args: &ReproArgs,
+    target: &Target,
+    machine: &Machine,
+    before: &PortsToward,
+) -> Result<Outcome> {
+    let stop = interrupt_flag()?;
+    let progress = Progress::new(before.usable);
+    let limits = Limits {
+        connections: args.connections,
+        duration: args.duration,
+    };
+    let ports_in_use = || {
+        let snapshot = machine.look(View::Ports).ok()?;
+        Some(PortsToward::new(&snapshot, target.address()).in_use)
+    };
+    let outcome = connect_and_close(target, limits, &stop, ports_in_use, |moment| {
+        progress.show(moment);
+    });
+    progress.clear();
+    Ok(outcome)
+}
+
+/// The ports toward `server` once the last connections are in TIME_WAIT, or half a second later;
+/// `None` when the table cannot be read.
+fn settled(machine: &Machine, server: SocketAddr) -> Option<PortsToward> {
+    const LOOKS: usize = 10;
+    let mut ports = None;
+    for _ in 0..LOOKS {
+        ports = Some(PortsToward::new(&machine.look(View::Both).ok()?, server));
+        if ports.as_ref().is_none_or(|ports| !ports.closing) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    ports
+}
+
 /// The server of a run, and who watches it.
 struct Site {
     target: Target,
     peer: Peer,
+    /// Why not even the first connection could be made.
+    failed: Option<mysql::Error>,
 }
 
 enum Peer {
@@ -102,39 +137,46 @@ impl Site {
             (None, Some(host)) => Target::resolve(&login(args, host)?)?,
             (None, None) => return Self::embedded(args),
         };
-        Self::first_that_answers(targets)
+        Self::first_that_answers(targets, args.duration)
     }
 
     fn embedded(args: &ReproArgs) -> Result<Self> {
         let sandbox = Sandbox::enter(EMBEDDED_PORT, &args.set)?;
         let server = Server::start(sandbox.address())
             .with_context(|| format!("starting the embedded server on {}", sandbox.address()))?;
-        let target = Target::embedded(server.address());
+        render::announce(None);
         Ok(Self {
-            target,
+            target: Target::embedded(server.address()),
             peer: Peer::Embedded(server),
+            failed: None,
         })
     }
 
-    /// A name can have several addresses, and `localhost` often has one where nothing listens.
-    fn first_that_answers(targets: Vec<Target>) -> Result<Self> {
-        let mut unwatched = None;
+    /// A name can have several addresses, and `localhost` often has one where nothing listens: the
+    /// first that lets a connection in is taken, or else the first.
+    fn first_that_answers(targets: Vec<Target>, patience: Duration) -> Result<Self> {
+        let mut refused = None;
         for target in targets {
-            let peer = match target.open() {
-                Ok(connection) => Peer::Watched(Watch::start(connection)?),
-                Err(error) => Peer::Unwatched(error.to_string()),
-            };
-            let site = Self { target, peer };
-            if matches!(site.peer, Peer::Watched(_)) {
-                return Ok(site);
+            let target = target.patient_for(patience);
+            render::announce(Some(&target.to_string()));
+            match target.open() {
+                Ok(connection) => {
+                    return Ok(Self {
+                        target,
+                        peer: Peer::Watched(Watch::start(connection)?),
+                        failed: None,
+                    });
+                }
+                Err(error) => {
+                    refused.get_or_insert(Self {
+                        target,
+                        peer: Peer::Unwatched("it let no connection in".into()),
+                        failed: Some(error),
+                    });
+                }
             }
-            unwatched.get_or_insert(site);
         }
-        unwatched.context("the host name has no address")
-    }
-
-    fn is_embedded(&self) -> bool {
-        matches!(self.peer, Peer::Embedded(_))
+        refused.context("the host name has no address")
     }
 }
 
@@ -158,8 +200,12 @@ fn login(args: &ReproArgs, host: &str) -> Result<Login> {
 /// The password: from a file, from a prompt, or from the environment.
 fn password(args: &ReproArgs) -> Result<Option<Secret>> {
     if let Some(path) = &args.password_file {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("reading the password from {}", path.display()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Refusal::new(
+                format!("reading the password from {}: {error}", path.display()),
+                "name a file whose first line is the password, or use --ask-password",
+            )
+        })?;
         let first = text.lines().next().unwrap_or_default();
         return Ok(Some(first.to_owned().into()));
     }
@@ -174,7 +220,15 @@ fn password(args: &ReproArgs) -> Result<Option<Secret>> {
         let password = rpassword::prompt_password("Password: ").context("reading the password")?;
         return Ok(Some(password.into()));
     }
-    Ok(std::env::var("MYSQL_PWD").ok().map(Secret::from))
+    match std::env::var("MYSQL_PWD") {
+        Ok(password) => Ok(Some(password.into())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(Refusal::new(
+            "MYSQL_PWD is not UTF-8",
+            "put the password into a file for --password-file",
+        )
+        .into()),
+    }
 }
 
 /// Set by Ctrl-C; a second one ends the process at once.
@@ -189,7 +243,7 @@ fn interrupt_flag() -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn refusal(failure: Option<&Failure>, server: std::net::SocketAddr) -> anyhow::Error {
+fn refusal(failure: Option<&Failure>, server: SocketAddr) -> anyhow::Error {
     let Some(failure) = failure else {
         return anyhow::anyhow!("no connection could be made to {server}");
     };

@@ -22,6 +22,7 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
         let found = owners(&machine, &flows, args.sample);
         verdict.name_owners(found.by_flow, found.gap);
     }
+    render::note_gaps(&verdict.gaps);
     let screen = Screen::of_stdout();
     let out = &mut screen.lock();
     match args.format.get() {

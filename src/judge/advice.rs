@@ -163,11 +163,20 @@ impl Plan<'_> {
     fn unknown(&self) -> Vec<&'static str> {
         let tunables = &self.tunables;
         [
-            ("net.ipv4.ip_local_port_range", tunables.ip_local_port_range.is_none()),
-            ("net.ipv4.ip_local_reserved_ports", tunables.ip_local_reserved_ports.is_none()),
+            (
+                "net.ipv4.ip_local_port_range",
+                tunables.ip_local_port_range.is_none(),
+            ),
+            (
+                "net.ipv4.ip_local_reserved_ports",
+                tunables.ip_local_reserved_ports.is_none(),
+            ),
             ("net.ipv4.tcp_tw_reuse", tunables.tcp_tw_reuse.is_none()),
             ("net.ipv4.tcp_timestamps", tunables.tcp_timestamps.is_none()),
-            ("net.ipv4.tcp_max_tw_buckets", tunables.tcp_max_tw_buckets.is_none()),
+            (
+                "net.ipv4.tcp_max_tw_buckets",
+                tunables.tcp_max_tw_buckets.is_none(),
+            ),
         ]
         .into_iter()
         .filter_map(|(name, unknown)| unknown.then_some(name))
@@ -426,7 +435,10 @@ fn application(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Remark> 
         remark(
             "more addresses",
             capacity.map_or_else(
-                || "Each further source or destination address has a set of ports of its own.".into(),
+                || {
+                    "Each further source or destination address has a set of ports of its own."
+                        .into()
+                },
                 |capacity| {
                     format!(
                         "Each further source or destination address adds {}: {} more with the \

@@ -256,7 +256,9 @@ impl Ports {
                     rate(now),
                     rate(with_reuse)
                 ),
-                _ => "Keep connections open (a pool); `twcheck advise` shows what else helps.".into(),
+                _ => {
+                    "Keep connections open (a pool); `twcheck advise` shows what else helps.".into()
+                }
             },
         }
     }

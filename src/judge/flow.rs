@@ -8,9 +8,7 @@ use serde::Serialize;
 use super::Capacity;
 use super::capacity::rounded_rate;
 use super::finding::{Cause, Finding, Ports};
-use super::forecast::{
-    self, History, Pace, Rate, STEADY_FOR, safe_rate, seconds_to_exhaustion,
-};
+use super::forecast::{self, History, Pace, Rate, STEADY_FOR, safe_rate, seconds_to_exhaustion};
 use super::verdict::{Level, Thresholds};
 use crate::model::{Flow, FlowUse, Owner, StateCounts, TcpState, Tunables};
 use crate::words::percent;

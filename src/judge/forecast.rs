@@ -297,7 +297,8 @@ mod tests {
         let left = after(phases);
         let taken: u32 = left.iter().map(|&count| u32::from(count)).sum();
         let pace = History::new(&left, MINUTE).pace();
-        seconds_to_exhaustion(pace, ports(&left, usable.saturating_sub(taken))).map(|seconds| (seconds * 10.0).round() as i64)
+        seconds_to_exhaustion(pace, ports(&left, usable.saturating_sub(taken)))
+            .map(|seconds| (seconds * 10.0).round() as i64)
     }
 
     #[test]
@@ -429,7 +430,10 @@ mod tests {
         let at = |hertz: u32| lateness(MINUTE, Some(Duration::from_secs(1) / hertz)).as_millis();
         assert_eq!([at(100), at(250), at(1000)], [5120, 2048, 4096]);
         assert_eq!(lateness(MINUTE, None).as_millis(), 2048);
-        assert_eq!(lateness(Duration::ZERO, Some(Duration::ZERO)).as_millis(), 4);
+        assert_eq!(
+            lateness(Duration::ZERO, Some(Duration::ZERO)).as_millis(),
+            4
+        );
     }
 
     #[test]

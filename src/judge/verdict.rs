@@ -318,3 +318,270 @@ fn summary(
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::judge::advice::advise;
+    use crate::model::{
+        Counters, PortRange, PortRule, PortSet, Socket, SourceName, Tally, TcpState, TimeWaitReuse,
+    };
+
+    const SPENT: Option<u64> = Some(30_000);
+    const DEFAULT: Thresholds = Thresholds {
+        warn: 50.0,
+        crit: 80.0,
+    };
+
+    /// A host with 1,000 ports and nothing else remarkable.
+    fn plain() -> Tunables {
+        Tunables {
+            ip_local_port_range: PortRange::parse("40000 40999"),
+            ip_local_reserved_ports: PortSet::parse(""),
+            tcp_tw_reuse: Some(TimeWaitReuse::Off),
+            tcp_timestamps: Some(1),
+            tcp_max_tw_buckets: Some(131_072),
+            ..Tunables::default()
+        }
+    }
+
+    /// One flow to 10.0.0.2:3306 with sockets in these states, on ascending ports; TIME_WAIT with
+    /// `left` milliseconds to go.
+    fn host(tunables: Tunables, sockets: &[(TcpState, u16)], left: Option<u64>) -> Snapshot {
+        let mut tally = Tally::new(PortRule::new(&tunables), PortSet::default());
+        let states = sockets
+            .iter()
+            .flat_map(|&(state, number)| std::iter::repeat_n(state, number.into()));
+        for (port, state) in (40000_u16..).zip(states) {
+            let waits = state == TcpState::TimeWait;
+            tally.add(&Socket {
+                state,
+                local: ([10, 0, 0, 1], port).into(),
+                remote: ([10, 0, 0, 2], 3306).into(),
+                time_wait_left: left.map(Duration::from_millis).filter(|_| waits),
+                inode: None,
+            });
+        }
+        Snapshot {
+            host: Host::default(),
+            tunables,
+            bound: Some(PortSet::default()),
+            tally,
+            counters: Counters::default(),
+            tick: Some(Duration::from_millis(4)),
+            source: SourceName::SockDiag,
+            gaps: Vec::new(),
+        }
+    }
+
+    fn found(snapshot: &Snapshot) -> Vec<(&'static str, Level)> {
+        verdict(snapshot, DEFAULT, 10)
+            .findings
+            .iter()
+            .map(|reported| (reported.finding.code(), reported.level))
+            .collect()
+    }
+
+    use Level::{Critical, Ok as Fine, Unknown, Warning};
+    use TcpState::{CloseWait, Established, FinWait2, SynSent, TimeWait};
+
+    #[test]
+    fn each_threshold_holds_on_both_sides() {
+        for (sockets, findings) in [
+            (&[(Established, 499)][..], &[][..]),
+            (
+                &[(Established, 500)],
+                &[("PORTS_LOW", Warning), ("HELD_OPEN", Warning)],
+            ),
+            (
+                &[(Established, 799)],
+                &[("PORTS_LOW", Warning), ("HELD_OPEN", Warning)],
+            ),
+            (
+                &[(Established, 800)],
+                &[("PORTS_LOW", Critical), ("HELD_OPEN", Critical)],
+            ),
+            (
+                &[(Established, 999)],
+                &[("PORTS_LOW", Critical), ("HELD_OPEN", Critical)],
+            ),
+            (
+                &[(Established, 1000)],
+                &[("PORTS_EXHAUSTED", Critical), ("HELD_OPEN", Critical)],
+            ),
+            (&[(CloseWait, 99)], &[]),
+            (&[(CloseWait, 100)], &[("CLOSE_WAIT_LEAK", Warning)]),
+            (&[(CloseWait, 100), (Established, 100)], &[]),
+            (&[(SynSent, 9)], &[]),
+            (&[(SynSent, 10)], &[("SYN_SENT_PILE", Warning)]),
+            (&[(SynSent, 10), (Established, 10)], &[]),
+            (
+                &[(SynSent, 1000)],
+                &[("PORTS_EXHAUSTED", Critical), ("SYN_SENT_PILE", Critical)],
+            ),
+            (
+                &[(CloseWait, 1000)],
+                &[("PORTS_EXHAUSTED", Critical), ("CLOSE_WAIT_LEAK", Critical)],
+            ),
+            // Churn: PORTS_EXHAUSTED speaks for itself.
+            (
+                &[(TimeWait, 501), (Established, 499)],
+                &[("PORTS_EXHAUSTED", Critical)],
+            ),
+            (
+                &[(FinWait2, 600), (Established, 400)],
+                &[("PORTS_EXHAUSTED", Critical)],
+            ),
+            // 498 of the 500 fast ports are taken by the first 995.
+            (
+                &[(TimeWait, 995)],
+                &[("PORTS_LOW", Critical), ("CONNECT_SLOW", Warning)],
+            ),
+            (&[(TimeWait, 993)], &[("PORTS_LOW", Critical)]),
+        ] {
+            let snapshot = host(plain(), sockets, SPENT);
+            assert_eq!(found(&snapshot), findings, "{sockets:?}");
+        }
+    }
+
+    #[test]
+    fn what_reuse_gives_back_blocks_nothing_and_causes_nothing() {
+        let tunables = Tunables {
+            tcp_tw_reuse: Some(TimeWaitReuse::On),
+            ..plain()
+        };
+        // All 1,000 ports are in use; 600 of them can be had again, 400 are held open.
+        let snapshot = host(
+            tunables.clone(),
+            &[(TimeWait, 600), (Established, 400)],
+            SPENT,
+        );
+        assert_eq!(found(&snapshot), []);
+        let snapshot = host(
+            tunables.clone(),
+            &[(TimeWait, 450), (Established, 550)],
+            SPENT,
+        );
+        assert_eq!(
+            found(&snapshot),
+            [("PORTS_LOW", Warning), ("HELD_OPEN", Warning)]
+        );
+        // Younger than the delay they block.
+        let snapshot = host(tunables, &[(TimeWait, 1000)], Some(59_500));
+        assert_eq!(found(&snapshot), [("PORTS_EXHAUSTED", Critical)]);
+    }
+
+    #[test]
+    fn findings_about_the_machine() {
+        let quiet = |change: fn(&mut Snapshot)| {
+            let mut snapshot = host(plain(), &[], None);
+            change(&mut snapshot);
+            found(&snapshot)
+        };
+        assert_eq!(quiet(|_| ()), []);
+        assert_eq!(
+            quiet(|it| it.tunables.ip_local_reserved_ports = PortSet::parse("40000-40999")),
+            [("PORTS_EXHAUSTED", Critical)]
+        );
+        assert_eq!(quiet(|it| it.tunables.tcp_tw_recycle = Some(0)), []);
+        assert_eq!(
+            quiet(|it| it.tunables.tcp_tw_recycle = Some(1)),
+            [("DANGEROUS_SETTING", Warning)]
+        );
+        assert_eq!(quiet(|it| it.counters.conntrack = Some((899, 1000))), []);
+        assert_eq!(
+            quiet(|it| it.counters.conntrack = Some((900, 1000))),
+            [("CONNTRACK_FULL", Warning)]
+        );
+        assert_eq!(
+            quiet(|it| it.counters.conntrack = Some((1000, 1000))),
+            [("CONNTRACK_FULL", Critical)]
+        );
+        assert_eq!(
+            quiet(|it| {
+                it.counters.time_wait_overflows = Some(1);
+                it.tally.set_time_wait(117_964);
+            }),
+            [("TW_BUCKET_OVERFLOW", Fine)],
+            "in the past"
+        );
+        assert_eq!(
+            quiet(|it| {
+                it.counters.time_wait_overflows = Some(1);
+                it.tally.set_time_wait(117_965);
+            }),
+            [("TW_BUCKET_OVERFLOW", Warning)]
+        );
+        let gap = |decisive| Gap {
+            what: "x".into(),
+            why: "y".into(),
+            decisive,
+        };
+        let mut snapshot = host(plain(), &[], None);
+        snapshot.gaps = vec![gap(false), gap(true)];
+        assert_eq!(found(&snapshot), [("COULD_NOT_READ", Unknown)]);
+    }
+
+    #[test]
+    fn an_unknown_range_has_no_numbers() {
+        let tunables = Tunables {
+            ip_local_port_range: None,
+            ..plain()
+        };
+        let verdict = verdict(&host(tunables, &[(Established, 5)], None), DEFAULT, 10);
+        assert_eq!(verdict.capacity, None);
+        let flow = &verdict.flows[0];
+        assert_eq!(
+            (flow.ports_free, flow.max_connections_per_second),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn a_timer_longer_than_the_settings_say_sets_the_hold_time() {
+        let snapshot = host(plain(), &[(TimeWait, 10)], Some(119_400));
+        assert_eq!(snapshot.hold_time(), Duration::from_secs(120));
+        let capacity = verdict(&snapshot, DEFAULT, 10).capacity.unwrap();
+        assert_eq!(capacity.time_wait_seconds, 120);
+        let rounded = host(plain(), &[(TimeWait, 10)], Some(60_004));
+        assert_eq!(rounded.hold_time(), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn advice_on_buckets_is_for_now_and_fits_an_int() {
+        let buckets = |limit, overflows, total| {
+            let mut snapshot = host(plain(), &[], None);
+            snapshot.tunables.tcp_max_tw_buckets = Some(limit);
+            snapshot.counters.time_wait_overflows = Some(overflows);
+            snapshot.tally.set_time_wait(total);
+            let changes = advise(&snapshot).changes.into_iter();
+            let mut changes = changes.filter(|it| it.sysctl.to_string().ends_with("buckets"));
+            changes.next().map(|change| change.recommended)
+        };
+        assert_eq!(buckets(131_072, 0, 0), None);
+        assert_eq!(buckets(131_072, 9, 0), None, "it was long ago");
+        assert_eq!(buckets(131_072, 9, 131_072).as_deref(), Some("262144"));
+        assert_eq!(
+            buckets(1000, 0, 0).as_deref(),
+            Some("131072"),
+            "of 55,296 ports"
+        );
+        assert_eq!(
+            buckets(2_000_000_000, 9, 2_000_000_000).as_deref(),
+            Some("2147483647")
+        );
+        assert_eq!(buckets(2_147_483_647, 9, 2_147_483_647), None);
+    }
+
+    #[test]
+    fn advice_is_silent_about_what_it_does_not_know_and_says_so() {
+        let mut snapshot = host(plain(), &[], None);
+        snapshot.tunables.tcp_tw_reuse = None;
+        assert_eq!(
+            advise(&snapshot).summary,
+            "Not known here, so nothing is said about it: net.ipv4.tcp_tw_reuse."
+        );
+    }
+}

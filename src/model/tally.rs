@@ -123,14 +123,22 @@ impl FlowUse {
     /// applies.
     #[must_use]
     pub fn ports_blocked(&self, reuse_applies: bool) -> u32 {
-        let reusable = if reuse_applies { self.ports_reusable } else { 0 };
+        let reusable = if reuse_applies {
+            self.ports_reusable
+        } else {
+            0
+        };
         self.ports_in_use - self.reserved_in_use - reusable
     }
 
     /// Its sockets by state, less those that reuse gives back where it applies: what blocks it.
     #[must_use]
     pub fn blocking(&self, reuse_applies: bool) -> StateCounts {
-        let reusable = if reuse_applies { self.ports_reusable } else { 0 };
+        let reusable = if reuse_applies {
+            self.ports_reusable
+        } else {
+            0
+        };
         self.by_state.less(TcpState::TimeWait, reusable)
     }
 
@@ -196,9 +204,7 @@ impl Tally {
             }
         }
         let port = socket.local.port();
-        if outbound
-            && self.rule.by_flow
-            && self.rule.range.is_none_or(|range| range.contains(port))
+        if outbound && self.rule.by_flow && self.rule.range.is_none_or(|range| range.contains(port))
         {
             self.flows
                 .entry(Flow::of(socket))
@@ -212,7 +218,9 @@ impl Tally {
     fn is_outbound(&self, socket: &Socket) -> bool {
         let (local, remote) = (socket.local.port(), socket.remote.port());
         let accepted = |range: PortRange| !range.contains(local) && range.contains(remote);
-        remote != 0 && !self.listening.contains(local) && !self.rule.connecting.is_some_and(accepted)
+        remote != 0
+            && !self.listening.contains(local)
+            && !self.rule.connecting.is_some_and(accepted)
     }
 
     /// Completes the split of TIME_WAIT where only outbound rows were folded: `total` is the
@@ -316,7 +324,8 @@ mod tests {
             }
         );
         assert_eq!(
-            (used.ports_blocked(false), used.ports_blocked(true)), (6, 4)
+            (used.ports_blocked(false), used.ports_blocked(true)),
+            (6, 4)
         );
         assert_eq!((used.fast_blocked(false), used.fast_blocked(true)), (4, 3));
         assert_eq!(tally.flows.len(), 1);

@@ -8,12 +8,13 @@ pub mod sysctl;
 pub mod table;
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 
 pub use progress::Progress;
 pub use screen::Screen;
 
 use crate::model::Gap;
-use crate::repro::{PortsToward, Target};
+use crate::repro::PortsToward;
 use crate::words::{count, rate};
 
 /// Says on stderr what could not be read.
@@ -23,20 +24,23 @@ pub fn note_gaps(gaps: &[Gap]) {
     }
 }
 
-/// Says on stderr what a run is about to do, and where it cannot show exhaustion.
-pub fn announce(target: &Target, embedded: bool, ports: &PortsToward) {
-    let server = target.address();
-    if embedded {
-        note(
+/// Says on stderr what a run is about to do: `server` is the embedded one without a name.
+pub fn announce(server: Option<&str>) {
+    note(&match server {
+        None => {
             "connecting to an embedded server in a private network namespace with this machine's \
-             settings; nothing outside it is touched",
-        );
-    } else {
-        note(&format!(
-            "connecting to {server}; this takes this machine's ports toward it, and they come back \
-             60 s after the run"
-        ));
-    }
+                 settings; nothing outside it is touched"
+                .into()
+        }
+        Some(name) => format!(
+            "connecting to {name}; this takes this machine's ports toward it, and they come back \
+             after the run as TIME_WAIT ends"
+        ),
+    });
+}
+
+/// Says on stderr beforehand where a run cannot show exhaustion, and what to use instead.
+pub fn announce_reuse(server: SocketAddr, ports: &PortsToward) {
     if let (true, Some(max_rate)) = (ports.reuse_applies, ports.max_rate) {
         note(&format!(
             "ports will not run out below {} connections/s: TIME_WAIT reuse is in force toward \

@@ -7,25 +7,29 @@ use crate::judge::advice::Advice;
 use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
 use crate::repro::Report;
-use crate::words::rounded;
+use crate::words::{printable, rounded};
 
 /// What `netstat -n | awk '/^tcp/ {++S[$NF]} END {for(a in S) print a, S[a]}'` prints, largest
-/// first; then, when asked for, `source destination:port sockets` of the flows.
+/// first; when flows are asked for, `source destination:port sockets` of them instead.
 ///
 /// # Errors
 /// When `out` cannot be written.
 pub fn states(report: &States, out: &mut dyn Write) -> io::Result<()> {
+    if let Some(flows) = &report.flows {
+        for flow in flows {
+            let server = SocketAddr::new(flow.destination, flow.destination_port);
+            writeln!(out, "{} {server} {}", flow.source, flow.total)?;
+        }
+        return out.flush();
+    }
     for (state, count) in report.states.largest_first() {
         writeln!(out, "{} {count}", state.name())?;
-    }
-    for flow in report.flows.iter().flatten() {
-        let server = SocketAddr::new(flow.destination, flow.destination_port);
-        writeln!(out, "{} {server} {}", flow.source, flow.total)?;
     }
     out.flush()
 }
 
-/// `LEVEL: summary`, then `LEVEL CODE message` of each finding.
+/// `LEVEL: summary`, then `LEVEL CODE message` of each finding and `OWNER source destination:port
+/// pid command user unit sockets` of each owner found.
 ///
 /// # Errors
 /// When `out` cannot be written.
@@ -34,6 +38,25 @@ pub fn verdict(verdict: &Verdict, out: &mut dyn Write) -> io::Result<()> {
     for reported in &verdict.findings {
         let (level, finding) = (reported.level.word(), &reported.finding);
         writeln!(out, "{level} {} {finding}", finding.code())?;
+    }
+    for flow in &verdict.flows {
+        for owner in flow.owners.iter().flatten() {
+            writeln!(
+                out,
+                "OWNER {} {} {} {} {} {} {}",
+                flow.source,
+                flow.server(),
+                owner.pid,
+                printable(&owner.command).replace(' ', "_"),
+                owner.user,
+                owner
+                    .unit
+                    .as_deref()
+                    .map_or_else(|| "-".into(), printable)
+                    .replace(' ', "_"),
+                owner.sockets
+            )?;
+        }
     }
     out.flush()
 }
@@ -90,7 +113,7 @@ pub fn repro(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         ),
         (
             "time_wait_client_side",
-            report.time_wait.client_side.to_string(),
+            or_dash(report.time_wait.client_side),
         ),
         (
             "time_wait_server_side",

@@ -12,11 +12,9 @@ use crate::judge::states::States;
 use crate::judge::verdict::{Level, Verdict};
 use crate::model::{Owner, StateCounts, TcpState};
 use crate::repro::{Latency, Report, StoppedBy};
-use crate::words::{count, counted, latency, percent, printable, rate, rate_limit, sparkline};
-
-/// A flow is listed from this share of the usable ports on, in percent, whatever its level: below
-/// it nothing about ports is worth a line.
-const WORTH_LISTING: f64 = 1.0;
+use crate::words::{
+    at_most, count, counted, latency, percent, printable, rate, rate_limit, sparkline,
+};
 
 /// A table without lines, as wide as it needs, at most as wide as the screen.
 fn table(screen: Screen, heading: impl Into<Row>) -> Table {
@@ -33,7 +31,15 @@ fn table(screen: Screen, heading: impl Into<Row>) -> Table {
 
 /// Writes a finished table: numbers to the right, no blank before the first column or after the
 /// last.
-fn write_table(mut table: Table, numbers: &[usize], out: &mut dyn Write) -> io::Result<()> {
+fn write_table(table: Table, numbers: &[usize], out: &mut dyn Write) -> io::Result<()> {
+    for line in lines_of(table, numbers) {
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+/// The lines of [`write_table`].
+fn lines_of(mut table: Table, numbers: &[usize]) -> Vec<String> {
     for &column in numbers {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -42,7 +48,7 @@ fn write_table(mut table: Table, numbers: &[usize], out: &mut dyn Write) -> io::
     if let Some(first) = table.column_mut(0) {
         first.set_padding((0, 1));
     }
-    writeln!(out, "{}", table.trim_fmt())
+    table.trim_fmt().lines().map(str::to_owned).collect()
 }
 
 /// `twcheck states`.
@@ -103,7 +109,13 @@ pub fn states(
             ]);
         }
         write_table(rows, &[2], out)?;
-        not_listed(flows.len(), report.flows_total.unwrap_or(flows.len()), out)?;
+        let more = report
+            .flows_total
+            .unwrap_or_default()
+            .saturating_sub(flows.len());
+        if more > 0 {
+            writeln!(out, "… and {} more (--top 0)", count(more as u64))?;
+        }
     }
     if explain {
         writeln!(out)?;
@@ -130,49 +142,55 @@ pub fn verdict(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Re
         screen.wrap(&format!("{painted}: "), &indent, &verdict.summary)
     )?;
 
-    let usable = verdict.capacity.map_or(0, |capacity| capacity.usable_ports);
-    let listed = verdict
-        .flows
-        .iter()
-        .filter(|flow| {
-            flow.level > Level::Ok || percent(flow.ports_in_use, usable) >= WORTH_LISTING
-        })
-        .count();
-    if listed > 0 {
+    let flows: Vec<_> = verdict.worth_a_line().collect();
+    if !flows.is_empty() {
         writeln!(out)?;
-        write_flows(&verdict.flows[..listed], screen, out)?;
-        not_listed(listed, verdict.flows_total, out)?;
+        write_flows(&flows, screen, out)?;
+        if verdict.flows_total > verdict.flows.len() {
+            let more = verdict.flows_total - verdict.flows.len();
+            writeln!(out, "… and {} more (--top 0)", count(more as u64))?;
+        }
         writeln!(out)?;
     }
     write_capacity(verdict, screen, out)?;
     write_owners(&verdict.flows, screen, out)?;
-
-    for reported in &verdict.findings {
-        let finding = &reported.finding;
-        let (code, message) = (finding.code(), finding.to_string());
-        writeln!(
-            out,
-            "\n{} ({})",
-            screen.paint(reported.level, code),
-            reported.level.word()
-        )?;
-        // The summary has said it.
-        if !verdict.summary.starts_with(&message) {
-            writeln!(out, "{}", screen.wrap("  ", "  ", &message))?;
-        }
-        writeln!(
-            out,
-            "{}",
-            screen.wrap("  next: ", "        ", &finding.next_step())
-        )?;
-    }
+    write_findings(verdict, screen, out)?;
     out.flush()
+}
+
+/// The findings by code, the worst first; a next step that several share is said once.
+fn write_findings(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    let mut rest: Vec<_> = verdict.findings.iter().collect();
+    while let Some(first) = rest.first() {
+        let (code, level) = (first.finding.code(), first.level);
+        let (alike, others): (Vec<_>, Vec<_>) = rest
+            .into_iter()
+            .partition(|reported| reported.finding.code() == code && reported.level == level);
+        rest = others;
+        writeln!(out, "\n{} ({})", screen.paint(level, code), level.word())?;
+        let mut steps: Vec<String> = Vec::new();
+        for reported in alike {
+            // Where there is one finding the summary has said it.
+            if verdict.findings.len() > 1 {
+                let message = reported.finding.to_string();
+                writeln!(out, "{}", screen.wrap("  ", "  ", &message))?;
+            }
+            let step = reported.finding.next_step();
+            if !steps.contains(&step) {
+                steps.push(step);
+            }
+        }
+        for step in steps {
+            writeln!(out, "{}", screen.wrap("  next: ", "        ", &step))?;
+        }
+    }
+    Ok(())
 }
 
 /// What is left for the sparkline, and what it never exceeds: a bar a second.
 const SPARKLINE: std::ops::RangeInclusive<usize> = 10..=60;
 
-fn write_flows(flows: &[FlowReport], screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+fn write_flows(flows: &[&FlowReport], screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     const HEADING: [&str; 7] = [
         "FROM",
         "TOWARD",
@@ -182,7 +200,7 @@ fn write_flows(flows: &[FlowReport], screen: Screen, out: &mut dyn Write) -> io:
         "MAX/S",
         "LAST 60 S",
     ];
-    let rows: Vec<_> = flows.iter().map(flow_row).collect();
+    let rows: Vec<_> = flows.iter().map(|flow| flow_row(flow)).collect();
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.max().unwrap_or(0).max(HEADING[column].len()) + 2
@@ -191,14 +209,31 @@ fn write_flows(flows: &[FlowReport], screen: Screen, out: &mut dyn Write) -> io:
     let left = screen.width.map_or(*SPARKLINE.end(), |all| {
         usize::from(all).saturating_sub(others + 1)
     });
-    let mut shown = table(screen, HEADING);
-    for (row, flow) in rows.into_iter().zip(flows) {
-        let mut history = flow.closed_per_second.per_second().to_vec();
-        history.reverse();
-        let line = sparkline(&history, left.clamp(*SPARKLINE.start(), *SPARKLINE.end()));
-        shown.add_row(row.into_iter().chain([line]));
+    let history = |flow: &FlowReport| {
+        let mut seconds = flow.closed_per_second.per_second().to_vec();
+        seconds.reverse();
+        sparkline(&seconds, left.clamp(*SPARKLINE.start(), *SPARKLINE.end()))
+    };
+    if left >= *SPARKLINE.start() {
+        let mut shown = table(screen, HEADING);
+        for (row, flow) in rows.into_iter().zip(flows) {
+            shown.add_row(row.into_iter().chain([history(flow)]));
+        }
+        return write_table(shown, &[2, 3, 4, 5], out);
     }
-    write_table(shown, &[2, 3, 4, 5], out)
+    // Long addresses get a line of their own.
+    let [_, _, numbers @ ..] = HEADING;
+    let mut shown = table(screen, numbers);
+    for (row, flow) in rows.iter().zip(flows) {
+        shown.add_row(row.iter().skip(2).cloned().chain([history(flow)]));
+    }
+    for (line, row) in (0..).zip(lines_of(shown, &[0, 1, 2, 3])) {
+        writeln!(out, "{row}")?;
+        if let Some([from, toward, ..]) = usize::checked_sub(line, 1).and_then(|at| rows.get(at)) {
+            writeln!(out, "  from {from} toward {toward}")?;
+        }
+    }
+    Ok(())
 }
 
 fn flow_row(flow: &FlowReport) -> [String; 6] {
@@ -219,20 +254,21 @@ const OWNERS: usize = 3;
 
 fn write_owners(flows: &[FlowReport], screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     for flow in flows {
-        let Some(owners) = &flow.owners else {
+        let Some(owners) = flow.owners.as_ref().filter(|owners| !owners.is_empty()) else {
             continue;
         };
         let mut names: Vec<_> = owners.iter().take(OWNERS).map(owner).collect();
         if owners.len() > OWNERS {
             names.push(format!("{} more", owners.len() - OWNERS));
         }
-        if names.is_empty() {
-            names.push(
-                "nobody found with a live socket; try sudo twcheck verdict --sample 2s".into(),
-            );
-        }
         let text = format!("{} to {}: {}", flow.source, flow.server(), names.join("; "));
         writeln!(out, "{}", screen.wrap("Owners: ", "        ", &text))?;
+    }
+    let looked = flows.iter().filter_map(|flow| flow.owners.as_ref());
+    if looked.clone().next().is_some() && looked.clone().all(Vec::is_empty) {
+        let text =
+            "nobody seen with a live socket now; --sample 5s looks longer, sudo sees all users";
+        writeln!(out, "{}", screen.wrap("Owners: ", "        ", text))?;
     }
     Ok(())
 }
@@ -256,15 +292,19 @@ fn write_capacity(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
     if let (Some(capacity), Some(range)) = (verdict.capacity, verdict.tunables.ip_local_port_range)
     {
         let text = format!(
-            "{} usable ({}-{}, less {} reserved and {} bound), at most {} connections/s to one \
-             destination, connect() is cheap up to {}/s",
+            "{} usable ({}-{}, less {} reserved and {} bound), {} to one destination{}",
             count(capacity.usable_ports),
             range.low,
             range.high,
             count(capacity.reserved_ports),
             count(capacity.bound_ports),
-            rate_limit(capacity.max_connections_per_second),
-            rate_limit(capacity.fast_connections_per_second),
+            at_most(capacity.max_connections_per_second),
+            capacity
+                .fast_connections_per_second
+                .map_or_else(String::new, |fast| format!(
+                    ", connect() is cheap up to {}/s",
+                    rate(fast)
+                )),
         );
         writeln!(out, "{}", screen.wrap("Ports: ", "       ", &text))?;
     }
@@ -279,13 +319,6 @@ fn write_capacity(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
         count(split.inbound),
     );
     writeln!(out, "{}", screen.wrap("TIME_WAIT: ", "           ", &text))
-}
-
-fn not_listed(listed: usize, total: usize, out: &mut dyn Write) -> io::Result<()> {
-    match total - listed {
-        0 => Ok(()),
-        more => writeln!(out, "… and {} more (--top 0, --json)", count(more as u64)),
-    }
 }
 
 fn state_list(by_state: &StateCounts) -> String {
@@ -448,7 +481,7 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
         "TIME_WAIT",
         format!(
             "{} on the client's side, {}",
-            count(sides.client_side),
+            sides.client_side.map_or_else(|| "unknown".into(), count),
             sides.server_side.map_or_else(
                 || "the server's side is another machine".into(),
                 |server| format!("{} on the server's", count(server))
@@ -459,8 +492,13 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
         "database",
         match &report.server {
             server if server.threads_connected_max.is_some() => format!(
-                "at most {} threads connected at a time: it was not the bottleneck",
-                count(server.threads_connected_max.unwrap_or_default())
+                "at most {} connected at a time{}",
+                counted(server.threads_connected_max.unwrap_or_default(), "thread"),
+                if report.database_was_idle() {
+                    ": it was not the bottleneck"
+                } else {
+                    ""
+                }
             ),
             server => format!(
                 "could not be watched: {}",

@@ -6,6 +6,8 @@ use mysql::DriverError;
 use nix::errno::Errno;
 use serde::Serialize;
 
+use crate::words::printable;
+
 /// What made a connection fail: each has another cure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -110,7 +112,7 @@ impl Failure {
             errno,
             mysql_code,
             kind,
-            text,
+            text: printable(&text),
         }
     }
 

@@ -26,15 +26,17 @@ pub struct PortsToward {
     pub max_rate: Option<f64>,
     /// TIME_WAIT on either side.
     pub time_wait: TimeWaitSides,
-    /// When the first and the last port in TIME_WAIT come back; `None` without any.
+    /// Whether some connection is still on its way into TIME_WAIT.
+    pub closing: bool,
+    /// When the first and the last port in TIME_WAIT can be had again; `None` without any.
     pub returns: Option<(Duration, Duration)>,
 }
 
 /// Who keeps TIME_WAIT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct TimeWaitSides {
-    /// Here, toward the server: each holds a port.
-    pub client_side: u64,
+    /// Here, toward the server: each holds a port; `None` when the table could not be read.
+    pub client_side: Option<u64>,
     /// At the server; `None` when it runs on another machine.
     pub server_side: Option<u64>,
 }
@@ -58,22 +60,36 @@ impl PortsToward {
             reuse_applies,
             max_rate: capacity.and_then(|capacity| capacity.max_rate(reuse_applies)),
             time_wait: TimeWaitSides {
-                client_side: used.map_or(0, |used| used.by_state.get(TcpState::TimeWait)),
+                client_side: Some(used.map_or(0, |used| used.by_state.get(TcpState::TimeWait))),
                 server_side: (same_machine || loopback).then(|| {
                     let by_port = &snapshot.tally.inbound_time_wait;
                     by_port.get(&server.port()).copied().unwrap_or(0)
                 }),
             },
-            returns: used.and_then(|used| used.returns),
+            closing: used.is_some_and(|used| {
+                let states = [TcpState::FinWait1, TcpState::FinWait2, TcpState::Closing];
+                states.iter().any(|&state| used.by_state.get(state) > 0)
+            }),
+            returns: used.and_then(|used| used.returns).map(|(first, last)| {
+                // Where it is reused a port need not wait for the end of its TIME_WAIT.
+                let early = if reuse_applies {
+                    snapshot
+                        .hold_time()
+                        .saturating_sub(snapshot.tunables.reuse_delay())
+                } else {
+                    Duration::ZERO
+                };
+                (first.saturating_sub(early), last.saturating_sub(early))
+            }),
         }
     }
 
-    /// Whether most ports are taken, which is what errno 99 then means. Not all: between the error
-    /// and the look some may have come back.
+    /// Whether most ports are taken, which is what errno 99 then means; `None` when unknown. Not
+    /// all: between the error and the look some may have come back.
     #[must_use]
-    pub fn are_full(&self) -> bool {
+    pub fn are_full(&self) -> Option<bool> {
         self.usable
-            .is_some_and(|usable| self.in_use.saturating_mul(2) >= usable)
+            .map(|usable| self.in_use.saturating_mul(2) >= usable)
     }
 }
 
@@ -194,11 +210,16 @@ impl Report {
         embedded: bool,
         outcome: Outcome,
         before: &PortsToward,
-        after: &PortsToward,
+        after: Option<&PortsToward>,
         server: ServerReport,
     ) -> Self {
+        // Where the ports are unknown, one that could connect before has run out of something.
+        let full = || {
+            let told = after.and_then(PortsToward::are_full);
+            told.unwrap_or(outcome.connections > 0)
+        };
         let error = match &outcome.end {
-            End::Failed(error) => Some(Failure::new(error, target.name(), || after.are_full())),
+            End::Failed(error) => Some(Failure::new(error, target.name(), full)),
             _ => None,
         };
         let stopped_by = match (&outcome.end, &error) {
@@ -227,17 +248,30 @@ impl Report {
                 first_1000: outcome.first,
                 last_1000: outcome.last,
             },
-            time_wait: after.time_wait,
+            time_wait: TimeWaitSides {
+                client_side: after.and_then(|after| after.time_wait.client_side),
+                server_side: after
+                    .and_then(|after| after.time_wait.server_side)
+                    .or(embedded.then_some(0)),
+            },
             predicted_ports: before
                 .usable
                 .map(|usable| usable.saturating_sub(before.blocked)),
             reuse_applies: before.reuse_applies,
             ports_return_seconds: after
-                .returns
+                .and_then(|after| after.returns)
                 .map(|(first, last)| [first, last].map(|time| words::rounded(time.as_secs_f64()))),
             server,
             timeline: outcome.timeline,
         }
+    }
+}
+
+impl Report {
+    /// Whether the run shows that the database had nothing to do with its end.
+    #[must_use]
+    pub fn database_was_idle(&self) -> bool {
+        self.stopped_by == StoppedBy::Exhausted && self.server.threads_connected_max.is_some()
     }
 }
 

@@ -63,6 +63,21 @@ pub struct Outcome {
     pub timeline: Vec<Moment>,
 }
 
+impl Outcome {
+    /// A run that could not even begin.
+    #[must_use]
+    pub fn without_a_connection(error: mysql::Error) -> Self {
+        Self {
+            connections: 0,
+            elapsed: Duration::ZERO,
+            end: End::Failed(error),
+            first: None,
+            last: None,
+            timeline: Vec::new(),
+        }
+    }
+}
+
 /// How often the socket table is looked at: often enough to follow, seldom enough not to slow the
 /// loop (a look at 28,000 sockets takes some 15 ms).
 const MOMENT: Duration = Duration::from_secs(1);

@@ -78,8 +78,12 @@ impl Sandbox {
         netns::enter_private()?;
         netns::add_loopback_address(ADDRESS)?;
         for (key, value) in copied {
-            set(&proc, key, &value)
-                .with_context(|| format!("giving the private namespace this machine's {key}"))?;
+            // A setting that is the whole machine's is in force here as it is.
+            if sysctl::read(&proc, key)?.is_some() {
+                set(&proc, key, &value).with_context(|| {
+                    format!("giving the private namespace this machine's {key}")
+                })?;
+            }
         }
         for Setting { key, value } in settings {
             set(&proc, key, value)?;
@@ -109,16 +113,21 @@ fn set(proc: &ProcRoot, key: &str, value: &str) -> Result<()> {
     if words(&current) == words(value) {
         return Ok(());
     }
-    sysctl::write(proc, key, value).map_err(|error| {
-        Refusal::new(
-            format!("{error:#}"),
-            format!(
-                "it holds {current:?} now; give a value of that form, or, in a container whose \
-                 /proc/sys is read-only, run it on the host"
-            ),
-        )
-        .into()
-    })
+    let hint = format!(
+        "it holds {:?} now; give a value of that form, or, in a container whose /proc/sys is \
+         read-only, run it on the host",
+        words(&current).join(" ")
+    );
+    // The newline makes an empty value a value: the empty list of reserved ports.
+    if let Err(error) = sysctl::write(proc, key, &format!("{value}\n")) {
+        return Err(Refusal::new(format!("{error:#}"), hint).into());
+    }
+    let kept = sysctl::read(proc, key)?.unwrap_or_default();
+    if words(&kept) != words(value) {
+        let message = format!("the kernel made {kept:?} of {key} = {value:?}");
+        return Err(Refusal::new(message, hint).into());
+    }
+    Ok(())
 }
 
 fn words(text: &str) -> Vec<&str> {

@@ -4,12 +4,12 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use anyhow::Result;
-use mysql::{Conn, Opts, OptsBuilder};
+use mysql::{Conn, Opts, OptsBuilder, UrlError};
 use nix::libc::MSG_MORE;
 use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
 
 use crate::refusal::Refusal;
-use crate::secret::{Secret, redact};
+use crate::secret::Secret;
 
 /// How long a server may stay silent before the run ends with that as its error.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,6 +49,17 @@ impl fmt::Debug for Target {
     }
 }
 
+/// `db.example at 10.0.0.5:3306`.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name == self.address.ip().to_string() {
+            write!(f, "{}", self.address)
+        } else {
+            write!(f, "{} at {}", self.name, self.address)
+        }
+    }
+}
+
 impl Target {
     /// The server that `login` names, once for every address its name has, in the resolver's order.
     ///
@@ -62,16 +73,16 @@ impl Target {
         Self::at_each_address(&login.host, login.port, &options)
     }
 
-    /// The server that a `mysql://` URL names, likewise. `password` counts where the URL has none.
+    /// The server that a `mysql://` URL names, likewise; `password` counts rather than the URL's.
     ///
     /// # Errors
     /// When the URL is malformed, or the name has no address.
     pub fn resolve_url(url: &Secret, password: Option<&Secret>) -> Result<Vec<Self>> {
         let options = Opts::from_url(url.reveal()).map_err(|error| {
             Refusal::new(
-                format!("{} is not a MySQL URL: {error}", redact(url.reveal())),
-                "mysql://USER@HOST:3306/DATABASE, special characters percent-encoded, and the \
-                 password in MYSQL_PWD",
+                format!("the URL given is not a MySQL URL: {}", reason(&error)),
+                "mysql://USER@HOST:3306/DATABASE, special characters percent-encoded, the password \
+                 in MYSQL_PWD; or --host HOST",
             )
         })?;
         if options.get_ssl_opts().is_some() {
@@ -86,8 +97,8 @@ impl Target {
             options.get_tcp_port(),
         );
         let mut builder = OptsBuilder::from_opts(options.clone());
-        if options.get_pass().is_none() {
-            builder = builder.pass(password.map(Secret::reveal));
+        if let Some(password) = password {
+            builder = builder.pass(Some(password.reveal()));
         }
         Self::at_each_address(&host, port, &builder)
     }
@@ -95,9 +106,16 @@ impl Target {
     fn at_each_address(host: &str, port: u16, options: &OptsBuilder) -> Result<Vec<Self>> {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let addresses = (bare, port).to_socket_addrs().map_err(|error| {
+            // What looks like a login may hold a password.
+            let quoted = if bare.contains('@') {
+                String::new()
+            } else {
+                format!(" {bare:?}")
+            };
             Refusal::new(
-                format!("the host name {bare:?} has no address: {error}"),
-                "check its spelling and /etc/resolv.conf, or give the server's IP address",
+                format!("the host name{quoted} has no address: {error}"),
+                "give a name or an IP address alone, the port with --port, the user with --user; \
+                 check the spelling and /etc/resolv.conf",
             )
         })?;
         Ok(addresses
@@ -116,18 +134,35 @@ impl Target {
     }
 
     fn at(name: String, address: SocketAddr, options: OptsBuilder) -> Self {
-        let options = options
+        let options: Opts = options
             .ip_or_hostname(Some(address.ip().to_string()))
             .tcp_port(address.port())
             .prefer_socket(false)
+            .socket(None::<String>)
+            .compress(None)
             .max_allowed_packet(Some(MAX_ALLOWED_PACKET))
-            .tcp_connect_timeout(Some(TIMEOUT))
-            .read_timeout(Some(TIMEOUT))
-            .write_timeout(Some(TIMEOUT));
-        Self {
+            .into();
+        let target = Self {
             address,
             name,
-            options: options.into(),
+            options,
+        };
+        target.patient_for(TIMEOUT)
+    }
+
+    /// The same server, given this long to answer, or as long as usual where that is less.
+    #[must_use]
+    pub fn patient_for(self, time: Duration) -> Self {
+        /// The kernel takes a timeout of 0 for none.
+        const SHORTEST: Duration = Duration::from_millis(100);
+        let time = Some(time.clamp(SHORTEST, TIMEOUT));
+        Self {
+            options: OptsBuilder::from_opts(self.options)
+                .tcp_connect_timeout(time)
+                .read_timeout(time)
+                .write_timeout(time)
+                .into(),
+            ..self
         }
     }
 
@@ -149,6 +184,18 @@ impl Target {
     /// Whatever the kernel or the server say.
     pub fn open(&self) -> Result<Conn, mysql::Error> {
         Conn::new(self.options.clone())
+    }
+}
+
+/// What is wrong with a URL, without a word of it: it may hold a password.
+fn reason(error: &UrlError) -> &'static str {
+    match error {
+        UrlError::ParseError(_) | UrlError::BadUrl => "it cannot be parsed",
+        UrlError::UnsupportedScheme(_) => "it does not begin with mysql://",
+        UrlError::UnknownParameter(_) => "it has a parameter that is unknown",
+        UrlError::InvalidValue(..) => "a parameter of it has a value that is not understood",
+        UrlError::FeatureRequired(..) => "a parameter of it asks for what this build does not have",
+        UrlError::InvalidPoolConstraints { .. } => "its pool bounds are in the wrong order",
     }
 }
 

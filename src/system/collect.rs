@@ -120,7 +120,10 @@ impl Machine {
         if table.malformed > 0 {
             gaps.push(Gap {
                 what: "sock_diag".into(),
-                why: format!("{} not understood and left out", counted(table.malformed, "row")),
+                why: format!(
+                    "{} not understood and left out",
+                    counted(table.malformed, "row")
+                ),
                 decisive: true,
             });
         }
@@ -142,8 +145,8 @@ impl Machine {
 
     /// Streams the live sockets, those a process can hold, as far as they can be read.
     pub(super) fn live_sockets(&self, mut row: impl FnMut(&Socket)) {
-        let by_netlink =
-            self.source != SourceChoice::Proc && sock_diag::rows(sock_diag::LIVE, None, &mut row).is_ok();
+        let by_netlink = self.source != SourceChoice::Proc
+            && sock_diag::rows(sock_diag::LIVE, None, &mut row).is_ok();
         if by_netlink {
             return;
         }
@@ -258,7 +261,9 @@ impl Machine {
 
 /// A jiffy: the resolution of the clocks that only the timer tick moves.
 fn tick() -> Option<Duration> {
-    clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).ok().map(Duration::from)
+    clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)
+        .ok()
+        .map(Duration::from)
 }
 
 /// Tries again where the dump was disturbed, a few times: a table that changes all the while is

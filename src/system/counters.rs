@@ -96,7 +96,10 @@ mod tests {
         write("sockstat6", "TCP6: inuse 2\nUDP6: inuse 9\n");
         for (allocated, none) in [(6, true), (7, true), (8, false)] {
             let line = format!("TCP: inuse 5 orphan 0 tw 300 alloc {allocated} mem 65\n");
-            write("sockstat", &format!("sockets: used 9\n{line}UDP: inuse 3 mem 0\n"));
+            write(
+                "sockstat",
+                &format!("sockets: used 9\n{line}UDP: inuse 3 mem 0\n"),
+            );
             assert_eq!(no_socket_outside_the_table(&proc), none, "{allocated}");
         }
         assert_eq!(read(&proc, &mut Vec::new()).time_wait, Some(300));

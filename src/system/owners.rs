@@ -54,7 +54,7 @@ pub fn owners(machine: &Machine, flows: &[Flow], sample: Option<Duration>) -> Ow
             sockets
         }
         Some(time) => {
-            let deadline = Instant::now() + time.min(LONGEST_SAMPLE);
+            let deadline = Instant::now() + time;
             thread::scope(|scope| {
                 let sockets = scope.spawn(|| sockets_of(machine, &wanted, Some(deadline)));
                 holders.watch(deadline);
@@ -113,7 +113,10 @@ impl Holders {
         while Instant::now() < deadline {
             for (process, descriptors) in self.look_through() {
                 let known = busy.entry(process.pid());
-                known.or_insert((process, HashSet::new())).1.extend(descriptors);
+                known
+                    .or_insert((process, HashSet::new()))
+                    .1
+                    .extend(descriptors);
             }
             let next = deadline.min(Instant::now() + CLOSELY);
             while Instant::now() < next {
@@ -233,7 +236,9 @@ fn describe(process: &Process) -> Owner {
     Owner {
         pid: process.pid(),
         command,
-        user: process.status().map_or_else(|_| "?".into(), |status| user_name(status.euid)),
+        user: process
+            .status()
+            .map_or_else(|_| "?".into(), |status| user_name(status.euid)),
         unit: process.cgroups().ok().and_then(|cgroups| unit(&cgroups)),
         sockets: 0,
     }

@@ -4,9 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, bind, socket,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, bind, socket};
 
 use super::netlink::{DUMP, Failure, Netlink, u32_at};
 use crate::model::{PortRange, PortSet, Socket, TcpState};
@@ -17,7 +15,8 @@ const TCPDIAG_GETSOCK: u16 = 18;
 /// The states 1 to 11: every socket that has a place in the table.
 pub const ALL_STATES: u32 = 0xffe;
 /// The states of connections that a process can hold: neither listening nor in TIME_WAIT.
-pub const LIVE: u32 = ALL_STATES & !(1 << TcpState::Listen as u32) & !(1 << TcpState::TimeWait as u32);
+pub const LIVE: u32 =
+    ALL_STATES & !(1 << TcpState::Listen as u32) & !(1 << TcpState::TimeWait as u32);
 /// Bound to a port, neither listening nor connected (`TCP_BOUND_INACTIVE`, Linux 6.8): older
 /// kernels answer with no row. Costs a walk of the bind hash, so it is asked for alone.
 const BOUND_INACTIVE: u32 = 1 << 13;
@@ -82,11 +81,7 @@ fn bound_ports() -> Result<PortSet, Failure> {
     Ok(ports)
 }
 
-fn dump(
-    states: u32,
-    ports: Option<PortRange>,
-    message: impl FnMut(&[u8]),
-) -> Result<(), Failure> {
+fn dump(states: u32, ports: Option<PortRange>, message: impl FnMut(&[u8])) -> Result<(), Failure> {
     let mut request = vec![0; 60]; // struct inet_diag_req: everything but the states stays zero.
     request[52..56].copy_from_slice(&states.to_ne_bytes());
     if let Some(range) = ports {
@@ -102,16 +97,17 @@ fn filter(range: PortRange) -> Vec<u8> {
     const INET_DIAG_REQ_BYTECODE: u16 = 1;
     const INET_DIAG_BC_S_GE: u8 = 2;
     const INET_DIAG_BC_S_LE: u8 = 3;
-    const INSTRUCTION: u16 = 8;
+    const INSTRUCTION: u8 = 8;
+    let instruction = u16::from(INSTRUCTION);
     let mut attribute = Vec::with_capacity(20);
-    attribute.extend((4 + 2 * INSTRUCTION).to_ne_bytes());
+    attribute.extend((4 + 2 * instruction).to_ne_bytes());
     attribute.extend(INET_DIAG_REQ_BYTECODE.to_ne_bytes());
     for (code, port, to_end) in [
-        (INET_DIAG_BC_S_GE, range.low, 2 * INSTRUCTION),
-        (INET_DIAG_BC_S_LE, range.high, INSTRUCTION),
+        (INET_DIAG_BC_S_GE, range.low, 2 * instruction),
+        (INET_DIAG_BC_S_LE, range.high, instruction),
     ] {
         let past_the_end = to_end + 4;
-        attribute.extend([code, INSTRUCTION as u8]);
+        attribute.extend([code, INSTRUCTION]);
         attribute.extend(past_the_end.to_ne_bytes());
         attribute.extend([0, 0]);
         attribute.extend(port.to_ne_bytes());

@@ -26,7 +26,8 @@ pub fn read(proc: &ProcRoot, key: &str) -> Result<Option<String>> {
 /// When the kernel refuses; the error names the file and the value.
 pub fn write(proc: &ProcRoot, key: &str, value: &str) -> Result<()> {
     let path = proc.sysctl(key);
-    std::fs::write(&path, value).with_context(|| format!("writing {value:?} to {}", path.display()))
+    std::fs::write(&path, value)
+        .with_context(|| format!("writing {:?} to {}", value.trim_end(), path.display()))
 }
 
 /// Reads every tunable; what cannot be read or understood becomes a gap.

@@ -78,14 +78,26 @@ pub fn in_namespace(test: &str, body: impl FnOnce()) {
     if !has_namespaces(test) {
         return;
     }
-    let status = Command::new("unshare")
+    let output = Command::new("unshare")
         .args(UNSHARE)
         .arg(env::current_exe().expect("the test binary has a path"))
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
-        .status()
+        .output()
         .expect("unshare runs");
-    assert!(status.success(), "{test} failed inside its namespace");
+    // A misspelt name would run nothing and succeed.
+    let ran = stdout(&output).contains("test result: ok. 1 passed");
+    assert!(
+        output.status.success() && ran,
+        "inside its namespace: {}",
+        text(&output)
+    );
+    for line in stdout(&output)
+        .lines()
+        .filter(|line| line.contains("MEASURED"))
+    {
+        let _ = writeln!(io::stderr(), "{test}: {line}");
+    }
 }
 
 /// Says which test is skipped and why, past the test runner's capture, and on file for
