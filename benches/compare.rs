@@ -25,6 +25,7 @@ const INSIDE: &str = "TWCHECK_BENCH_IN_NAMESPACE";
 const DESTINATIONS: u8 = 40;
 /// Connections to the busy server, and the last bytes of its addresses.
 const CLIENTS: usize = 200_000;
+const DESCRIPTORS: u64 = 300_000;
 const SERVERS: [u8; 4] = [1, 2, 3, 4];
 
 fn main() {
@@ -38,6 +39,8 @@ fn main() {
         _ => {}
     }
     if env::var_os(INSIDE).is_none() {
+        // Only root of the machine may; the scene of the busy server needs it.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS);
         let status = Command::new("unshare")
             .args(["--user", "--map-root-user", "--net", "--kill-child", "--"])
             .arg(env::current_exe().expect("the bench has a path"))
@@ -77,8 +80,6 @@ fn prepare() {
         |key: &str, value: &str| fs::write(format!("/proc/sys/net/ipv4/{key}"), value).unwrap();
     sysctl("ip_local_port_range", "1024 65535");
     sysctl("tcp_max_tw_buckets", "4000000");
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
 }
 
 fn run(command: &str) {
@@ -217,6 +218,11 @@ fn fill(size: usize) {
 
 /// A server with [`CLIENTS`] clients in another namespace, itself a client of a database.
 fn busy_server() {
+    let (allowed, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    assert!(
+        allowed >= DESCRIPTORS,
+        "the busy server needs ulimit -n {DESCRIPTORS}: run it as root"
+    );
     let mut clients = Command::new("unshare")
         .args(["--net", "--kill-child", "--"])
         .arg(env::current_exe().unwrap())

@@ -230,7 +230,8 @@ fn write_flows(flows: &[&FlowReport], screen: Screen, out: &mut dyn Write) -> io
     for (line, row) in (0..).zip(lines_of(shown, &[0, 1, 2, 3])) {
         writeln!(out, "{row}")?;
         if let Some([from, toward, ..]) = usize::checked_sub(line, 1).and_then(|at| rows.get(at)) {
-            writeln!(out, "  from {from} toward {toward}")?;
+            let flow = format!("from {from} toward {toward}");
+            writeln!(out, "{}", screen.wrap("  ", "  ", &flow))?;
         }
     }
     Ok(())

@@ -63,7 +63,7 @@ pub fn owners(machine: &Machine, flows: &[Flow], sample: Option<Duration>) -> Ow
         }
     };
     Owners {
-        gap: holders.gap(&sockets),
+        gap: holders.gap(&sockets, sample.is_some()),
         by_flow: holders.join(
             &sockets,
             flows.iter().map(|flow| (*flow, Vec::new())).collect(),
@@ -190,11 +190,16 @@ impl Holders {
     }
 
     /// Says why a socket has no known holder, where the reason is one the user can remove.
-    fn gap(&self, sockets: &HashMap<u32, Flow>) -> Option<Gap> {
-        let missing = sockets
-            .keys()
-            .filter(|inode| !self.of_socket.contains_key(inode))
-            .count();
+    fn gap(&self, sockets: &HashMap<u32, Flow>, sampled: bool) -> Option<Gap> {
+        let owned = |inode: &u32| self.of_socket.contains_key(inode);
+        let mut missing: Vec<_> = sockets.iter().filter(|(inode, _)| !owned(inode)).collect();
+        if sampled {
+            // Many are gone before anyone can look; one socket is enough to name an owner.
+            let flows = sockets.iter().filter(|(inode, _)| owned(inode));
+            let named: HashSet<_> = flows.map(|(_, flow)| flow).collect();
+            missing.retain(|(_, flow)| !named.contains(flow));
+        }
+        let missing = missing.len();
         // Where /proc is mounted with hidepid, other users' processes are not even refused.
         let blind = self.denied || !Uid::effective().is_root();
         (blind && missing > 0).then(|| Gap {
