@@ -17,6 +17,7 @@ use std::{env, fs};
 
 use hdrhistogram::Histogram;
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::socket::{Backlog, listen};
 
 const TWCHECK: &str = env!("CARGO_BIN_EXE_twcheck");
 /// Set where the bench runs inside its own namespace.
@@ -25,8 +26,9 @@ const INSIDE: &str = "TWCHECK_BENCH_IN_NAMESPACE";
 const DESTINATIONS: u8 = 40;
 /// Connections to the busy server, and the last bytes of its addresses.
 const CLIENTS: usize = 200_000;
-const DESCRIPTORS: u64 = 300_000;
-const SERVERS: [u8; 4] = [1, 2, 3, 4];
+/// What one process may hold; a usual hard limit is 20,000 descriptors or more.
+const CLIENTS_EACH: usize = 10_000;
+const SERVERS: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 
 fn main() {
     let arguments: Vec<_> = env::args()
@@ -36,11 +38,10 @@ fn main() {
     match arguments.first().map(String::as_str) {
         Some("--peak") => return report_peak(&arguments[1]),
         Some("--clients") => return be_clients(),
+        Some("--crowd") => return be_a_crowd(),
         _ => {}
     }
     if env::var_os(INSIDE).is_none() {
-        // Only root of the machine may; the scene of the busy server needs it.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS);
         let status = Command::new("unshare")
             .args(["--user", "--map-root-user", "--net", "--kill-child", "--"])
             .arg(env::current_exe().expect("the bench has a path"))
@@ -76,10 +77,14 @@ fn prepare() {
     for host in 1..=DESTINATIONS {
         run(&format!("ip address add 192.0.2.{host}/32 dev lo"));
     }
-    let sysctl =
-        |key: &str, value: &str| fs::write(format!("/proc/sys/net/ipv4/{key}"), value).unwrap();
-    sysctl("ip_local_port_range", "1024 65535");
-    sysctl("tcp_max_tw_buckets", "4000000");
+    sysctl("ipv4/ip_local_port_range", "1024 65535");
+    sysctl("ipv4/tcp_max_tw_buckets", "4000000");
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+}
+
+fn sysctl(key: &str, value: &str) {
+    fs::write(format!("/proc/sys/net/{key}"), value).unwrap();
 }
 
 fn run(command: &str) {
@@ -109,7 +114,7 @@ fn compete(title: &str, contestants: &[(&str, String)], rounds: usize, mut refil
         rows.push(sockets());
         for (index, (_, command)) in contestants.iter().enumerate() {
             let start = Instant::now();
-            run(&format!("{{ {command}; }} > /dev/null"));
+            run(&format!("{{ {command}; }} > /dev/null 2>&1"));
             times[index].push(start.elapsed());
         }
         for (index, (_, command)) in contestants.iter().enumerate() {
@@ -144,7 +149,7 @@ fn compete(title: &str, contestants: &[(&str, String)], rounds: usize, mut refil
 /// because the kernel tells only the largest child of a process's whole life.
 fn peak(command: &str) -> u32 {
     let output = Command::new(env::current_exe().unwrap())
-        .args(["--peak", &format!("{{ {command}; }} > /dev/null")])
+        .args(["--peak", &format!("{{ {command}; }} > /dev/null 2>&1")])
         .output()
         .unwrap();
     String::from_utf8(output.stdout)
@@ -218,11 +223,10 @@ fn fill(size: usize) {
 
 /// A server with [`CLIENTS`] clients in another namespace, itself a client of a database.
 fn busy_server() {
-    let (allowed, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    assert!(
-        allowed >= DESCRIPTORS,
-        "the busy server needs ulimit -n {DESCRIPTORS}: run it as root"
-    );
+    sysctl("ipv4/ip_local_port_range", "32768 60999");
+    // Nobody accepts: a connection in the listener's queue is a row like any other, and takes no
+    // descriptor.
+    sysctl("core/somaxconn", &(CLIENTS * 2).to_string());
     let mut clients = Command::new("unshare")
         .args(["--net", "--kill-child", "--"])
         .arg(env::current_exe().unwrap())
@@ -250,15 +254,9 @@ fn busy_server() {
     }
     run("ip link set inside up");
     let listener = TcpListener::bind("0.0.0.0:443").unwrap();
-    let accepted = thread::spawn(move || -> Vec<TcpStream> {
-        listener
-            .incoming()
-            .take(CLIENTS)
-            .map(Result::unwrap)
-            .collect()
-    });
+    listen(&listener, Backlog::MAXALLOWABLE).unwrap();
     clients.stdin.as_mut().unwrap().write_all(b"g").unwrap();
-    let held = accepted.join().unwrap();
+    told(&mut clients); // They are connected.
     let database = TcpListener::bind("192.0.2.1:3306").unwrap();
     let own: Vec<_> = (0..20)
         .map(|_| {
@@ -282,7 +280,7 @@ fn busy_server() {
         7,
         || {},
     );
-    drop((held, own));
+    drop((listener, own));
     let _ = clients.kill();
     let _ = clients.wait();
     run("ip link delete inside");
@@ -290,16 +288,48 @@ fn busy_server() {
 
 /// The other namespace's side of [`busy_server`].
 fn be_clients() {
-    std::io::stdout().write_all(b"n").unwrap();
-    std::io::stdout().flush().unwrap();
+    tell();
     std::io::stdin().read_exact(&mut [0]).unwrap();
     run("ip address add 198.51.100.200/24 dev outside; ip link set outside up");
-    fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535").unwrap();
-    // One client address has 64,512 ports toward each address of the server.
+    sysctl("ipv4/ip_local_port_range", "1024 65535");
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let _crowd: Vec<_> = (0..CLIENTS / CLIENTS_EACH)
+        .map(|_| {
+            let mut child = Command::new(env::current_exe().unwrap())
+                .arg("--crowd")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+            child
+        })
+        .collect();
+    tell();
+    thread::park();
+}
+
+/// A part of the clients: one process may not have descriptors for all of them.
+fn be_a_crowd() {
+    // Toward each address of the server less than half of the 64,512 ports: connect() stays cheap.
     let servers = SERVERS.map(|host| SocketAddr::from(([198, 51, 100, host], 443)));
     let connect = |server: &SocketAddr| TcpStream::connect(server).unwrap();
-    let _held: Vec<_> = servers.iter().cycle().take(CLIENTS).map(connect).collect();
-    thread::park();
+    let _held: Vec<_> = servers
+        .iter()
+        .cycle()
+        .take(CLIENTS_EACH)
+        .map(connect)
+        .collect();
+    tell();
+    // Until the parent is gone.
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+/// Tells the parent process to go on.
+fn tell() {
+    std::io::stdout().write_all(b"n").unwrap();
+    std::io::stdout().flush().unwrap();
 }
 
 /// What a client that connects 500 times a second notices while a tool reads 900,000 rows beside it,
@@ -326,7 +356,7 @@ fn observer() {
         let latencies = thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
-                    run(&format!("{{ {command}; }} > /dev/null"));
+                    run(&format!("{{ {command}; }} > /dev/null 2>&1"));
                 }
             });
             let latencies = paced(address, 500, Duration::from_secs(6));

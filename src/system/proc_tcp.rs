@@ -70,7 +70,7 @@ pub fn rows(
 #[must_use]
 pub fn parse(line: &[u8], ticks_per_second: u64) -> Option<Socket> {
     let mut columns = line
-        .split(u8::is_ascii_whitespace)
+        .split(|&byte| byte == b' ' || byte == b'\n')
         .filter(|column| !column.is_empty());
     let slot = columns.next()?;
     if slot.last() != Some(&b':') {
@@ -89,7 +89,12 @@ pub fn parse(line: &[u8], ticks_per_second: u64) -> Option<Socket> {
         remote,
         time_wait_left: (kind == TIMER_TIME_WAIT)
             .then(|| Duration::from_millis(u64::from(ticks) * 1000 / ticks_per_second.max(1))),
-        inode: columns.nth(3).and_then(decimal).filter(|&inode| inode != 0),
+        // No process holds a socket that waits for its timer alone.
+        inode: if kind == TIMER_TIME_WAIT {
+            None
+        } else {
+            columns.nth(3).and_then(decimal).filter(|&inode| inode != 0)
+        },
     })
 }
 
@@ -125,7 +130,13 @@ fn hex(digits: &[u8]) -> Option<u32> {
         return None;
     }
     digits.iter().try_fold(0, |number, &digit| {
-        Some(number << 4 | char::from(digit).to_digit(16)?)
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'A'..=b'F' => digit - b'A' + 10,
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(number << 4 | u32::from(value))
     })
 }
 
