@@ -257,6 +257,12 @@ fn busy_server() {
     listen(&listener, Backlog::MAXALLOWABLE).unwrap();
     clients.stdin.as_mut().unwrap().write_all(b"g").unwrap();
     told(&mut clients); // They are connected.
+    // Without the link nobody hears that the clients go: their ends of the connections would be
+    // walked over too.
+    run("ip link delete inside");
+    let _ = clients.kill();
+    let _ = clients.wait();
+    thread::sleep(Duration::from_secs(5));
     let database = TcpListener::bind("192.0.2.1:3306").unwrap();
     let own: Vec<_> = (0..20)
         .map(|_| {
@@ -281,9 +287,6 @@ fn busy_server() {
         || {},
     );
     drop((listener, own));
-    let _ = clients.kill();
-    let _ = clients.wait();
-    run("ip link delete inside");
 }
 
 /// The other namespace's side of [`busy_server`].

@@ -81,6 +81,11 @@ impl PortSet {
         self.0[usize::from(port >> 6)] |= 1 << (port & 63);
     }
 
+    /// Takes `port` out.
+    pub fn remove(&mut self, port: u16) {
+        self.0[usize::from(port >> 6)] &= !(1 << (port & 63));
+    }
+
     /// Whether `port` is in the set.
     #[must_use]
     pub fn contains(&self, port: u16) -> bool {

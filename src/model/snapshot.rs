@@ -92,7 +92,16 @@ impl Snapshot {
     pub fn all_gaps(&self) -> impl Iterator<Item = Gap> {
         let bound = self.bound.is_none().then(|| Gap {
             what: "ports bound but neither listening nor connected".into(),
-            why: "/proc/net/tcp does not show them; sock_diag does, from Linux 6.8".into(),
+            why: match self.source {
+                SourceName::Proc => {
+                    "/proc/net/tcp does not show them; sock_diag does, from Linux 6.8"
+                }
+                SourceName::SockDiag => {
+                    "not counted: this kernel does not show them (before Linux 6.8), or the table \
+                     is large and no flow takes half of its ports, so that they do not matter"
+                }
+            }
+            .into(),
             decisive: false,
         });
         self.gaps.iter().cloned().chain(bound)

@@ -1,6 +1,5 @@
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -237,25 +236,31 @@ impl Machine {
             let malformed = sock_diag::rows(states, ports, |socket| tally.add(socket))?;
             Ok((tally, malformed))
         };
-        let table = |bound, (tally, malformed)| Table {
-            bound,
-            tally,
-            malformed,
-        };
-        let dumped = || match view {
-            View::States { .. } => Ok(table(None, dump()?)),
-            _ if counters::no_socket_outside_the_table(&self.proc) => {
-                Ok(table(Some(PortSet::default()), dump()?))
-            }
-            // The walk of the bind hash takes nearly as long as the dump, so both go at once.
-            _ => thread::scope(|scope| {
-                let bound = scope.spawn(|| sock_diag::bound(rule.range));
-                let dumped = dump()?;
-                let bound = bound.join().unwrap_or(Err(Failure::Truncated))?;
-                Ok(table(bound, dumped))
-            }),
+        let dumped = || {
+            let (tally, malformed) = dump()?;
+            let bound = match view {
+                View::States { .. } => None,
+                _ if counters::no_socket_outside_the_table(&self.proc) => Some(PortSet::default()),
+                _ if !self.is_bound_worth_asking(&tally, rule) => None,
+                _ => sock_diag::bound(rule.range)?,
+            };
+            Ok(Table {
+                bound,
+                tally,
+                malformed,
+            })
         };
         retried(dumped).context("asking the kernel for its TCP sockets by netlink sock_diag")
+    }
+
+    /// Whether to look for bound ports: the walk of the bind hash takes as long as the dump, and
+    /// they matter only where a flow is near its limit. In a small table it costs nothing.
+    fn is_bound_worth_asking(&self, tally: &Tally, rule: &PortRule) -> bool {
+        /// Some 2 ms.
+        const SMALL: u64 = 20_000;
+        let near = |ports: u32| rule.range.is_none_or(|range| ports * 2 >= range.len());
+        counters::sockets(&self.proc).is_none_or(|sockets| sockets <= SMALL)
+            || tally.flows.values().any(|used| near(used.ports_in_use))
     }
 }
 

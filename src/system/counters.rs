@@ -47,6 +47,12 @@ pub(super) fn no_socket_outside_the_table(proc: &ProcRoot) -> bool {
         .is_some_and(|(allocated, (four, six))| allocated <= four + six)
 }
 
+/// TCP sockets of this kernel, and TIME_WAIT sockets of this namespace; `None` when unknown.
+pub(super) fn sockets(proc: &ProcRoot) -> Option<u64> {
+    let counts = sockstat(proc, "sockstat")?;
+    Some(counts("TCP:", "alloc")? + counts("TCP:", "tw")?)
+}
+
 /// The counts of /proc/net/sockstat or sockstat6, by line and name: `TCP: inuse 5 orphan 0 tw 3 …`.
 fn sockstat(proc: &ProcRoot, file: &str) -> Option<impl Fn(&str, &str) -> Option<u64>> {
     let text = std::fs::read_to_string(proc.net(file)).ok()?;

@@ -45,15 +45,16 @@ pub fn rows(
 /// # Errors
 /// As [`rows`].
 pub fn bound(range: Option<PortRange>) -> Result<Option<PortSet>, Failure> {
-    let ports = bound_ports()?;
-    if ports != PortSet::default() {
+    // No row can mean no such socket, or a kernel that cannot say: one that is there tells.
+    let trial = bind_outside(range);
+    let mut ports = bound_ports()?;
+    if let Some((_, port)) = trial
+        && ports.contains(port)
+    {
+        ports.remove(port);
         return Ok(Some(ports));
     }
-    // No row can mean no such socket, or a kernel that cannot say.
-    let Some((_trial, port)) = bind_outside(range) else {
-        return Ok(None);
-    };
-    Ok(bound_ports()?.contains(port).then_some(ports))
+    Ok((ports != PortSet::default()).then_some(ports))
 }
 
 /// A socket bound to a port of 127.0.0.1 that no connect() of this machine would take.
