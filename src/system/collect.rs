@@ -180,22 +180,21 @@ impl Machine {
             )
             .into());
         }
-        // Listeners come first in each file, and those of tcp6 decide about rows of tcp too.
+        // Listeners of one family decide about rows of the other. They come first in each file, so
+        // a glance at tcp, then tcp6 as a whole, tells them all before the rest of tcp is read.
         let mut listening = PortSet::default();
-        for (_, path) in &files {
-            // Whatever is wrong with the file is told by the full read below.
-            let _ = proc_tcp::rows(path, ticks, |socket| {
-                match socket.state {
-                    TcpState::Listen => listening.insert(socket.local.port()),
-                    // Before Linux 4.4 a listener's half-open connections followed it.
-                    TcpState::SynRecv => {}
-                    _ => return ControlFlow::Break(()),
-                }
-                ControlFlow::Continue(())
-            });
-        }
+        // Whatever is wrong with the file is told by the full read below.
+        let _ = proc_tcp::rows(&files[0].1, ticks, |socket| {
+            match socket.state {
+                TcpState::Listen => listening.insert(socket.local.port()),
+                // Before Linux 4.4 a listener's half-open connections followed it.
+                TcpState::SynRecv => {}
+                _ => return ControlFlow::Break(()),
+            }
+            ControlFlow::Continue(())
+        });
         let mut tally = Tally::new(rule.clone(), listening);
-        for (name, path) in &files {
+        for (name, path) in files.iter().rev() {
             let why = match proc_tcp::rows(path, ticks, |socket| {
                 tally.add(socket);
                 ControlFlow::Continue(())
