@@ -24,6 +24,8 @@ const TWCHECK: &str = env!("CARGO_BIN_EXE_twcheck");
 const INSIDE: &str = "TWCHECK_BENCH_IN_NAMESPACE";
 /// Destinations that the TIME_WAIT sockets are spread over.
 const DESTINATIONS: u8 = 40;
+/// Below the port range, so that no client takes it.
+const SERVICE: u16 = 1000;
 /// Connections to the busy server, and the last bytes of its addresses.
 const CLIENTS: usize = 200_000;
 /// What one process may hold; a usual hard limit is 20,000 descriptors or more.
@@ -203,7 +205,9 @@ fn fill(size: usize) {
             thread::spawn(move || {
                 let hosts = (1..=DESTINATIONS).filter(|host| host % 2 == half);
                 let servers: Vec<_> = hosts
-                    .map(|host| TcpListener::bind((Ipv4Addr::new(192, 0, 2, host), 3306)).unwrap())
+                    .map(|host| {
+                        TcpListener::bind((Ipv4Addr::new(192, 0, 2, host), SERVICE)).unwrap()
+                    })
                     .collect();
                 while sockets() < size {
                     for server in servers.iter().cycle().take(BATCH) {
@@ -263,11 +267,11 @@ fn busy_server() {
     let _ = clients.kill();
     let _ = clients.wait();
     thread::sleep(Duration::from_secs(5));
-    let database = TcpListener::bind("192.0.2.1:3306").unwrap();
+    let database = TcpListener::bind(("192.0.2.1", SERVICE)).unwrap();
     let own: Vec<_> = (0..20)
         .map(|_| {
             (
-                TcpStream::connect("192.0.2.1:3306").unwrap(),
+                TcpStream::connect(("192.0.2.1", SERVICE)).unwrap(),
                 database.accept().unwrap(),
             )
         })
@@ -343,7 +347,7 @@ fn observer() {
     );
     println!("| beside it | sockets | p50 | p99 | longest |");
     println!("|---|--:|--:|--:|--:|");
-    let server = TcpListener::bind("192.0.2.40:3307").unwrap();
+    let server = TcpListener::bind((Ipv4Addr::new(192, 0, 2, DESTINATIONS), SERVICE + 1)).unwrap();
     let address = server.local_addr().unwrap();
     thread::spawn(move || {
         for mut client in server.incoming().map(Result::unwrap) {

@@ -5,12 +5,12 @@ cd "$(dirname "$0")/.."
 
 # The programs the tests call, and the Debian packages that bring them.
 needed=(ip:iproute2 netstat:net-tools sysctl:procps unshare:util-linux setpriv:util-linux
-    script:bsdutils nft:nftables
+    script:bsdutils nft:nftables time:time
     mariadbd:mariadb-server mariadb:mariadb-client)
 export PATH="$PATH:/usr/sbin:/sbin"
 packages=()
 for pair in "${needed[@]}"; do
-    command -v "${pair%%:*}" >/dev/null || packages+=("${pair##*:}")
+    type -P "${pair%%:*}" >/dev/null || packages+=("${pair##*:}")
 done
 /usr/bin/python3 -c 'import MySQLdb' 2>/dev/null || packages+=(python3-mysqldb)
 

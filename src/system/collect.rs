@@ -8,9 +8,11 @@ use nix::time::{ClockId, clock_getres};
 
 use super::netlink::Failure;
 use super::{ProcRoot, counters, host, proc_tcp, sock_diag, sysctl};
-use crate::model::{Gap, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState};
+use crate::model::{
+    Counters, Gap, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState,
+};
 use crate::refusal::Refusal;
-use crate::words::counted;
+use crate::words::{counted, percent};
 
 /// Where to read the socket table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -116,6 +118,9 @@ impl Machine {
                 }
             },
         };
+        if source == SourceName::Proc {
+            gaps.extend(restless(&table.tally, &counters));
+        }
         if table.malformed > 0 {
             gaps.push(Gap {
                 what: "sock_diag".into(),
@@ -261,6 +266,24 @@ impl Machine {
         counters::sockets(&self.proc).is_none_or(|sockets| sockets <= SMALL)
             || tally.flows.values().any(|used| near(used.ports_in_use))
     }
+}
+
+/// Whether /proc repeated or skipped rows: where the table changes while it is read, the kernel
+/// finds its place again by counting rows (`tcp_seq_start` in net/ipv4/tcp_ipv4.c).
+fn restless(tally: &Tally, counters: &Counters) -> Option<Gap> {
+    /// A few come and go during any read.
+    const TOLERATED: f64 = 5.0;
+    const FEW: u64 = 100;
+    let (rows, counted) = (tally.time_wait.total, counters.time_wait?);
+    let difference = rows.abs_diff(counted);
+    (difference > FEW && percent(difference, counted) > TOLERATED).then(|| Gap {
+        what: "/proc/net/tcp".into(),
+        why: format!(
+            "it changed while it was read: {rows} TIME_WAIT rows where the kernel counts {counted}; \
+             sock_diag is not disturbed"
+        ),
+        decisive: false,
+    })
 }
 
 /// A jiffy: the resolution of the clocks that only the timer tick moves.
