@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::cli::{Format, VerdictArgs};
 use crate::exit::Exit;
 use crate::judge::verdict::verdict;
+use crate::model::{Gap, Weight};
 use crate::render::{self, Screen};
 use crate::system::{View, owners};
 
@@ -22,7 +23,10 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
         let found = owners(&machine, &flows, args.sample);
         verdict.name_owners(found.by_flow, found.gap);
     }
-    render::note_gaps(&verdict.gaps);
+    // What is decisive is a finding.
+    let minor = |gap: &&Gap| gap.weight == Weight::Minor;
+    let notes: Vec<_> = verdict.gaps.iter().filter(minor).cloned().collect();
+    render::note_gaps(&notes);
     let screen = Screen::of_stdout();
     let out = &mut screen.lock();
     match args.format.get() {

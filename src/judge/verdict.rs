@@ -9,7 +9,7 @@ use super::Capacity;
 use super::finding::Finding;
 use super::flow::{Bench, FlowReport};
 use super::forecast::lateness;
-use crate::model::{Flow, Gap, Host, Owner, Snapshot, TimeWaitSplit, Tunables};
+use crate::model::{Flow, Gap, Host, Owner, Snapshot, TimeWaitSplit, Tunables, Weight};
 use crate::words::{count, percent};
 
 /// How bad it is, mildest first.
@@ -271,7 +271,11 @@ fn machine_findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Rep
         let sysctl = "net.ipv4.tcp_tw_recycle";
         found(Level::Warning, Finding::DangerousSetting { sysctl, value });
     }
-    for gap in snapshot.gaps.iter().filter(|gap| gap.decisive) {
+    for gap in snapshot
+        .gaps
+        .iter()
+        .filter(|gap| gap.weight == Weight::Decisive)
+    {
         found(Level::Unknown, Finding::CouldNotRead(gap.clone()));
     }
     findings
@@ -514,13 +518,13 @@ mod tests {
             }),
             [("TW_BUCKET_OVERFLOW", Warning)]
         );
-        let gap = |decisive| Gap {
+        let gap = |weight| Gap {
             what: "x".into(),
             why: "y".into(),
-            decisive,
+            weight,
         };
         let mut snapshot = host(plain(), &[], None);
-        snapshot.gaps = vec![gap(false), gap(true)];
+        snapshot.gaps = vec![gap(Weight::Minor), gap(Weight::Decisive)];
         assert_eq!(found(&snapshot), [("COULD_NOT_READ", Unknown)]);
     }
 

@@ -10,7 +10,7 @@ mod tunables;
 
 pub use owner::Owner;
 pub use ports::{PortRange, PortSet};
-pub use snapshot::{Counters, Gap, Host, Snapshot, SourceName};
+pub use snapshot::{Counters, Gap, Host, Snapshot, SourceName, Weight};
 pub use socket::{Flow, Socket};
 pub use state::{StateCounts, TcpState};
 pub use tally::{FlowUse, PortRule, Tally, TimeWaitSplit};

@@ -11,9 +11,20 @@ pub struct Gap {
     pub what: String,
     /// Why it has no answer, and the way round it.
     pub why: String,
-    /// Whether the verdict may be wrong without it.
+    /// What hangs on it.
     #[serde(skip)]
-    pub decisive: bool,
+    pub weight: Weight,
+}
+
+/// What hangs on something unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// The verdict may be wrong.
+    Decisive,
+    /// A detail is missing: worth a note.
+    Minor,
+    /// Nothing now: for the record only.
+    None,
 }
 
 /// Which machine, and which view of it.
@@ -102,7 +113,10 @@ impl Snapshot {
                 }
             }
             .into(),
-            decisive: false,
+            weight: match self.source {
+                SourceName::Proc => Weight::Minor,
+                SourceName::SockDiag => Weight::None,
+            },
         });
         self.gaps.iter().cloned().chain(bound)
     }

@@ -13,13 +13,13 @@ use std::net::SocketAddr;
 pub use progress::Progress;
 pub use screen::Screen;
 
-use crate::model::Gap;
+use crate::model::{Gap, Weight};
 use crate::repro::PortsToward;
 use crate::words::{count, rate};
 
 /// Says on stderr what could not be read.
 pub fn note_gaps(gaps: &[Gap]) {
-    for gap in gaps {
+    for gap in gaps.iter().filter(|gap| gap.weight != Weight::None) {
         note(&format!("{}: {}", gap.what, gap.why));
     }
 }

@@ -9,7 +9,7 @@ use nix::time::{ClockId, clock_getres};
 use super::netlink::Failure;
 use super::{ProcRoot, counters, host, proc_tcp, sock_diag, sysctl};
 use crate::model::{
-    Counters, Gap, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState,
+    Counters, Gap, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState, Weight,
 };
 use crate::refusal::Refusal;
 use crate::words::{counted, percent};
@@ -112,7 +112,7 @@ impl Machine {
                     gaps.push(Gap {
                         what: "sock_diag".into(),
                         why: format!("{error:#}; read /proc/net/tcp instead"),
-                        decisive: false,
+                        weight: Weight::Minor,
                     });
                     (SourceName::Proc, self.read_proc(&rule, &mut gaps)?)
                 }
@@ -128,7 +128,7 @@ impl Machine {
                     "{} not understood and left out",
                     counted(table.malformed, "row")
                 ),
-                decisive: true,
+                weight: Weight::Decisive,
             });
         }
         if let (SourceName::SockDiag, View::Ports, Some(total)) = (source, view, counters.time_wait)
@@ -218,7 +218,7 @@ impl Machine {
             gaps.push(Gap {
                 what: format!("/proc/net/{name}"),
                 why,
-                decisive: true,
+                weight: Weight::Decisive,
             });
         }
         Ok(Table {
@@ -282,7 +282,7 @@ fn restless(tally: &Tally, counters: &Counters) -> Option<Gap> {
             "it changed while it was read: {rows} TIME_WAIT rows where the kernel counts {counted}; \
              sock_diag is not disturbed"
         ),
-        decisive: false,
+        weight: Weight::Minor,
     })
 }
 

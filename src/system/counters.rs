@@ -1,7 +1,7 @@
 use anyhow::{Context, Result, bail};
 
 use super::{ProcRoot, sysctl};
-use crate::model::{Counters, Gap};
+use crate::model::{Counters, Gap, Weight};
 
 /// Reads the TIME_WAIT counters of /proc/net/netstat, and how full connection tracking is; what
 /// cannot be read becomes a gap. They are not decisive: no verdict on ports hangs on them.
@@ -17,7 +17,7 @@ pub(super) fn read(proc: &ProcRoot, gaps: &mut Vec<Gap>) -> Counters {
             gaps.push(Gap {
                 what: "/proc/net/netstat".into(),
                 why: format!("{error:#}"),
-                decisive: false,
+                weight: Weight::Minor,
             });
             Counters::default()
         }

@@ -8,7 +8,7 @@ use procfs::process::{FDInfo, FDTarget, Process, all_processes};
 use procfs::{ProcError, ProcessCGroups};
 
 use super::Machine;
-use crate::model::{Flow, Gap, Owner};
+use crate::model::{Flow, Gap, Owner, Weight};
 
 /// Who holds the live sockets of some flows.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ pub fn owners(machine: &Machine, flows: &[Flow], sample: Option<Duration>) -> Ow
             gap: Some(Gap {
                 what: "owners of sockets".into(),
                 why: "the processes of a recorded host are gone".into(),
-                decisive: false,
+                weight: Weight::Minor,
             }),
         };
     }
@@ -205,7 +205,7 @@ impl Holders {
         (blind && missing > 0).then(|| Gap {
             what: format!("owners of {missing} of {} sockets", sockets.len()),
             why: "other users' processes cannot be read without CAP_SYS_PTRACE: use sudo".into(),
-            decisive: false,
+            weight: Weight::Minor,
         })
     }
 

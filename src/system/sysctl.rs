@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use anyhow::{Context, Result};
 
 use super::ProcRoot;
-use crate::model::{Gap, PortRange, PortSet, TimeWaitReuse, Tunables};
+use crate::model::{Gap, PortRange, PortSet, TimeWaitReuse, Tunables, Weight};
 
 /// Reads one sysctl, without its final newline. `None` when the kernel does not have it.
 ///
@@ -88,7 +88,11 @@ impl Reader<'_> {
         self.gaps.push(Gap {
             what: key.to_owned(),
             why,
-            decisive: required,
+            weight: if required {
+                Weight::Decisive
+            } else {
+                Weight::Minor
+            },
         });
         None
     }
