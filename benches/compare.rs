@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use hdrhistogram::Histogram;
+use nix::libc::linger;
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
-use nix::sys::socket::{Backlog, listen};
+use nix::sys::socket::sockopt::Linger;
+use nix::sys::socket::{Backlog, listen, setsockopt};
 
 const TWCHECK: &str = env!("CARGO_BIN_EXE_twcheck");
 /// Set where the bench runs inside its own namespace.
@@ -321,7 +323,16 @@ fn be_clients() {
 fn be_a_crowd() {
     // Toward each address of the server less than half of the 64,512 ports: connect() stays cheap.
     let servers = SERVERS.map(|host| SocketAddr::from(([198, 51, 100, host], 443)));
-    let connect = |server: &SocketAddr| TcpStream::connect(server).unwrap();
+    let connect = |server: &SocketAddr| {
+        let stream = TcpStream::connect(server).unwrap();
+        // When the process ends nothing shall remain of it, not even an orphan that waits.
+        let at_once = linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        setsockopt(&stream, Linger, &at_once).unwrap();
+        stream
+    };
     let _held: Vec<_> = servers
         .iter()
         .cycle()

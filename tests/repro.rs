@@ -13,6 +13,7 @@ use common::{
     exit, has_namespaces, in_namespace, json, port_range, run, skip, stderr, stdout, sysctl, text,
     twcheck,
 };
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
 use twcheck::repro::server::Server;
 
@@ -236,6 +237,7 @@ fn real_clients_connect_to_the_embedded_server_and_leave_without_an_error() {
 struct MariaDb {
     server: Child,
     folder: tempfile::TempDir,
+    _alone: Flock<std::fs::File>,
 }
 
 impl MariaDb {
@@ -243,6 +245,10 @@ impl MariaDb {
 
     fn start() -> Self {
         run("ip", &["address", "add", "192.0.2.1/32", "dev", "lo"]);
+        // One at a time: several that install themselves at once run short of asynchronous I/O.
+        let lock = std::env::temp_dir().join("twcheck-test-mariadb.lock");
+        let alone = std::fs::File::create(lock).unwrap();
+        let alone = Flock::lock(alone, FlockArg::LockExclusive).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let data = format!("--datadir={}", path("data"));
@@ -253,6 +259,7 @@ impl MariaDb {
                 &data,
                 "--user=root",
                 "--skip-test-db",
+                "--innodb-use-native-aio=0",
                 "--auth-root-authentication-method=normal",
             ],
         );
@@ -270,13 +277,18 @@ impl MariaDb {
             .args([
                 "--skip-name-resolve",
                 "--innodb-buffer-pool-size=16M",
+                "--innodb-use-native-aio=0",
                 "--max-connections=100",
             ])
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(path("log")).unwrap())
             .spawn()
             .expect("mariadbd starts");
-        let mut database = Self { server, folder };
+        let mut database = Self {
+            server,
+            folder,
+            _alone: alone,
+        };
         let deadline = Instant::now() + Duration::from_secs(60);
         while std::os::unix::net::UnixStream::connect(&socket).is_err() {
             let log = || std::fs::read_to_string(database.folder.path().join("log")).unwrap();
