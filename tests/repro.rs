@@ -246,7 +246,7 @@ impl MariaDb {
     fn start() -> Self {
         run("ip", &["address", "add", "192.0.2.1/32", "dev", "lo"]);
         // One at a time: several that install themselves at once run short of asynchronous I/O.
-        let lock = std::env::temp_dir().join("twcheck-test-mariadb.lock");
+        let lock = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mariadb.lock");
         let alone = std::fs::File::create(lock).unwrap();
         let alone = Flock::lock(alone, FlockArg::LockExclusive).unwrap();
         let folder = tempfile::tempdir().unwrap();
