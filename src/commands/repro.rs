@@ -18,7 +18,7 @@ use crate::render::{self, Progress, Screen};
 use crate::repro::server::Server;
 use crate::repro::{
     Failure, Limits, Login, Outcome, PortsToward, Report, Sandbox, ServerReport, StoppedBy, Target,
-    Watch, run as connect_and_close,
+    TargetReport, Watch, run as connect_and_close,
 };
 use crate::secret::Secret;
 use crate::system::{Machine, SourceChoice, View};
@@ -158,7 +158,7 @@ impl Site {
         let mut refused = None;
         for target in targets {
             let target = target.patient_for(patience);
-            render::announce(Some(&target.to_string()));
+            render::announce(Some(&TargetReport::new(&target, false).to_string()));
             match target.open() {
                 Ok(connection) => {
                     return Ok(Self {

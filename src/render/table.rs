@@ -434,7 +434,7 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
                 report.target.address
             )
         } else {
-            format!("{} at {}", report.target.host, report.target.address)
+            report.target.to_string()
         },
     )];
     if let Some(error) = &report.error {

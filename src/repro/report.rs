@@ -1,3 +1,4 @@
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -137,6 +138,29 @@ pub struct TargetReport {
     pub embedded: bool,
 }
 
+impl TargetReport {
+    /// The server as the report names it.
+    #[must_use]
+    pub fn new(target: &Target, embedded: bool) -> Self {
+        Self {
+            host: target.name().to_owned(),
+            address: target.address(),
+            embedded,
+        }
+    }
+}
+
+/// `db.example at 10.0.0.5:3306`; the address alone where it has no other name.
+impl fmt::Display for TargetReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host == self.address.ip().to_string() {
+            write!(f, "{}", self.address)
+        } else {
+            write!(f, "{} at {}", self.host, self.address)
+        }
+    }
+}
+
 /// What ended a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -234,11 +258,7 @@ impl Report {
         let rate = outcome.connections as f64 / seconds.max(f64::EPSILON);
         Self {
             schema: 1,
-            target: TargetReport {
-                host: target.name().to_owned(),
-                address: target.address(),
-                embedded,
-            },
+            target: TargetReport::new(target, embedded),
             connections: outcome.connections,
             seconds: (seconds * 1000.0).round() / 1000.0,
             rate: words::rounded(rate),

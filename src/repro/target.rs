@@ -49,17 +49,6 @@ impl fmt::Debug for Target {
     }
 }
 
-/// `db.example at 10.0.0.5:3306`.
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.name == self.address.ip().to_string() {
-            write!(f, "{}", self.address)
-        } else {
-            write!(f, "{} at {}", self.name, self.address)
-        }
-    }
-}
-
 impl Target {
     /// The server that `login` names, once for every address its name has, in the resolver's order.
     ///
