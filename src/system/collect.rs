@@ -105,8 +105,11 @@ impl Machine {
         };
         let (source, mut table) = match self.source {
             SourceChoice::Proc => (SourceName::Proc, self.read_proc(&rule, &mut gaps)?),
-            SourceChoice::SockDiag => (SourceName::SockDiag, self.ask_sock_diag(&rule, view)?),
-            SourceChoice::Auto => match self.ask_sock_diag(&rule, view) {
+            SourceChoice::SockDiag => (
+                SourceName::SockDiag,
+                self.ask_sock_diag(&rule, view, &counters)?,
+            ),
+            SourceChoice::Auto => match self.ask_sock_diag(&rule, view, &counters) {
                 Ok(table) => (SourceName::SockDiag, table),
                 Err(error) => {
                     gaps.push(Gap {
@@ -228,10 +231,10 @@ impl Machine {
         })
     }
 
-    fn ask_sock_diag(&self, rule: &PortRule, view: View) -> Result<Table> {
+    fn ask_sock_diag(&self, rule: &PortRule, view: View, counters: &Counters) -> Result<Table> {
         // Without the number of TIME_WAIT in all, every row must be counted.
         let ports = match view {
-            View::Ports => rule.range,
+            View::Ports => counters.time_wait.and(rule.range),
             View::States { .. } | View::Both => None,
         };
         let dump = || -> Result<(Tally, u64), Failure> {
