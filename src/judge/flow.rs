@@ -117,12 +117,6 @@ impl Case<'_> {
         self.used.ports_blocked(self.reuse)
     }
 
-    /// The worst of its findings.
-    pub(super) fn level(&self) -> Level {
-        let levels = self.findings().into_iter().map(|(level, _)| level);
-        levels.max().unwrap_or(Level::Ok)
-    }
-
     /// What is wrong with it: whether its ports are short, then the one cause, then what is to come.
     pub(super) fn findings(&self) -> Vec<(Level, Finding)> {
         let Some(capacity) = self.bench.capacity else {
@@ -246,7 +240,8 @@ impl Case<'_> {
         History::new(&self.used.time_wait_left, self.bench.hold_time)
     }
 
-    pub(super) fn report(&self) -> FlowReport {
+    /// The flow in numbers; `level` is the worst of its findings.
+    pub(super) fn report(&self, level: Level) -> FlowReport {
         let history = self.history();
         let capacity = self.bench.capacity;
         let reuse_applies = self.bench.tunables.reuse_applies(self.flow.is_loopback());
@@ -267,7 +262,7 @@ impl Case<'_> {
             seconds_to_exhaustion: capacity
                 .and_then(|all| self.exhaustion(all))
                 .map(|(seconds, _)| seconds),
-            level: self.level(),
+            level,
             owners: None,
         }
     }

@@ -179,11 +179,17 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
         .iter()
         .map(|(flow, used)| {
             let case = bench.case(flow, used);
-            let severity = (case.level(), case.blocked(), used.ports_in_use);
-            (Reverse(severity), *flow, case)
+            let findings = case.findings();
+            let level = findings.iter().map(|(level, _)| *level).max();
+            let severity = (
+                level.unwrap_or(Level::Ok),
+                case.blocked(),
+                used.ports_in_use,
+            );
+            (Reverse(severity), *flow, case, findings)
         })
         .collect();
-    flows.sort_unstable_by_key(|&(severity, flow, _)| (severity, flow));
+    flows.sort_unstable_by_key(|&(severity, flow, ..)| (severity, flow));
     let in_trouble = flows
         .iter()
         .take_while(|(Reverse((level, ..)), ..)| *level > Level::Ok)
@@ -193,14 +199,13 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
 
     let mut findings = Vec::new();
     let mut reports = Vec::new();
-    for (index, (_, _, case)) in flows.iter().enumerate() {
-        let found = case.findings().into_iter();
-        findings.extend(found.map(|(level, finding)| Reported {
+    for (index, (Reverse((level, ..)), _, case, found)) in flows.into_iter().enumerate() {
+        reports.push(case.report(level));
+        findings.extend(found.into_iter().map(|(level, finding)| Reported {
             level,
             flow: Some(index),
             finding,
         }));
-        reports.push(case.report());
     }
     findings.extend(machine_findings(snapshot, capacity.as_ref()));
     findings.sort_by_key(|reported| Reverse(reported.level));
