@@ -28,11 +28,10 @@ const INSIDE: &str = "TWCHECK_BENCH_IN_NAMESPACE";
 const DESTINATIONS: u8 = 40;
 /// Below the port range, so that no client takes it.
 const SERVICE: u16 = 1000;
-/// Connections to the busy server, and the last bytes of its addresses.
-const CLIENTS: usize = 200_000;
 /// What one process may hold; a usual hard limit is 20,000 descriptors or more.
 const CLIENTS_EACH: usize = 10_000;
-const SERVERS: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
+/// Addresses of the busy server.
+const SERVERS: std::ops::RangeInclusive<u8> = 1..=16;
 
 fn main() {
     let arguments: Vec<_> = env::args()
@@ -41,7 +40,7 @@ fn main() {
         .collect();
     match arguments.first().map(String::as_str) {
         Some("--peak") => return report_peak(&arguments[1]),
-        Some("--clients") => return be_clients(),
+        Some("--clients") => return be_clients(number(&arguments[1])),
         Some("--crowd") => return be_a_crowd(),
         _ => {}
     }
@@ -57,7 +56,7 @@ fn main() {
         return;
     }
     prepare();
-    let all = ["idle", "131000", "900000", "server", "observer"].map(String::from);
+    let all = ["idle", "131000", "900000", "server", "crowd", "observer"].map(String::from);
     let scenes = if arguments.is_empty() {
         &all[..]
     } else {
@@ -66,14 +65,17 @@ fn main() {
     for scene in scenes {
         match scene.as_str() {
             "idle" => idle(),
-            "server" => busy_server(),
+            "server" => busy_server(200_000),
+            "crowd" => busy_server(500_000),
             "observer" => observer(),
-            size => time_wait(
-                size.parse()
-                    .expect("a number of sockets, idle, server or observer"),
-            ),
+            size => time_wait(number(size)),
         }
     }
+}
+
+fn number(word: &str) -> usize {
+    let scenes = "a number of sockets, idle, server, crowd or observer";
+    word.parse().expect(scenes)
 }
 
 fn prepare() {
@@ -227,16 +229,16 @@ fn fill(size: usize) {
     }
 }
 
-/// A server with [`CLIENTS`] clients in another namespace, itself a client of a database.
-fn busy_server() {
+/// A server with many clients in another namespace, itself a client of a database.
+fn busy_server(inbound: usize) {
     sysctl("ipv4/ip_local_port_range", "32768 60999");
     // Nobody accepts: a connection in the listener's queue is a row like any other, and takes no
     // descriptor.
-    sysctl("core/somaxconn", &(CLIENTS * 2).to_string());
+    sysctl("core/somaxconn", &(inbound * 2).to_string());
     let mut clients = Command::new("unshare")
         .args(["--net", "--kill-child", "--"])
         .arg(env::current_exe().unwrap())
-        .arg("--clients")
+        .args(["--clients", &inbound.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -287,7 +289,7 @@ fn busy_server() {
         ),
     );
     compete(
-        &format!("A server with {CLIENTS} inbound connections and 20 outbound"),
+        &format!("A server with {inbound} inbound connections and 20 outbound"),
         &contestants,
         7,
         || {},
@@ -296,14 +298,14 @@ fn busy_server() {
 }
 
 /// The other namespace's side of [`busy_server`].
-fn be_clients() {
+fn be_clients(clients: usize) {
     tell();
     std::io::stdin().read_exact(&mut [0]).unwrap();
     run("ip address add 198.51.100.200/24 dev outside; ip link set outside up");
     sysctl("ipv4/ip_local_port_range", "1024 65535");
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
-    let _crowd: Vec<_> = (0..CLIENTS / CLIENTS_EACH)
+    let _crowd: Vec<_> = (0..clients / CLIENTS_EACH)
         .map(|_| {
             let mut child = Command::new(env::current_exe().unwrap())
                 .arg("--crowd")
@@ -322,7 +324,9 @@ fn be_clients() {
 /// A part of the clients: one process may not have descriptors for all of them.
 fn be_a_crowd() {
     // Toward each address of the server less than half of the 64,512 ports: connect() stays cheap.
-    let servers = SERVERS.map(|host| SocketAddr::from(([198, 51, 100, host], 443)));
+    let servers: Vec<_> = SERVERS
+        .map(|host| SocketAddr::from(([198, 51, 100, host], 443)))
+        .collect();
     let connect = |server: &SocketAddr| {
         let stream = TcpStream::connect(server).unwrap();
         // When the process ends nothing shall remain of it, not even an orphan that waits.

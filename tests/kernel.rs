@@ -564,3 +564,49 @@ fn no_command_needs_root() {
         );
     });
 }
+
+#[test]
+fn a_large_table_is_counted_exactly_by_either_source() {
+    in_namespace("a_large_table_is_counted_exactly_by_either_source", || {
+        const EACH: u32 = 5500;
+        port_range(20000, 60999);
+        let inside = TcpListener::bind("127.0.0.9:30000").unwrap();
+        for server in ["127.0.0.1:80", "127.0.0.2:80", "127.0.0.3:80", "[::1]:80"] {
+            assert_eq!(connect_until_error(serve(server), EACH), (EACH, None));
+        }
+        // Accepted here: by a listener inside the range, and by one that is gone.
+        let gone = TcpListener::bind("127.0.0.9:443").unwrap();
+        for (listener, connections) in [(&inside, 40), (&gone, 30)] {
+            for _ in 0..connections {
+                let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                drop(listener.accept().unwrap());
+                thread::sleep(Duration::from_millis(1));
+                drop(client);
+            }
+        }
+        drop(gone);
+        // Open, and a client that is gone though its server has not noticed.
+        let open = TcpStream::connect("127.0.0.9:30000").unwrap();
+        let (left, leaver) = (
+            TcpStream::connect("127.0.0.9:30000").unwrap(),
+            inside.accept(),
+        );
+        drop((left, leaver.is_ok()));
+        thread::sleep(Duration::from_millis(50));
+
+        let look = |source| {
+            let mut report = json(&["states", "--json", "--all", "--source", source]);
+            report.as_object_mut().unwrap().remove("source");
+            report
+        };
+        let said = look("sock_diag");
+        assert_eq!(said, look("proc"));
+        let split = json!({"total": 4 * EACH + 70, "outbound": 4 * EACH, "inbound": 70});
+        assert_eq!(said["states"]["TIME_WAIT"], 4 * EACH + 70);
+        for part in ["total", "outbound", "inbound"] {
+            assert_eq!(said["time_wait"][part], split[part], "{said}");
+        }
+        assert_eq!(said["states"]["FIN_WAIT2"], 1, "{said}");
+        drop(open);
+    });
+}

@@ -161,6 +161,8 @@ pub struct Tally {
     pub states: StateCounts,
     /// TIME_WAIT by direction.
     pub time_wait: TimeWaitSplit,
+    /// Orphans in FIN_WAIT2: the kernel counts them among its TIME_WAIT.
+    pub orphans: u64,
     /// Inbound TIME_WAIT by the listening port.
     pub inbound_time_wait: HashMap<u16, u64, RandomState>,
     /// The longest time left of any TIME_WAIT: longer than the hold time where that is not what the
@@ -188,6 +190,9 @@ impl Tally {
             self.listening.insert(socket.local.port());
         }
         let outbound = self.is_outbound(socket);
+        if socket.state == TcpState::FinWait2 && socket.time_wait_left.is_some() {
+            self.orphans += 1;
+        }
         if socket.state == TcpState::TimeWait {
             self.time_wait.total += 1;
             self.longest_left = self
@@ -227,6 +232,7 @@ impl Tally {
     /// kernel's own count.
     pub fn set_time_wait(&mut self, total: u64) {
         let outbound = self.time_wait.outbound;
+        let total = total.saturating_sub(self.orphans);
         self.time_wait = TimeWaitSplit {
             total: total.max(outbound),
             outbound,
