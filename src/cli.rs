@@ -1,5 +1,6 @@
 //! Every flag of every subcommand.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::judge::verdict::Thresholds;
 use crate::refusal::Refusal;
-use crate::repro::Setting;
+use crate::repro::{Close, Protocol, Setting};
 use crate::secret::Secret;
 use crate::system::{LONGEST_SAMPLE, Machine, SourceChoice};
 
@@ -274,40 +275,190 @@ Exit status: 0 finished without exhaustion, 2 exhaustion met, 3 could not.
 Examples:
   twcheck repro                                     would these settings survive such a client?
   twcheck repro --set net.ipv4.tcp_tw_reuse=1       and with this one changed?
+  twcheck repro --pool 8                            the cure: the same work through a pool
+  twcheck repro --rate 400 --duration 90s           does this rate last?
+  twcheck repro --source 192.0.2.2,192.0.2.3        and from two addresses?
   twcheck repro --host db.example --user app --ask-password
-  MYSQL_PWD=… twcheck repro mysql://app@db.example:3306/shop")]
+  MYSQL_PWD=… twcheck repro mysql://app@db.example:3306/shop
+  twcheck repro --protocol tcp --host cache.example --port 6379")]
 pub struct ReproArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub format: FormatArgs,
     /// The server, as mysql://USER@HOST:PORT/DATABASE; the password is best left to the environment
-    #[arg(value_name = "URL", conflicts_with_all = ["host", "port", "user", "database"])]
+    #[arg(value_name = "URL", conflicts_with_all = ["host", "port", "user", "database"], help_heading = SERVER)]
     pub url: Option<Secret>,
     /// The server's name or address; always reached by TCP, also localhost
-    #[arg(long)]
+    #[arg(long, help_heading = SERVER)]
     pub host: Option<String>,
-    /// Its port
-    #[arg(long, default_value_t = 3306, requires = "host")]
-    pub port: u16,
+    /// Its port [default: 3306]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..), help_heading = SERVER)]
+    pub port: Option<u16>,
     /// The user to log in as [default: your login name]
-    #[arg(long, requires = "host")]
+    #[arg(long, help_heading = SERVER)]
     pub user: Option<String>,
     /// The database to open
-    #[arg(long, requires = "host")]
+    #[arg(long, help_heading = SERVER)]
     pub database: Option<String>,
     /// A file whose first line is the password
-    #[arg(long, value_name = "FILE", conflicts_with = "ask_password")]
+    #[arg(long, value_name = "FILE", conflicts_with = "ask_password", help_heading = SERVER)]
     pub password_file: Option<PathBuf>,
-    /// Ask for the password; without it and --password-file, MYSQL_PWD of the environment counts
-    #[arg(long)]
+    /// Ask for the password; it can also be in an option file, or in MYSQL_PWD
+    #[arg(long, help_heading = SERVER)]
     pub ask_password: bool,
+    /// Read [client] of this MySQL option file instead of ~/.my.cnf
+    #[arg(long, value_name = "FILE", help_heading = SERVER)]
+    pub defaults_file: Option<PathBuf>,
+    /// Insist on TLS, and on a certificate that browsers trust
+    #[arg(long, help_heading = SERVER)]
+    pub tls: bool,
+    /// Insist on TLS, and on a certificate signed by the one in this PEM file
+    #[arg(long, value_name = "FILE", help_heading = SERVER)]
+    pub tls_ca: Option<PathBuf>,
+    /// What to speak with the server
+    #[arg(long, value_enum, default_value_t, value_name = "PROTOCOL", help_heading = SERVER)]
+    pub protocol: Protocol,
+    /// Let --protocol tcp loose on a MySQL server, which may then block this host
+    #[arg(long, help_heading = SERVER)]
+    pub force: bool,
+    /// Change a sysctl in the private namespace, as net.ipv4.KEY=VALUE
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<Setting>,
     /// Stop after this many connections
     #[arg(long, value_name = "N")]
     pub connections: Option<u64>,
-    /// Stop after this time
-    #[arg(long, default_value = "2min", value_parser = humantime::parse_duration, value_name = "D")]
-    pub duration: Duration,
-    /// Change a sysctl in the private namespace, as net.ipv4.KEY=VALUE
-    #[arg(long, value_name = "KEY=VALUE", conflicts_with_all = ["host", "url"])]
-    pub set: Vec<Setting>,
+    /// Stop after this time [default: 2min, with --pool 10s]
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "D")]
+    duration: Option<Duration>,
+    /// Keep this pace, in connections per second, instead of as fast as possible
+    #[arg(long, value_parser = per_second, value_name = "R")]
+    pub rate: Option<f64>,
+    /// Let this many threads connect
+    #[arg(long, default_value_t = 1, value_parser = few, value_name = "N")]
+    pub threads: usize,
+    /// Take connections from a pool of this size instead of opening one each time
+    #[arg(long, value_parser = few, value_name = "N")]
+    pub pool: Option<usize>,
+    /// How to leave a MySQL server; either way the client closes first
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "HOW",
+        conflicts_with = "pool"
+    )]
+    pub close: Close,
+    /// Connect from these addresses in turn; in the private namespace any will do
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "ADDR,…",
+        conflicts_with = "pool"
+    )]
+    pub source: Vec<IpAddr>,
+    /// Draw latency and ports in use over time into this file
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
+const SERVER: &str = "A server of yours";
+
+impl ReproArgs {
+    /// Whether to connect to a server of the user's.
+    #[must_use]
+    pub fn names_a_server(&self) -> bool {
+        self.url.is_some() || self.host.is_some() || self.defaults_file.is_some()
+    }
+
+    /// How long a run may take.
+    #[must_use]
+    pub fn duration(&self) -> Duration {
+        /// Enough for 28,232 ports, which take most of a minute.
+        const UNTIL_EXHAUSTED: Duration = Duration::from_secs(120);
+        /// A pool never comes to an end.
+        const OF_A_POOL: Duration = Duration::from_secs(10);
+        self.duration.unwrap_or(if self.pool.is_some() {
+            OF_A_POOL
+        } else {
+            UNTIL_EXHAUSTED
+        })
+    }
+
+    /// Whether the options go together.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |message: String, hint: &str| Err(Refusal::new(message, hint).into());
+        let about_a_server = [
+            ("--port", self.port.is_some()),
+            ("--user", self.user.is_some()),
+            ("--database", self.database.is_some()),
+            ("--password-file", self.password_file.is_some()),
+            ("--ask-password", self.ask_password),
+            ("--tls", self.tls),
+            ("--tls-ca", self.tls_ca.is_some()),
+            ("--force", self.force),
+        ];
+        if let (Some((option, _)), false) = (
+            about_a_server.iter().find(|(_, given)| *given),
+            self.names_a_server(),
+        ) {
+            return refuse(
+                format!("{option} is about a server of yours, and none is named"),
+                "add --host HOST, or leave it out for the embedded server",
+            );
+        }
+        if self.names_a_server() && !self.set.is_empty() {
+            return refuse(
+                "--set changes the private namespace, and a server of yours is reached without one"
+                    .into(),
+                "leave the server out, or --set; `twcheck advise` says what to change here",
+            );
+        }
+        if self.protocol == Protocol::Tcp
+            && (self.pool.is_some() || self.tls || self.tls_ca.is_some())
+        {
+            return refuse(
+                "--protocol tcp only connects: it has neither a pool nor TLS".into(),
+                "leave out --protocol tcp",
+            );
+        }
+        if self.protocol == Protocol::Tcp && self.close != Close::default() {
+            return refuse(
+                "--close abrupt leaves out MySQL's COM_QUIT, which --protocol tcp never says"
+                    .into(),
+                "leave out --close",
+            );
+        }
+        for (index, source) in self.source.iter().enumerate() {
+            if self.source[..index].contains(source) {
+                return refuse(
+                    format!("--source names {source} twice, and it has one set of ports"),
+                    "name each address once",
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A pace for `--rate`.
+fn per_second(text: &str) -> Result<f64, String> {
+    const FASTEST: f64 = 1e6;
+    match text.parse() {
+        Ok(rate) if rate > 0.0 && rate <= FASTEST => Ok(rate),
+        _ => {
+            Err("it is connections per second, above 0 and at most 1000000: for example 400".into())
+        }
+    }
+}
+
+/// A number of threads or pooled connections.
+fn few(text: &str) -> Result<usize, String> {
+    const MOST: usize = 1000;
+    match text.parse() {
+        Ok(number) if (1..=MOST).contains(&number) => Ok(number),
+        _ => Err(format!("it is a number from 1 to {MOST}: for example 8")),
+    }
 }

@@ -1,8 +1,10 @@
 //! `twcheck repro`
 
 use std::env::VarError;
+use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -17,46 +19,71 @@ use crate::refusal::Refusal;
 use crate::render::{self, Progress, Screen};
 use crate::repro::server::Server;
 use crate::repro::{
-    Failure, Limits, Login, Outcome, PortsToward, Report, Sandbox, ServerReport, StoppedBy, Target,
-    TargetReport, Watch, run as connect_and_close,
+    Client, ClientOptions, ClientReport, Failure, Limits, Login, Outcome, PortsToward, Protocol,
+    Report, Sandbox, ServerReport, StoppedBy, Target, TargetReport, Watch, Way, greets_like_mysql,
+    run as take_turns,
 };
 use crate::secret::Secret;
 use crate::system::{Machine, SourceChoice, View};
 
 /// The port of the embedded server: MySQL's.
-const EMBEDDED_PORT: u16 = 3306;
+const MYSQL_PORT: u16 = 3306;
 
 /// Connects and closes until errno 99, or until a limit or an error ends it.
 ///
 /// # Errors
 /// When the run cannot begin. A run that began ends with a report, whatever ended it.
 pub fn run(args: &ReproArgs) -> Result<Exit> {
+    args.check()?;
+    // Before the run, so that nothing is lost after it.
+    let picture = args.svg.as_deref().map(create).transpose()?;
     let Site {
         target,
         peer,
         failed,
     } = Site::open(args)?;
-    let embedded = matches!(peer, Peer::Embedded(_));
-    let machine = Machine::live(SourceChoice::Auto);
-    let server = target.address();
-    let before = PortsToward::new(&machine.look(View::Ports)?, server);
-
-    let outcome = if let Some(error) = failed {
-        Outcome::without_a_connection(error)
-    } else {
-        render::announce_reuse(server, &before);
-        connect(args, &target, &machine, &before)?
+    let way = Way {
+        sources: &args.source,
+        server: target.address(),
+        is_here: matches!(peer, Peer::Embedded(_)),
     };
-    let after = settled(&machine, server);
+    let machine = Machine::live(SourceChoice::Auto);
+    let before = PortsToward::new(&machine.look(View::Ports)?, way);
+    let client = match failed {
+        Some(error) => Err(error),
+        None => client(args, &target),
+    };
+    let outcome = match client {
+        Err(error) => Outcome::without_a_connection(error),
+        Ok(client) => {
+            if !client.is_pooled() {
+                render::announce_reuse(way.server, &before);
+            }
+            connect(args, &client, way, &machine, &before)?
+        }
+    };
+    let after = settled(&machine, way);
     let peer = peer.finish();
-    let report = Report::new(&target, embedded, outcome, &before, after.as_ref(), peer);
+    let report = Report::new(
+        &target,
+        way.is_here,
+        asked(args),
+        outcome,
+        &before,
+        after.as_ref(),
+        peer,
+    );
+    if let (Some(picture), Some(path)) = (picture, &args.svg) {
+        render::svg::repro(&report, picture)
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
 
     let screen = Screen::of_stdout();
     let out = &mut screen.lock();
     match args.format.get() {
         Format::Json => render::json::write(&report, out)?,
         _ if report.connections == 0 && report.stopped_by == StoppedBy::Error => {
-            return Err(refusal(report.error.as_ref(), server));
+            return Err(refusal(report.error.as_ref(), way.server));
         }
         Format::Table => render::table::repro(&report, screen, out)?,
         Format::Plain => render::plain::repro(&report, out)?,
@@ -64,10 +91,40 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
     Ok(report.stopped_by.into())
 }
 
+fn create(path: &Path) -> Result<File> {
+    File::create(path).map_err(|error| {
+        Refusal::new(
+            format!("--svg {}: {error}", path.display()),
+            "name a file in a folder that this user may write",
+        )
+        .into()
+    })
+}
+
+fn client(args: &ReproArgs, target: &Target) -> Result<Client, mysql::Error> {
+    let sources = args.source.clone();
+    match (args.pool, args.protocol) {
+        (Some(size), _) => Client::pool(target, size),
+        (None, Protocol::Tcp) => Ok(Client::tcp(target, sources)),
+        (None, Protocol::Mysql) => Ok(Client::mysql(target.clone(), sources, args.close)),
+    }
+}
+
+fn asked(args: &ReproArgs) -> ClientReport {
+    ClientReport {
+        protocol: args.protocol,
+        pool: args.pool,
+        threads: args.threads,
+        rate: args.rate,
+        sources: args.source.clone(),
+    }
+}
+
 /// The loop, with its progress on a terminal.
 fn connect(
     args: &ReproArgs,
-    target: &Target,
+    client: &Client,
+    way: Way<'_>,
     machine: &Machine,
     before: &PortsToward,
 ) -> Result<Outcome> {
@@ -75,26 +132,29 @@ fn connect(
     let progress = Progress::new(before.usable);
     let limits = Limits {
         connections: args.connections,
-        duration: args.duration,
+        duration: args.duration(),
+        rate: args.rate,
+        threads: args.threads,
+        fast_ports: before.until_cliff().filter(|_| !client.is_pooled()),
     };
     let ports_in_use = || {
         let snapshot = machine.look(View::Ports).ok()?;
-        Some(PortsToward::new(&snapshot, target.address()).in_use)
+        Some(PortsToward::new(&snapshot, way).in_use)
     };
-    let outcome = connect_and_close(target, limits, &stop, ports_in_use, |moment| {
+    let outcome = take_turns(client, limits, &stop, ports_in_use, |moment| {
         progress.show(moment);
     });
     progress.clear();
     Ok(outcome)
 }
 
-/// The ports toward `server` once the last connections are in TIME_WAIT, or half a second later;
+/// The ports on the `way` once the last connections are in TIME_WAIT, or half a second later;
 /// `None` when the table cannot be read.
-fn settled(machine: &Machine, server: SocketAddr) -> Option<PortsToward> {
+fn settled(machine: &Machine, way: Way<'_>) -> Option<PortsToward> {
     const LOOKS: usize = 10;
     let mut ports = None;
     for _ in 0..LOOKS {
-        ports = Some(PortsToward::new(&machine.look(View::Both).ok()?, server));
+        ports = Some(PortsToward::new(&machine.look(View::Both).ok()?, way));
         if ports.as_ref().is_none_or(|ports| !ports.closing) {
             break;
         }
@@ -122,26 +182,30 @@ enum Peer {
 
 impl Peer {
     fn finish(self) -> ServerReport {
-        ServerReport::new(match self {
-            Self::Embedded(server) => Ok(server.most_threads_connected().into()),
-            Self::Watched(watch) => watch.finish(),
-            Self::Unwatched(why) => Err(why),
-        })
+        match self {
+            Self::Embedded(server) => {
+                ServerReport::embedded(server.most_threads_connected().into())
+            }
+            Self::Watched(watch) => ServerReport::new(watch.finish()),
+            Self::Unwatched(why) => ServerReport::new(Err(why)),
+        }
     }
 }
 
 impl Site {
     fn open(args: &ReproArgs) -> Result<Self> {
-        let targets = match (&args.url, &args.host) {
-            (Some(url), _) => Target::resolve_url(url, password(args)?.as_ref())?,
-            (None, Some(host)) => Target::resolve(&login(args, host)?)?,
-            (None, None) => return Self::embedded(args),
-        };
-        Self::first_that_answers(targets, args.duration)
+        if !args.names_a_server() {
+            return Self::embedded(args);
+        }
+        let targets = Target::resolve(&login(args)?)?;
+        match args.protocol {
+            Protocol::Mysql => Self::first_that_answers(targets, args.duration()),
+            Protocol::Tcp => Self::tcp(targets, args),
+        }
     }
 
     fn embedded(args: &ReproArgs) -> Result<Self> {
-        let sandbox = Sandbox::enter(EMBEDDED_PORT, &args.set)?;
+        let sandbox = Sandbox::enter(MYSQL_PORT, &args.set, &args.source)?;
         let server = Server::start(sandbox.address())
             .with_context(|| format!("starting the embedded server on {}", sandbox.address()))?;
         render::announce(None);
@@ -163,7 +227,7 @@ impl Site {
                 Ok(connection) => {
                     return Ok(Self {
                         target,
-                        peer: Peer::Watched(Watch::start(connection)?),
+                        peer: Watch::start(connection).map_or_else(Peer::Unwatched, Peer::Watched),
                         failed: None,
                     });
                 }
@@ -178,26 +242,88 @@ impl Site {
         }
         refused.context("the host name has no address")
     }
+
+    /// The first address that lets a plain connection in, or else the first. What greets like MySQL
+    /// is spared: it counts connections that do not log in, and blocks the host.
+    fn tcp(targets: Vec<Target>, args: &ReproArgs) -> Result<Self> {
+        let mut refused = None;
+        for target in targets {
+            let target = target.patient_for(args.duration());
+            render::announce(Some(&TargetReport::new(&target, false).to_string()));
+            match target.greeting() {
+                Ok(first) if greets_like_mysql(&first) && !args.force => {
+                    return Err(Refusal::new(
+                        format!(
+                            "{} greets like MySQL, which blocks a host after some connections \
+                             that do not log in (error 1129, max_connect_errors)",
+                            target.address()
+                        ),
+                        "leave out --protocol tcp, so that each connection logs in; or add --force",
+                    )
+                    .into());
+                }
+                Ok(_) => {
+                    return Ok(Self {
+                        target,
+                        peer: Peer::Unwatched("its protocol is not known".into()),
+                        failed: None,
+                    });
+                }
+                Err(_) => refused.get_or_insert(target),
+            };
+        }
+        // The loop says why.
+        let target = refused.context("the host name has no address")?;
+        Ok(Self {
+            target,
+            peer: Peer::Unwatched("it let no connection in".into()),
+            failed: None,
+        })
+    }
 }
 
-fn login(args: &ReproArgs, host: &str) -> Result<Login> {
-    let user = match &args.user {
-        Some(user) => Some(user.clone()),
-        None => User::from_uid(getuid())
-            .ok()
-            .flatten()
-            .map(|user| user.name),
+/// Who logs in where: as the command line says, or else the option file, or else the environment.
+fn login(args: &ReproArgs) -> Result<Login> {
+    let file = match &args.defaults_file {
+        Some(path) => ClientOptions::read(path)?,
+        None => ClientOptions::of_home()?,
+    };
+    let said = match &args.url {
+        Some(url) => Login::from_url(url)?,
+        None => Login {
+            host: args
+                .host
+                .clone()
+                .or(file.host)
+                .unwrap_or_else(|| "localhost".into()),
+            port: args.port.or(file.port).unwrap_or(MYSQL_PORT),
+            user: args.user.clone(),
+            database: args.database.clone().or(file.database),
+            ..Login::default()
+        },
+    };
+    let system_user = || {
+        let user = User::from_uid(getuid()).ok().flatten();
+        user.map(|user| user.name)
+    };
+    let password = match password(args)?.or(said.password).or(file.password) {
+        Some(password) => Some(password),
+        None => environment_password()?,
     };
     Ok(Login {
-        host: host.to_owned(),
-        port: args.port,
-        user,
-        database: args.database.clone(),
-        password: password(args)?,
+        user: said.user.or(file.user).or_else(system_user),
+        password,
+        tls: said.tls || args.tls || file.tls,
+        tls_ca: args
+            .tls_ca
+            .clone()
+            .or(said.tls_ca)
+            .or(file.tls_ca.filter(|_| file.tls || args.tls)),
+        ..said
     })
 }
 
-/// The password: from a file, from a prompt, or from the environment.
+/// The password from a file of its own or from a prompt.
 fn password(args: &ReproArgs) -> Result<Option<Secret>> {
     if let Some(path) = &args.password_file {
         let text = std::fs::read_to_string(path).map_err(|error| {
@@ -220,6 +346,10 @@ fn password(args: &ReproArgs) -> Result<Option<Secret>> {
         let password = rpassword::prompt_password("Password: ").context("reading the password")?;
         return Ok(Some(password.into()));
     }
+    Ok(None)
+}
+
+fn environment_password() -> Result<Option<Secret>> {
     match std::env::var("MYSQL_PWD") {
         Ok(password) => Ok(Some(password.into())),
         Err(VarError::NotPresent) => Ok(None),

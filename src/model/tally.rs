@@ -240,13 +240,11 @@ impl Tally {
         };
     }
 
-    /// The flow that takes most ports toward `server`, from whatever source address.
-    #[must_use]
-    pub fn toward(&self, server: std::net::SocketAddr) -> Option<(Flow, &FlowUse)> {
+    /// The flows toward `server`, from whatever source address.
+    pub fn toward(&self, server: std::net::SocketAddr) -> impl Iterator<Item = (Flow, &FlowUse)> {
         self.flows
             .iter()
-            .filter(|(flow, _)| flow.server() == server)
-            .max_by_key(|(_, used)| used.ports_in_use)
+            .filter(move |(flow, _)| flow.server() == server)
             .map(|(flow, used)| (*flow, used))
     }
 }
@@ -310,7 +308,10 @@ mod tests {
                 inbound: 2
             }
         );
-        let (flow, used) = tally.toward("10.0.0.2:3306".parse().unwrap()).unwrap();
+        let (flow, used) = tally
+            .toward("10.0.0.2:3306".parse().unwrap())
+            .next()
+            .unwrap();
         assert_eq!(flow.source, "10.0.0.1".parse::<std::net::IpAddr>().unwrap());
         assert_eq!(
             used,

@@ -4,6 +4,7 @@ pub mod json;
 pub mod plain;
 mod progress;
 mod screen;
+pub mod svg;
 pub mod sysctl;
 pub mod table;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// How long connections took to open, in microseconds.
+/// How long something took, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Latency {
     /// Half of them were faster.
@@ -13,21 +13,38 @@ pub struct Latency {
     pub p99: u64,
 }
 
-impl Latency {
-    /// The percentiles of `samples`; `None` of nothing.
-    pub fn of(samples: impl IntoIterator<Item = Duration>) -> Option<Self> {
+/// Samples of one kind, in bounded memory.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Latencies(Option<Histogram<u64>>);
+
+impl Latencies {
+    pub(super) fn add(&mut self, sample: Duration) {
         /// A minute in microseconds: no attempt takes longer.
         const LONGEST: u64 = 60_000_000;
         /// Three digits: finer than any two runs agree.
         const DIGITS: u8 = 3;
-        let mut histogram = Histogram::<u64>::new_with_bounds(1, LONGEST, DIGITS).ok()?;
-        for sample in samples {
+        if self.0.is_none() {
+            self.0 = Histogram::new_with_bounds(1, LONGEST, DIGITS).ok();
+        }
+        if let Some(histogram) = &mut self.0 {
             histogram.saturating_record(u64::try_from(sample.as_micros()).unwrap_or(u64::MAX));
         }
-        (!histogram.is_empty()).then(|| Self {
+    }
+
+    /// The percentiles; `None` of nothing.
+    pub(super) fn get(&self) -> Option<Latency> {
+        self.0.as_ref().map(|histogram| Latency {
             p50: histogram.value_at_quantile(0.5),
             p99: histogram.value_at_quantile(0.99),
         })
+    }
+
+    fn of(samples: impl IntoIterator<Item = Duration>) -> Self {
+        let mut latencies = Self::default();
+        for sample in samples {
+            latencies.add(sample);
+        }
+        latencies
     }
 }
 
@@ -53,11 +70,11 @@ impl Ends {
     }
 
     pub(super) fn first(&self) -> Option<Latency> {
-        Latency::of(self.first.iter().copied())
+        Latencies::of(self.first.iter().copied()).get()
     }
 
     pub(super) fn last(&self) -> Option<Latency> {
-        Latency::of(self.last.iter().copied())
+        Latencies::of(self.last.iter().copied()).get()
     }
 }
 
@@ -79,10 +96,10 @@ mod tests {
     #[test]
     fn a_slow_connect_is_not_cut_to_the_scale() {
         let slow = [3, 5_409, 5_409, 2_000_000].map(Duration::from_micros);
-        let Latency { p50, p99 } = Latency::of(slow).unwrap();
+        let Latency { p50, p99 } = Latencies::of(slow).get().unwrap();
         assert!((5_400..5_420).contains(&p50), "{p50}");
         assert!((1_998_000..2_002_000).contains(&p99), "{p99}");
-        let hour = Latency::of([Duration::from_secs(3600)]).unwrap();
+        let hour = Latencies::of([Duration::from_secs(3600)]).get().unwrap();
         assert!((59_900_000..60_100_000).contains(&hour.p50), "{hour:?}");
     }
 }

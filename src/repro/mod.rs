@@ -1,18 +1,29 @@
 //! The connect/close loop: the only room, with [`system`](crate::system), that touches the machine.
 
+mod client;
+mod dial;
 mod failure;
 mod latency;
+mod option_file;
 mod report;
 mod run;
 mod sandbox;
 pub mod server;
+mod session;
 mod target;
+mod tls;
 mod watch;
 
+pub use client::Client;
 pub use failure::{Failure, FailureKind};
 pub use latency::Latency;
-pub use report::{PortsToward, Report, ServerReport, StoppedBy, TargetReport, TimeWaitSides};
-pub use run::{End, Limits, Moment, Outcome, run};
+pub use option_file::ClientOptions;
+pub use report::{
+    ClientReport, PortsToward, Protocol, Report, ServerReport, StoppedBy, TargetReport,
+    TimeWaitSides, Way,
+};
+pub use run::{Cliff, End, Limits, Moment, Outcome, run};
 pub use sandbox::{Sandbox, Setting};
+pub use session::{Close, greets_like_mysql};
 pub use target::{Login, Target};
-pub use watch::Watch;
+pub use watch::{ServerStatus, Watch, Watched};

@@ -1,23 +1,27 @@
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::failure::{Failure, FailureKind};
 use super::latency::Latency;
-use super::run::{End, Moment, Outcome};
+use super::run::{Cliff, End, Moment, Outcome};
 use super::target::Target;
+use super::watch::{ServerStatus, Watched};
 use crate::judge::Capacity;
-use crate::model::{Snapshot, TcpState};
+use crate::model::{FlowUse, Snapshot, TcpState};
 use crate::words;
 
-/// The ports toward one server, as one look at the table tells them.
+/// The ports toward one server, as one look at the table tells them: of all the source addresses
+/// that a run takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PortsToward {
-    /// Ports one flow can take; `None` when the range is unknown.
+    /// Ports that can be taken; `None` when the range is unknown.
     pub usable: Option<u32>,
-    /// Ports the flow takes.
+    /// Of the usable ports those found without a search that are free; `None` likewise.
+    pub fast_free: Option<u32>,
+    /// Ports taken.
     pub in_use: u32,
     /// Of these, the ones that connect() cannot have.
     pub blocked: u32,
@@ -42,36 +46,77 @@ pub struct TimeWaitSides {
     pub server_side: Option<u64>,
 }
 
+/// Between whom a run connects.
+#[derive(Debug, Clone, Copy)]
+pub struct Way<'a> {
+    /// The source addresses; empty where the kernel chooses one.
+    pub sources: &'a [IpAddr],
+    /// The server.
+    pub server: SocketAddr,
+    /// Whether it is known to run on this machine.
+    pub is_here: bool,
+}
+
 impl PortsToward {
-    /// What `snapshot` says about the flow toward `server` that takes most ports.
+    /// What `snapshot` says about the flows on this `way`, or where the kernel chooses the source,
+    /// about the flow that takes most ports.
     #[must_use]
-    pub fn new(snapshot: &Snapshot, server: SocketAddr) -> Self {
-        let flow = snapshot.tally.toward(server);
-        let loopback = flow
-            .as_ref()
+    pub fn new(snapshot: &Snapshot, way: Way<'_>) -> Self {
+        let Way {
+            sources, server, ..
+        } = way;
+        let mut flows: Vec<_> = snapshot.tally.toward(server).collect();
+        if sources.is_empty() {
+            flows.sort_by_key(|(_, used)| std::cmp::Reverse(used.ports_in_use));
+            flows.truncate(1);
+        } else {
+            flows.retain(|(flow, _)| sources.contains(&flow.source));
+        }
+        let addresses = u32::try_from(sources.len()).unwrap_or(u32::MAX).max(1);
+        let loopback = flows
+            .first()
             .map_or(server.ip().is_loopback(), |(flow, _)| flow.is_loopback());
+        let is_here = way.is_here
+            || loopback
+            || flows
+                .iter()
+                .any(|(flow, _)| flow.source == flow.destination);
         let reuse_applies = snapshot.tunables.reuse_applies(loopback).unwrap_or(false);
         let capacity = Capacity::new(&snapshot.tunables, &snapshot.held(), snapshot.hold_time());
-        let used = flow.map(|(_, used)| used);
-        let same_machine = flow.is_some_and(|(flow, _)| flow.source == flow.destination);
+        let sum = |part: &dyn Fn(&FlowUse) -> u32| flows.iter().map(|(_, used)| part(used)).sum();
+        let fast_blocked: u32 = sum(&|used| used.fast_blocked(reuse_applies));
+        let in_state = |used: &FlowUse, state| used.by_state.get(state);
+        let returns = flows
+            .iter()
+            .filter_map(|(_, used)| used.returns)
+            .reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
         Self {
-            usable: capacity.map(|capacity| capacity.usable_ports),
-            in_use: used.map_or(0, |used| used.ports_in_use),
-            blocked: used.map_or(0, |used| used.ports_blocked(reuse_applies)),
+            usable: capacity.map(|capacity| capacity.usable_ports * addresses),
+            fast_free: capacity
+                .map(|capacity| (capacity.fast_ports * addresses).saturating_sub(fast_blocked)),
+            in_use: sum(&|used| used.ports_in_use),
+            blocked: sum(&|used| used.ports_blocked(reuse_applies)),
             reuse_applies,
-            max_rate: capacity.and_then(|capacity| capacity.max_rate(reuse_applies)),
+            max_rate: capacity
+                .and_then(|capacity| capacity.max_rate(reuse_applies))
+                .map(|rate| rate * f64::from(addresses)),
             time_wait: TimeWaitSides {
-                client_side: Some(used.map_or(0, |used| used.by_state.get(TcpState::TimeWait))),
-                server_side: (same_machine || loopback).then(|| {
+                client_side: Some(
+                    flows
+                        .iter()
+                        .map(|(_, used)| in_state(used, TcpState::TimeWait))
+                        .sum(),
+                ),
+                server_side: is_here.then(|| {
                     let by_port = &snapshot.tally.inbound_time_wait;
                     by_port.get(&server.port()).copied().unwrap_or(0)
                 }),
             },
-            closing: used.is_some_and(|used| {
+            closing: flows.iter().any(|(_, used)| {
                 let states = [TcpState::FinWait1, TcpState::FinWait2, TcpState::Closing];
-                states.iter().any(|&state| used.by_state.get(state) > 0)
+                states.iter().any(|&state| in_state(used, state) > 0)
             }),
-            returns: used.and_then(|used| used.returns).map(|(first, last)| {
+            returns: returns.map(|(first, last)| {
                 // Where it is reused a port need not wait for the end of its TIME_WAIT.
                 let early = if reuse_applies {
                     snapshot
@@ -83,6 +128,14 @@ impl PortsToward {
                 (first.saturating_sub(early), last.saturating_sub(early))
             }),
         }
+    }
+
+    /// Connections until the fast ports are spent; `None` when unknown, or where reuse gives them
+    /// back meanwhile.
+    #[must_use]
+    pub fn until_cliff(&self) -> Option<u64> {
+        let free = self.fast_free.filter(|&free| free > 0);
+        free.filter(|_| !self.reuse_applies).map(u64::from)
     }
 
     /// Whether most ports are taken, which is what errno 99 then means; `None` when unknown. Not
@@ -101,18 +154,26 @@ pub struct Report {
     pub schema: u32,
     /// The server.
     pub target: TargetReport,
-    /// Connections opened, logged in and closed.
+    /// What the loop did.
+    pub client: ClientReport,
+    /// Connections opened and closed; those that stayed open, of a pool.
     pub connections: u64,
+    /// How often the pool lent one of them; `None` without a pool.
+    pub checkouts: Option<u64>,
     /// How long that took.
     pub seconds: f64,
-    /// Connections per second.
+    /// Connections per second, or checkouts.
     pub rate: f64,
     /// What ended the run.
     pub stopped_by: StoppedBy,
     /// Why a connection failed; `None` when none did.
     pub error: Option<Failure>,
-    /// How long opening a connection took: connect() and login.
-    pub connect_latency_us: LatencyEnds,
+    /// How long connect() took, or a checkout.
+    pub connect_latency_us: LatencyReport,
+    /// How long greeting and login took after it; `None` where there was none.
+    pub login_latency_us: Option<Latency>,
+    /// When the fast ports were spent; `None` when they never were.
+    pub cliff: Option<Cliff>,
     /// TIME_WAIT left behind.
     pub time_wait: TimeWaitSides,
     /// Ports that the capacity model said were free toward the server; `None` when unknown.
@@ -123,8 +184,34 @@ pub struct Report {
     pub ports_return_seconds: Option<[f64; 2]>,
     /// The server's side.
     pub server: ServerReport,
-    /// About one a second.
+    /// About four a second.
     pub timeline: Vec<Moment>,
+}
+
+/// What the loop did, as it was asked to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ClientReport {
+    /// The protocol it spoke.
+    pub protocol: Protocol,
+    /// Connections of its pool; `None` without one.
+    pub pool: Option<usize>,
+    /// Threads that took turns.
+    pub threads: usize,
+    /// The pace it was to keep; `None` for as fast as possible.
+    pub rate: Option<f64>,
+    /// Source addresses it took in turn; empty where the kernel chose.
+    pub sources: Vec<IpAddr>,
+}
+
+/// What the loop speaks with the server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// Log in to MySQL
+    #[default]
+    Mysql,
+    /// Connect only: for any TCP server
+    Tcp,
 }
 
 /// The server of a run.
@@ -191,13 +278,17 @@ impl StoppedBy {
     }
 }
 
-/// Latency at both ends of a run; `None` where it made no connection.
+/// Latency in the parts of a run; `None` where it made no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct LatencyEnds {
+pub struct LatencyReport {
     /// The first 1,000 connections.
     pub first_1000: Option<Latency>,
     /// The last 1,000.
     pub last_1000: Option<Latency>,
+    /// Until the fast ports were spent.
+    pub before_cliff: Option<Latency>,
+    /// After that.
+    pub after_cliff: Option<Latency>,
 }
 
 /// What was seen of the server.
@@ -205,23 +296,38 @@ pub struct LatencyEnds {
 pub struct ServerReport {
     /// The most threads seen connected; `None` when it could not be watched.
     pub threads_connected_max: Option<u64>,
+    /// What it counted before the run; `None` likewise, and of the embedded server.
+    pub before: Option<ServerStatus>,
+    /// What it counted after the run.
+    pub after: Option<ServerStatus>,
     /// Why it could not be watched.
     pub not_watched_because: Option<String>,
 }
 
 impl ServerReport {
+    /// The embedded server's own count.
+    #[must_use]
+    pub fn embedded(most: u64) -> Self {
+        Self {
+            threads_connected_max: Some(most),
+            before: None,
+            after: None,
+            not_watched_because: None,
+        }
+    }
+
     /// From what watching said.
     #[must_use]
-    pub fn new(watched: Result<u64, String>) -> Self {
-        match watched {
-            Ok(most) => Self {
-                threads_connected_max: Some(most),
-                not_watched_because: None,
-            },
-            Err(why) => Self {
-                threads_connected_max: None,
-                not_watched_because: Some(why),
-            },
+    pub fn new(watched: Result<Watched, String>) -> Self {
+        let (watched, why) = match watched {
+            Ok(watched) => (Some(watched), None),
+            Err(why) => (None, Some(why)),
+        };
+        Self {
+            threads_connected_max: watched.map(|watched| watched.most),
+            before: watched.map(|watched| watched.before),
+            after: watched.map(|watched| watched.after),
+            not_watched_because: why,
         }
     }
 }
@@ -232,6 +338,7 @@ impl Report {
     pub fn new(
         target: &Target,
         embedded: bool,
+        client: ClientReport,
         outcome: Outcome,
         before: &PortsToward,
         after: Option<&PortsToward>,
@@ -240,7 +347,7 @@ impl Report {
         // Where the ports are unknown, one that could connect before has run out of something.
         let full = || {
             let told = after.and_then(PortsToward::are_full);
-            told.unwrap_or(outcome.connections > 0)
+            told.unwrap_or(outcome.turns > 0)
         };
         let error = match &outcome.end {
             End::Failed(error) => Some(Failure::new(error, target.name(), full)),
@@ -255,24 +362,30 @@ impl Report {
         };
         let seconds = outcome.elapsed.as_secs_f64();
         #[expect(clippy::cast_precision_loss)] // Connections of one run, far below 2^53.
-        let rate = outcome.connections as f64 / seconds.max(f64::EPSILON);
+        let rate = outcome.turns as f64 / seconds.max(f64::EPSILON);
+        let pooled = client.pool.is_some();
+        let [before_cliff, after_cliff] = outcome.around_cliff;
         Self {
             schema: 1,
             target: TargetReport::new(target, embedded),
-            connections: outcome.connections,
+            connections: outcome.pooled.unwrap_or(outcome.turns),
+            checkouts: pooled.then_some(outcome.turns),
+            client,
             seconds: (seconds * 1000.0).round() / 1000.0,
             rate: words::rounded(rate),
             stopped_by,
             error,
-            connect_latency_us: LatencyEnds {
+            connect_latency_us: LatencyReport {
                 first_1000: outcome.first,
                 last_1000: outcome.last,
+                before_cliff,
+                after_cliff,
             },
+            login_latency_us: outcome.login,
+            cliff: outcome.cliff,
             time_wait: TimeWaitSides {
                 client_side: after.and_then(|after| after.time_wait.client_side),
-                server_side: after
-                    .and_then(|after| after.time_wait.server_side)
-                    .or(embedded.then_some(0)),
+                server_side: after.and_then(|after| after.time_wait.server_side),
             },
             predicted_ports: before
                 .usable

@@ -1,19 +1,28 @@
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
 
-use super::latency::{Ends, Latency};
-use super::target::{Target, close};
+use super::client::{Client, Turn};
+use super::latency::{Ends, Latencies, Latency};
 use crate::words;
 
-/// How far a run goes.
+/// How far a run goes, and how fast.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at most; `None` for no bound.
+    /// Turns at most; `None` for no bound.
     pub connections: Option<u64>,
     /// Time at most.
     pub duration: Duration,
+    /// Turns per second; `None` for as many as there can be.
+    pub rate: Option<f64>,
+    /// Threads that take turns.
+    pub threads: usize,
+    /// After how many connections the fast ports are spent; `None` where they return in time.
+    pub fast_ports: Option<u64>,
 }
 
 /// How a run ended.
@@ -29,37 +38,55 @@ pub enum End {
     Interrupted,
 }
 
-/// One moment of a run, about once a second.
+/// One moment of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Moment {
     /// Since the start.
     #[serde(serialize_with = "seconds")]
     pub seconds: Duration,
-    /// Connections made so far.
+    /// Connections made so far, or checkouts of a pool.
     pub connections: u64,
-    /// Connections per second since the moment before.
+    /// Of them, per second since the moment before.
     #[serde(serialize_with = "rate")]
     pub rate: f64,
-    /// Ports the flow takes; `None` when the table could not be read.
+    /// Ports taken toward the server; `None` when the table could not be read.
     pub ports_in_use: Option<u32>,
     /// Of the connections since the moment before; `None` without any.
     pub connect_latency_us: Option<Latency>,
 }
 
+/// When the fast ports were spent.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Cliff {
+    /// Connections made until then.
+    pub connections: u64,
+    /// Since the start.
+    #[serde(serialize_with = "seconds")]
+    pub seconds: Duration,
+}
+
 /// What a run did.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Connections opened, logged in and closed.
-    pub connections: u64,
+    /// Turns of the loop: connections opened and closed, or checkouts of a pool.
+    pub turns: u64,
+    /// Connections that a pool opened for them.
+    pub pooled: Option<u64>,
     /// How long it took.
     pub elapsed: Duration,
     /// How it ended.
     pub end: End,
-    /// Latency of the first 1,000.
+    /// connect() of the first 1,000.
     pub first: Option<Latency>,
-    /// Latency of the last 1,000.
+    /// connect() of the last 1,000.
     pub last: Option<Latency>,
-    /// About one a second.
+    /// connect() until the fast ports were spent, and after.
+    pub around_cliff: [Option<Latency>; 2],
+    /// When they were; `None` when they never were.
+    pub cliff: Option<Cliff>,
+    /// Greeting and login.
+    pub login: Option<Latency>,
+    /// About four a second.
     pub timeline: Vec<Moment>,
 }
 
@@ -67,109 +94,240 @@ impl Outcome {
     /// A run that could not even begin.
     #[must_use]
     pub fn without_a_connection(error: mysql::Error) -> Self {
-        Self {
-            connections: 0,
-            elapsed: Duration::ZERO,
-            end: End::Failed(error),
-            first: None,
-            last: None,
-            timeline: Vec::new(),
-        }
+        Samples::default().finish(Duration::ZERO, End::Failed(error), Vec::new())
     }
 }
 
-/// How often the socket table is looked at: often enough to follow, seldom enough not to slow the
-/// loop (a look at 28,000 sockets takes some 15 ms).
-const MOMENT: Duration = Duration::from_secs(1);
+/// What all threads share.
+struct Run<'a> {
+    client: &'a Client,
+    limits: Limits,
+    start: Instant,
+    stop: &'a AtomicBool,
+    /// Turns begun.
+    begun: AtomicU64,
+    over: AtomicBool,
+    end: Mutex<Option<End>>,
+    samples: Mutex<Samples>,
+    observer: Thread,
+}
 
-/// Opens a connection and closes it, again and again, on this thread, until something ends it.
-/// `ports_in_use` looks at the socket table; `show` sees every moment as it passes.
+/// Lets `client` take turns until something ends the run. `ports_in_use` looks at the socket table
+/// on this thread; `show` sees every moment as it passes.
 pub fn run(
-    target: &Target,
+    client: &Client,
     limits: Limits,
     stop: &AtomicBool,
     mut ports_in_use: impl FnMut() -> Option<u32>,
     mut show: impl FnMut(&Moment),
 ) -> Outcome {
-    let start = Instant::now();
-    let mut ends = Ends::default();
-    let mut timeline = Timeline::new(start);
-    let mut connections = 0;
-    let end = loop {
-        if stop.load(Ordering::Relaxed) {
-            break End::Interrupted;
-        }
-        if limits.connections.is_some_and(|limit| connections >= limit) {
-            break End::Count;
-        }
-        let before = Instant::now();
-        if before - start >= limits.duration {
-            break End::Duration;
-        }
-        let connection = match target.open() {
-            Ok(connection) => connection,
-            Err(error) => break End::Failed(error),
-        };
-        let latency = before.elapsed();
-        close(connection);
-        connections += 1;
-        ends.add(latency);
-        timeline.since.push(latency);
-        if timeline.is_due() {
-            show(timeline.mark(connections, ports_in_use()));
-        }
+    let run = Run {
+        client,
+        limits,
+        start: Instant::now(),
+        stop,
+        begun: AtomicU64::new(0),
+        over: AtomicBool::new(false),
+        end: Mutex::new(None),
+        samples: Mutex::default(),
+        observer: thread::current(),
     };
-    let elapsed = start.elapsed();
-    show(timeline.mark(connections, ports_in_use()));
-    Outcome {
-        connections,
-        elapsed,
-        end,
-        first: ends.first(),
-        last: ends.last(),
-        timeline: timeline.moments,
+    let mut timeline = Timeline::new(run.start);
+    let elapsed = thread::scope(|scope| {
+        for _ in 0..limits.threads {
+            scope.spawn(|| run.work());
+        }
+        while !run.over.load(Ordering::Relaxed) {
+            thread::park_timeout(timeline.due());
+            if timeline.due().is_zero() {
+                show(timeline.mark(&run.samples, &mut ports_in_use));
+            }
+        }
+        run.start.elapsed()
+    });
+    show(timeline.mark(&run.samples, &mut ports_in_use));
+    let end = lock(&run.end).take().unwrap_or(End::Interrupted);
+    let samples = std::mem::take(&mut *lock(&run.samples));
+    samples.finish(elapsed, end, timeline.moments)
+}
+
+/// Counters stay right whatever a thread that panicked was doing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Run<'_> {
+    fn work(&self) {
+        let end = loop {
+            if self.over.load(Ordering::Relaxed) {
+                return;
+            }
+            let number = self.begun.fetch_add(1, Ordering::Relaxed);
+            if let Some(end) = self.wait_for(number) {
+                break end;
+            }
+            match self.client.turn(number) {
+                Ok(turn) => {
+                    let samples = &mut *lock(&self.samples);
+                    samples.add(turn, self.limits.fast_ports, self.start);
+                }
+                // A signal ends connect() early.
+                Err(_) if self.stop.load(Ordering::Relaxed) => break End::Interrupted,
+                Err(error) => break End::Failed(error),
+            }
+        };
+        // Who comes first says why; the others only stop.
+        lock(&self.end).get_or_insert(end);
+        self.over.store(true, Ordering::Relaxed);
+        self.observer.unpark();
+    }
+
+    /// Waits until the turn of this `number` is due; what ends the run instead, if anything does.
+    fn wait_for(&self, number: u64) -> Option<End> {
+        /// How long Ctrl-C may take.
+        const NAP: Duration = Duration::from_millis(50);
+        if self.limits.connections.is_some_and(|most| number >= most) {
+            return Some(End::Count);
+        }
+        #[expect(clippy::cast_precision_loss)] // Turns of one run, far below 2^53.
+        let due = self.limits.rate.map_or(Duration::ZERO, |rate| {
+            Duration::from_secs_f64(number as f64 / rate)
+        });
+        loop {
+            let elapsed = self.start.elapsed();
+            if self.stop.load(Ordering::Relaxed) {
+                return Some(End::Interrupted);
+            }
+            if elapsed >= self.limits.duration {
+                return Some(End::Duration);
+            }
+            if elapsed >= due || self.over.load(Ordering::Relaxed) {
+                return None;
+            }
+            let rest = self.limits.duration.saturating_sub(elapsed);
+            thread::sleep(due.saturating_sub(elapsed).min(rest).min(NAP));
+        }
     }
 }
 
-/// The moments of a run, and what has happened since the last one.
+/// What the turns so far have shown.
+#[derive(Default)]
+struct Samples {
+    turns: u64,
+    pooled: HashSet<u32>,
+    ends: Ends,
+    cliff: Option<Cliff>,
+    before_cliff: Latencies,
+    after_cliff: Latencies,
+    login: Latencies,
+    /// Since the last moment.
+    recent: Latencies,
+}
+
+impl Samples {
+    fn add(&mut self, turn: Turn, fast_ports: Option<u64>, start: Instant) {
+        self.turns += 1;
+        self.pooled.extend(turn.pooled);
+        self.ends.add(turn.connect);
+        self.recent.add(turn.connect);
+        if let Some(login) = turn.login {
+            self.login.add(login);
+        }
+        if self.cliff.is_some() {
+            self.after_cliff.add(turn.connect);
+        } else {
+            self.before_cliff.add(turn.connect);
+            if fast_ports == Some(self.turns) {
+                self.cliff = Some(Cliff {
+                    connections: self.turns,
+                    seconds: start.elapsed(),
+                });
+            }
+        }
+    }
+
+    fn finish(self, elapsed: Duration, end: End, timeline: Vec<Moment>) -> Outcome {
+        Outcome {
+            turns: self.turns,
+            pooled: (!self.pooled.is_empty()).then_some(self.pooled.len() as u64),
+            elapsed,
+            end,
+            first: self.ends.first(),
+            last: self.ends.last(),
+            around_cliff: [self.before_cliff.get(), self.after_cliff.get()],
+            cliff: self.cliff,
+            login: self.login.get(),
+            timeline,
+        }
+    }
+}
+
+/// The moments of a run.
 struct Timeline {
     start: Instant,
     last: Instant,
-    since: Vec<Duration>,
+    /// How long the last look at the socket table took.
+    look: Duration,
+    turns: u64,
     moments: Vec<Moment>,
 }
+
+/// How often the socket table is looked at: fine enough to draw, seldom enough not to slow the
+/// loop (a look at 28,000 sockets takes some 8 ms).
+const MOMENT: Duration = Duration::from_millis(250);
+
+/// Where a look takes long, because the machine has many sockets, they are further apart: at most
+/// this part of the time is spent looking.
+const LOOKING: u32 = 20;
 
 impl Timeline {
     fn new(start: Instant) -> Self {
         Self {
             start,
             last: start,
-            since: Vec::new(),
+            look: Duration::ZERO,
+            turns: 0,
             moments: Vec::new(),
         }
     }
 
-    fn is_due(&self) -> bool {
-        self.last.elapsed() >= MOMENT
+    /// Time until the next moment.
+    fn due(&self) -> Duration {
+        MOMENT
+            .max(self.look * LOOKING)
+            .saturating_sub(self.last.elapsed())
     }
 
-    fn mark(&mut self, connections: u64, ports_in_use: Option<u32>) -> &Moment {
+    fn mark(
+        &mut self,
+        samples: &Mutex<Samples>,
+        ports_in_use: &mut impl FnMut() -> Option<u32>,
+    ) -> &Moment {
         let now = Instant::now();
-        #[expect(clippy::cast_precision_loss)] // The connections of one second.
-        let rate = self.since.len() as f64 / (now - self.last).as_secs_f64().max(f64::EPSILON);
-        self.last = now;
+        let (turns, recent) = {
+            let samples = &mut *lock(samples);
+            (samples.turns, std::mem::take(&mut samples.recent))
+        };
+        let ports_in_use = ports_in_use();
+        self.look = now.elapsed();
+        #[expect(clippy::cast_precision_loss)] // The connections of one moment.
+        let made = (turns - self.turns) as f64;
         self.moments.push(Moment {
             seconds: now - self.start,
-            connections,
-            rate,
+            connections: turns,
+            rate: made / (now - self.last).as_secs_f64().max(f64::EPSILON),
             ports_in_use,
-            connect_latency_us: Latency::of(self.since.drain(..)),
+            connect_latency_us: recent.get(),
         });
+        (self.last, self.turns) = (now, turns);
         &self.moments[self.moments.len() - 1]
     }
 }
 
-fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn seconds<S: Serializer>(
+    duration: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((duration.as_secs_f64() * 1000.0).round() / 1000.0)
 }
 

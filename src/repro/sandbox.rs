@@ -1,4 +1,4 @@
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
@@ -63,11 +63,11 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Moves the process into it. Must run before the process has a second thread.
+    /// Moves the process into it, and gives it `sources` as further addresses. Must run before the process has a second thread.
     ///
     /// # Errors
     /// When the system forbids namespaces or a setting; the error says which and what to do.
-    pub fn enter(port: u16, settings: &[Setting]) -> Result<Self> {
+    pub fn enter(port: u16, settings: &[Setting], sources: &[IpAddr]) -> Result<Self> {
         let proc = ProcRoot::default();
         let mut copied = Vec::new();
         for key in COPIED {
@@ -77,6 +77,19 @@ impl Sandbox {
         }
         netns::enter_private()?;
         netns::add_loopback_address(ADDRESS)?;
+        for source in sources {
+            match source {
+                IpAddr::V4(source) if source.is_loopback() || *source == ADDRESS => {}
+                IpAddr::V4(source) => netns::add_loopback_address(*source)?,
+                IpAddr::V6(source) => {
+                    return Err(Refusal::new(
+                        format!("--source {source} is IPv6, the embedded server {ADDRESS} is not"),
+                        "--source 192.0.2.2,192.0.2.3",
+                    )
+                    .into());
+                }
+            }
+        }
         for (key, value) in copied {
             // A setting that is the whole machine's is in force here as it is.
             if sysctl::read(&proc, key)?.is_some() {

@@ -1,13 +1,14 @@
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::AsRawFd;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
-use mysql::{Conn, Opts, OptsBuilder, UrlError};
-use nix::libc::MSG_MORE;
-use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
+use mysql::{Conn, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts, SslOpts, UrlError};
 
+use super::dial::Dialer;
+use super::tls::Tls;
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 
@@ -18,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ALLOWED_PACKET: usize = 16 * 1024 * 1024;
 
 /// Who logs in where, as the user says it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Login {
     /// A name or an address.
     pub host: String,
@@ -30,14 +31,55 @@ pub struct Login {
     pub database: Option<String>,
     /// Its password.
     pub password: Option<Secret>,
+    /// Whether the server must speak TLS.
+    pub tls: bool,
+    /// A PEM file with the authority to trust instead of those that browsers trust; `tls` where
+    /// there is one.
+    pub tls_ca: Option<PathBuf>,
 }
 
-/// A MySQL server at one address, reached by TCP only.
+impl Login {
+    /// What a `mysql://` URL says.
+    ///
+    /// # Errors
+    /// When it is malformed, or asks not to verify the server.
+    pub fn from_url(url: &Secret) -> Result<Self> {
+        let options = Opts::from_url(url.reveal()).map_err(|error| {
+            Refusal::new(
+                format!("the URL given is not a MySQL URL: {}", reason(&error)),
+                "mysql://USER@HOST:3306/DATABASE, special characters percent-encoded, the password \
+                 in MYSQL_PWD; or --host HOST",
+            )
+        })?;
+        let ssl = options.get_ssl_opts();
+        if ssl.is_some_and(|ssl| ssl.accept_invalid_certs() || ssl.skip_domain_validation()) {
+            return Err(Refusal::new(
+                "the URL asks for TLS without a look at the certificate",
+                "leave verify_ca and verify_identity out of it, and name the authority with \
+                 --tls-ca FILE",
+            )
+            .into());
+        }
+        Ok(Self {
+            host: options.get_ip_or_hostname().into_owned(),
+            port: options.get_tcp_port(),
+            user: options.get_user().map(str::to_owned),
+            database: options.get_db_name().map(str::to_owned),
+            password: options.get_pass().map(|text| text.to_owned().into()),
+            tls: ssl.is_some(),
+            tls_ca: ssl.and_then(SslOpts::root_cert_path).map(Path::to_owned),
+        })
+    }
+}
+
+/// A server at one address, reached by TCP only.
 #[derive(Clone)]
 pub struct Target {
     address: SocketAddr,
     name: String,
+    patience: Duration,
     options: Opts,
+    tls: Option<Tls>,
 }
 
 impl fmt::Debug for Target {
@@ -45,6 +87,7 @@ impl fmt::Debug for Target {
         f.debug_struct("Target")
             .field("address", &self.address)
             .field("name", &self.name)
+            .field("tls", &self.tls)
             .finish_non_exhaustive() // The options hold the password.
     }
 }
@@ -53,48 +96,10 @@ impl Target {
     /// The server that `login` names, once for every address its name has, in the resolver's order.
     ///
     /// # Errors
-    /// When the name has no address.
+    /// When the name has no address, or its TLS authority cannot be read.
     pub fn resolve(login: &Login) -> Result<Vec<Self>> {
-        let options = OptsBuilder::new()
-            .user(login.user.clone())
-            .pass(login.password.as_ref().map(Secret::reveal))
-            .db_name(login.database.clone());
-        Self::at_each_address(&login.host, login.port, &options)
-    }
-
-    /// The server that a `mysql://` URL names, likewise; `password` counts rather than the URL's.
-    ///
-    /// # Errors
-    /// When the URL is malformed, or the name has no address.
-    pub fn resolve_url(url: &Secret, password: Option<&Secret>) -> Result<Vec<Self>> {
-        let options = Opts::from_url(url.reveal()).map_err(|error| {
-            Refusal::new(
-                format!("the URL given is not a MySQL URL: {}", reason(&error)),
-                "mysql://USER@HOST:3306/DATABASE, special characters percent-encoded, the password \
-                 in MYSQL_PWD; or --host HOST",
-            )
-        })?;
-        if options.get_ssl_opts().is_some() {
-            return Err(Refusal::new(
-                "the URL asks for TLS, which this build does not speak",
-                "leave the TLS parameters out of the URL",
-            )
-            .into());
-        }
-        let (host, port) = (
-            options.get_ip_or_hostname().into_owned(),
-            options.get_tcp_port(),
-        );
-        let mut builder = OptsBuilder::from_opts(options.clone());
-        if let Some(password) = password {
-            builder = builder.pass(Some(password.reveal()));
-        }
-        Self::at_each_address(&host, port, &builder)
-    }
-
-    fn at_each_address(host: &str, port: u16, options: &OptsBuilder) -> Result<Vec<Self>> {
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let addresses = (bare, port).to_socket_addrs().map_err(|error| {
+        let bare = login.host.trim_start_matches('[').trim_end_matches(']');
+        let addresses = (bare, login.port).to_socket_addrs().map_err(|error| {
             // What looks like a login may hold a password.
             let quoted = if bare.contains('@') {
                 String::new()
@@ -107,34 +112,50 @@ impl Target {
                  check the spelling and /etc/resolv.conf",
             )
         })?;
+        let tls = if login.tls || login.tls_ca.is_some() {
+            Some(Tls::new(bare, login.tls_ca.as_deref())?)
+        } else {
+            None
+        };
         Ok(addresses
-            .map(|address| Self::at(bare.to_owned(), address, options.clone()))
+            .map(|address| Self::at(bare, address, login, tls.clone()))
             .collect())
     }
 
     /// The embedded server, which welcomes anyone.
     #[must_use]
     pub fn embedded(address: SocketAddr) -> Self {
-        Self::at(
-            address.ip().to_string(),
-            address,
-            OptsBuilder::new().user(Some("twcheck")),
-        )
+        let login = Login {
+            user: Some("twcheck".into()),
+            ..Login::default()
+        };
+        Self::at(&address.ip().to_string(), address, &login, None)
     }
 
-    fn at(name: String, address: SocketAddr, options: OptsBuilder) -> Self {
-        let options: Opts = options
-            .ip_or_hostname(Some(address.ip().to_string()))
+    fn at(name: &str, address: SocketAddr, login: &Login, tls: Option<Tls>) -> Self {
+        // The mysql crate compares the certificate with what it connects to.
+        let host = match tls {
+            Some(_) => name.to_owned(),
+            None => address.ip().to_string(),
+        };
+        let ssl = tls
+            .as_ref()
+            .map(|tls| SslOpts::default().with_root_cert_path(tls.authority.clone()));
+        let options = OptsBuilder::new()
+            .user(login.user.clone())
+            .pass(login.password.as_ref().map(Secret::reveal))
+            .db_name(login.database.clone())
+            .ip_or_hostname(Some(host))
             .tcp_port(address.port())
+            .ssl_opts(ssl)
             .prefer_socket(false)
-            .socket(None::<String>)
-            .compress(None)
-            .max_allowed_packet(Some(MAX_ALLOWED_PACKET))
-            .into();
+            .max_allowed_packet(Some(MAX_ALLOWED_PACKET));
         let target = Self {
             address,
-            name,
-            options,
+            name: name.to_owned(),
+            patience: TIMEOUT,
+            options: options.into(),
+            tls,
         };
         target.patient_for(TIMEOUT)
     }
@@ -144,13 +165,14 @@ impl Target {
     pub fn patient_for(self, time: Duration) -> Self {
         /// The kernel takes a timeout of 0 for none.
         const SHORTEST: Duration = Duration::from_millis(100);
-        let time = Some(time.clamp(SHORTEST, TIMEOUT));
+        let patience = time.clamp(SHORTEST, TIMEOUT);
         Self {
             options: OptsBuilder::from_opts(self.options)
-                .tcp_connect_timeout(time)
-                .read_timeout(time)
-                .write_timeout(time)
+                .tcp_connect_timeout(Some(patience))
+                .read_timeout(Some(patience))
+                .write_timeout(Some(patience))
                 .into(),
+            patience,
             ..self
         }
     }
@@ -167,12 +189,54 @@ impl Target {
         &self.name
     }
 
-    /// Opens a connection and logs in: greeting, login, OK, and no query.
+    pub(super) fn options(&self) -> &Opts {
+        &self.options
+    }
+
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    pub(super) fn dialer(&self, sources: Vec<IpAddr>) -> Dialer {
+        Dialer {
+            server: self.address,
+            sources,
+            patience: self.patience,
+        }
+    }
+
+    /// A connection to ask questions over.
     ///
     /// # Errors
     /// Whatever the kernel or the server say.
     pub fn open(&self) -> Result<Conn, mysql::Error> {
         Conn::new(self.options.clone())
+    }
+
+    /// A pool of `size` connections, all of them open.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub(super) fn pool(&self, size: usize) -> Result<Pool, mysql::Error> {
+        let pool = PoolConstraints::new(size, size)
+            .map(|constraints| PoolOpts::default().with_constraints(constraints));
+        let options = OptsBuilder::from_opts(self.options.clone());
+        Pool::new(options.pool_opts(pool))
+    }
+
+    /// The first bytes that the server says by itself, if it does so at once.
+    ///
+    /// # Errors
+    /// When it lets no connection in.
+    pub fn greeting(&self) -> std::io::Result<Vec<u8>> {
+        /// Longer than a server a continent away takes.
+        const SHORT: Duration = Duration::from_secs(1);
+        let mut tcp = self.dialer(Vec::new()).dial(0)?;
+        tcp.set_read_timeout(Some(SHORT.min(self.patience)))?;
+        let mut first = vec![0; 128];
+        let length = tcp.read(&mut first).unwrap_or(0);
+        first.truncate(length);
+        Ok(first)
     }
 }
 
@@ -186,17 +250,4 @@ fn reason(error: &UrlError) -> &'static str {
         UrlError::FeatureRequired(..) => "a parameter of it asks for what this build does not have",
         UrlError::InvalidPoolConstraints { .. } => "its pool bounds are in the wrong order",
     }
-}
-
-/// Takes leave of the server and closes first, every time: `COM_QUIT` and FIN leave in one packet,
-/// as over a network, where the client's FIN is on its way long before the server could answer.
-/// Left to itself the crate's `Drop` races with a server on the same machine.
-pub(super) fn close(connection: Conn) {
-    const COM_QUIT: [u8; 5] = [1, 0, 0, 0, 1];
-    let socket = connection.as_raw_fd();
-    // Where the server is gone there is nobody to take leave of.
-    let more_follows = MsgFlags::from_bits_retain(MSG_MORE);
-    let _ = send(socket, &COM_QUIT, more_follows | MsgFlags::MSG_NOSIGNAL);
-    let _ = shutdown(socket, Shutdown::Write);
-    drop(connection);
 }

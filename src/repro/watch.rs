@@ -5,36 +5,61 @@ use std::time::Duration;
 
 use mysql::Conn;
 use mysql::prelude::Queryable;
+use serde::Serialize;
 
 /// How often the server is asked. Each question costs it some 100 µs.
 const INTERVAL: Duration = Duration::from_millis(100);
+
+/// What the server counts, at one moment (`SHOW GLOBAL STATUS`); `None` what it does not tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ServerStatus {
+    /// Open connections.
+    pub threads_connected: Option<u64>,
+    /// Connections that ended without COM_QUIT, since the server's start.
+    pub aborted_clients: Option<u64>,
+    /// The most connections open at a time, since the server's start.
+    pub max_used_connections: Option<u64>,
+}
+
+/// What was seen of the server during a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watched {
+    /// The most threads seen connected.
+    pub most: u64,
+    /// Before the run.
+    pub before: ServerStatus,
+    /// After it.
+    pub after: ServerStatus,
+}
 
 /// Asks the server for `Threads_connected` beside the loop, over a connection opened before it.
 #[derive(Debug)]
 pub struct Watch {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<u64, String>>,
+    thread: JoinHandle<Result<Watched, String>>,
 }
 
 impl Watch {
     /// Starts to watch over `connection`.
     ///
     /// # Errors
-    /// When no thread can be started.
-    pub fn start(connection: Conn) -> std::io::Result<Self> {
+    /// In the server's words, when it does not answer; or when no thread can be started.
+    pub fn start(mut connection: Conn) -> Result<Self, String> {
+        let before = status(&mut connection).map_err(|error| error.to_string())?;
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let thread = thread::Builder::new()
             .name("watch".into())
-            .spawn(move || watch(connection, &told))?;
+            .spawn(move || watch(connection, before, &told).map_err(|error| error.to_string()))
+            .map_err(|error| error.to_string())?;
         Ok(Self { stop, thread })
     }
 
-    /// Ends it: the most threads seen connected, or why the server did not tell.
+    /// Ends it: what was seen, or why the server did not tell.
     ///
     /// # Errors
     /// In the server's words.
-    pub fn finish(self) -> Result<u64, String> {
+    pub fn finish(self) -> Result<Watched, String> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.thread().unpark();
         self.thread
@@ -43,18 +68,40 @@ impl Watch {
     }
 }
 
-fn watch(mut connection: Conn, stop: &AtomicBool) -> Result<u64, String> {
+fn watch(
+    mut connection: Conn,
+    before: ServerStatus,
+    stop: &AtomicBool,
+) -> Result<Watched, mysql::Error> {
     let mut most = 0;
     loop {
-        let row: Option<(String, u64)> = connection
-            .query_first("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
-            .map_err(|error| error.to_string())?;
-        let (_, now) = row.ok_or("SHOW GLOBAL STATUS returned no Threads_connected")?;
-        most = most.max(now);
+        let row: Option<(String, u64)> =
+            connection.query_first("SHOW GLOBAL STATUS LIKE 'Threads_connected'")?;
+        most = row.map_or(most, |(_, now)| most.max(now));
         if stop.load(Ordering::Relaxed) {
-            super::target::close(connection);
-            return Ok(most);
+            return Ok(Watched {
+                most,
+                before,
+                after: status(&mut connection)?,
+            });
         }
         thread::park_timeout(INTERVAL);
     }
+}
+
+fn status(connection: &mut Conn) -> Result<ServerStatus, mysql::Error> {
+    let rows: Vec<(String, u64)> = connection.query(
+        "SHOW GLOBAL STATUS WHERE Variable_name IN \
+         ('Threads_connected', 'Aborted_clients', 'Max_used_connections')",
+    )?;
+    let value = |name: &str| {
+        rows.iter()
+            .find(|(row, _)| row == name)
+            .map(|(_, value)| *value)
+    };
+    Ok(ServerStatus {
+        threads_connected: value("Threads_connected"),
+        aborted_clients: value("Aborted_clients"),
+        max_used_connections: value("Max_used_connections"),
+    })
 }

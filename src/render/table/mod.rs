@@ -5,16 +5,17 @@ use std::net::SocketAddr;
 
 use comfy_table::{CellAlignment, ContentArrangement, Row, Table, presets};
 
+mod repro;
+
+pub use repro::repro;
+
 use super::Screen;
 use crate::judge::advice::{Advice, Remark};
 use crate::judge::flow::FlowReport;
 use crate::judge::states::States;
-use crate::judge::verdict::{Level, Verdict};
+use crate::judge::verdict::Verdict;
 use crate::model::{Owner, StateCounts, TcpState};
-use crate::repro::{Latency, Report, StoppedBy};
-use crate::words::{
-    at_most, count, counted, latency, percent, printable, rate, rate_limit, sparkline,
-};
+use crate::words::{at_most, count, counted, percent, printable, rate, rate_limit, sparkline};
 
 /// A table without lines, as wide as it needs, at most as wide as the screen.
 fn table(screen: Screen, heading: impl Into<Row>) -> Table {
@@ -384,144 +385,4 @@ fn write_remarks(
         writeln!(out, "{}", screen.wrap("- ", "  ", &text))?;
     }
     Ok(())
-}
-
-/// `twcheck repro`.
-///
-/// # Errors
-/// When `out` cannot be written.
-pub fn repro(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-    let level = match report.stopped_by {
-        StoppedBy::Exhausted => Level::Critical,
-        StoppedBy::Error => Level::Unknown,
-        _ => Level::Ok,
-    };
-    let ended = match (report.stopped_by, &report.error) {
-        (StoppedBy::Exhausted, Some(error)) => {
-            format!("Ports ran out (errno {})", error.errno.unwrap_or_default())
-        }
-        (StoppedBy::Error, _) | (StoppedBy::Exhausted, None) => "Stopped by an error".into(),
-        (StoppedBy::Duration, _) => "Ports did not run out: time was up".into(),
-        (StoppedBy::Count, _) => "Ports did not run out: stopped".into(),
-        (StoppedBy::Interrupted, _) => "Interrupted".into(),
-    };
-    let sentence = format!(
-        "{ended} after {} in {:.1} s ({}/s).",
-        counted(report.connections, "connection"),
-        report.seconds,
-        rate(report.rate)
-    );
-    let painted = screen.paint(level, &ended);
-    let shown = screen.wrap("", "", &sentence).replacen(&ended, &painted, 1);
-    writeln!(out, "{shown}")?;
-    for (name, text) in lines(report) {
-        writeln!(
-            out,
-            "{}",
-            screen.wrap(&format!("  {name:<13} "), &" ".repeat(16), &text)
-        )?;
-    }
-    out.flush()
-}
-
-/// The report, name by name.
-fn lines(report: &Report) -> Vec<(&'static str, String)> {
-    let mut lines = vec![(
-        "server",
-        if report.target.embedded {
-            format!(
-                "embedded, {} in a private network namespace",
-                report.target.address
-            )
-        } else {
-            report.target.to_string()
-        },
-    )];
-    if let Some(error) = &report.error {
-        lines.push(("application", error.text.clone()));
-        lines.push(("that is", error.meaning(report.target.address)));
-    }
-    let opened = |latency: Option<Latency>| {
-        latency.map_or_else(
-            || "none".into(),
-            |ends| {
-                format!(
-                    "p50 {}, p99 {}",
-                    self::latency(ends.p50),
-                    self::latency(ends.p99)
-                )
-            },
-        )
-    };
-    let ends = report.connect_latency_us;
-    lines.push((
-        "connect()",
-        format!(
-            "with login; the first 1,000: {}; the last 1,000: {}",
-            opened(ends.first_1000),
-            opened(ends.last_1000)
-        ),
-    ));
-    lines.push((
-        "ports",
-        format!(
-            "{} predicted free, {} connections made{}",
-            report
-                .predicted_ports
-                .map_or_else(|| "unknown".into(), count),
-            count(report.connections),
-            if report.reuse_applies {
-                "; TIME_WAIT reuse is in force"
-            } else {
-                ""
-            }
-        ),
-    ));
-    let sides = report.time_wait;
-    lines.push((
-        "TIME_WAIT",
-        format!(
-            "{} on the client's side, {}",
-            sides.client_side.map_or_else(|| "unknown".into(), count),
-            sides.server_side.map_or_else(
-                || "the server's side is another machine".into(),
-                |server| format!("{} on the server's", count(server))
-            )
-        ),
-    ));
-    lines.push((
-        "database",
-        match &report.server {
-            server if server.threads_connected_max.is_some() => format!(
-                "at most {} connected at a time{}",
-                counted(server.threads_connected_max.unwrap_or_default(), "thread"),
-                if report.database_was_idle() {
-                    ": it was not the bottleneck"
-                } else {
-                    ""
-                }
-            ),
-            server => format!(
-                "could not be watched: {}",
-                server.not_watched_because.as_deref().unwrap_or("unknown")
-            ),
-        },
-    ));
-    if let Some([first, last]) = report.ports_return_seconds {
-        lines.push((
-            "ports return",
-            format!(
-                "the first in {first:.0} s, all in {last:.0} s{}",
-                if report.target.embedded {
-                    "; the namespace's are gone with it"
-                } else {
-                    ""
-                }
-            ),
-        ));
-    }
-    if let Some(error) = &report.error {
-        lines.push(("next", error.next_step().into()));
-    }
-    lines
 }

@@ -1,0 +1,280 @@
+use std::io::{self, Write};
+
+use rasciigraph::{Config, plot};
+
+use crate::judge::verdict::Level;
+use crate::render::Screen;
+use crate::repro::{Latency, Report, ServerReport, StoppedBy};
+use crate::words::{count, counted, latency, rate, sparkline};
+
+/// `twcheck repro`.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn repro(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    let level = match report.stopped_by {
+        StoppedBy::Exhausted => Level::Critical,
+        StoppedBy::Error => Level::Unknown,
+        _ => Level::Ok,
+    };
+    let ended = match (report.stopped_by, &report.error) {
+        (StoppedBy::Exhausted, Some(error)) => {
+            format!("Ports ran out (errno {})", error.errno.unwrap_or_default())
+        }
+        (StoppedBy::Error, _) | (StoppedBy::Exhausted, None) => "Stopped by an error".into(),
+        (StoppedBy::Duration, _) => "Ports did not run out: time was up".into(),
+        (StoppedBy::Count, _) => "Ports did not run out: stopped".into(),
+        (StoppedBy::Interrupted, _) => "Interrupted".into(),
+    };
+    let done = match report.checkouts {
+        Some(checkouts) => format!(
+            "{} of {} from the pool",
+            counted(checkouts, "checkout"),
+            counted(report.connections, "connection")
+        ),
+        None => counted(report.connections, "connection"),
+    };
+    let sentence = format!(
+        "{ended} after {done} in {:.1} s ({}/s).",
+        report.seconds,
+        rate(report.rate)
+    );
+    let painted = screen.paint(level, &ended);
+    let shown = screen.wrap("", "", &sentence).replacen(&ended, &painted, 1);
+    writeln!(out, "{shown}")?;
+    for (name, text) in lines(report) {
+        writeln!(
+            out,
+            "{}",
+            screen.wrap(&format!("  {name:<13} "), &" ".repeat(16), &text)
+        )?;
+    }
+    write_timeline(report, screen, out)?;
+    out.flush()
+}
+
+/// The report, name by name.
+fn lines(report: &Report) -> Vec<(&'static str, String)> {
+    let mut lines = vec![("server", server(report))];
+    if let Some(error) = &report.error {
+        lines.push(("application", error.text.clone()));
+        lines.push(("that is", error.meaning(report.target.address)));
+    }
+    let parts = report.connect_latency_us;
+    lines.push((
+        if report.checkouts.is_some() {
+            "checkout"
+        } else {
+            "connect()"
+        },
+        match (report.cliff, parts.after_cliff) {
+            (Some(cliff), Some(after)) => format!(
+                "{} until the fast ports were spent, after {} in {:.1} s; then {}",
+                percentiles(parts.before_cliff),
+                counted(cliff.connections, "connection"),
+                cliff.seconds.as_secs_f64(),
+                percentiles(Some(after)),
+            ),
+            _ => format!(
+                "the first 1,000: {}; the last 1,000: {}",
+                percentiles(parts.first_1000),
+                percentiles(parts.last_1000)
+            ),
+        },
+    ));
+    if report.login_latency_us.is_some() {
+        lines.push(("login", percentiles(report.login_latency_us)));
+    }
+    lines.push(("ports", ports(report)));
+    let sides = report.time_wait;
+    lines.push((
+        "TIME_WAIT",
+        format!(
+            "{} on the client's side, {}",
+            sides.client_side.map_or_else(|| "unknown".into(), count),
+            sides.server_side.map_or_else(
+                || "the server's side is another machine".into(),
+                |server| format!("{} on the server's", count(server))
+            )
+        ),
+    ));
+    lines.push(("database", database(report)));
+    if let Some(counters) = counters(&report.server) {
+        lines.push(("it counts", counters));
+    }
+    if let Some([first, last]) = report.ports_return_seconds {
+        lines.push((
+            "ports return",
+            format!(
+                "the first in {first:.0} s, all in {last:.0} s{}",
+                if report.target.embedded {
+                    "; the namespace's are gone with it"
+                } else {
+                    ""
+                }
+            ),
+        ));
+    }
+    if let Some(error) = &report.error {
+        lines.push(("next", error.next_step().into()));
+    }
+    lines
+}
+
+fn server(report: &Report) -> String {
+    if report.target.embedded {
+        format!(
+            "embedded, {} in a private network namespace",
+            report.target.address
+        )
+    } else {
+        report.target.to_string()
+    }
+}
+
+fn percentiles(latency: Option<Latency>) -> String {
+    latency.map_or_else(
+        || "none".into(),
+        |known| {
+            format!(
+                "p50 {}, p99 {}",
+                self::latency(known.p50),
+                self::latency(known.p99)
+            )
+        },
+    )
+}
+
+fn ports(report: &Report) -> String {
+    let predicted = report
+        .predicted_ports
+        .map_or_else(|| "unknown".into(), count);
+    let sources = match report.client.sources.len() {
+        0 | 1 => String::new(),
+        several => format!(" from {several} addresses"),
+    };
+    let made = counted(report.connections, "connection");
+    let reuse = if report.reuse_applies {
+        "; TIME_WAIT reuse is in force"
+    } else {
+        ""
+    };
+    format!("{predicted} predicted free{sources}, {made} made{reuse}")
+}
+
+fn database(report: &Report) -> String {
+    match &report.server {
+        ServerReport {
+            threads_connected_max: Some(most),
+            ..
+        } => format!(
+            "at most {} connected at a time{}",
+            counted(*most, "thread"),
+            if report.database_was_idle() {
+                ": it was not the bottleneck"
+            } else {
+                ""
+            }
+        ),
+        server => format!(
+            "was not watched: {}",
+            server.not_watched_because.as_deref().unwrap_or("unknown")
+        ),
+    }
+}
+
+/// What the server counted before and after.
+fn counters(server: &ServerReport) -> Option<String> {
+    let (before, after) = (server.before?, server.after?);
+    let change = |name: &str, before: Option<u64>, after: Option<u64>| {
+        let known = |value: Option<u64>| value.map_or_else(|| "unknown".into(), count);
+        if before == after {
+            format!("{name} {} as before", known(after))
+        } else {
+            format!("{name} {}, then {}", known(before), known(after))
+        }
+    };
+    Some(
+        [
+            change(
+                "Threads_connected",
+                before.threads_connected,
+                after.threads_connected,
+            ),
+            change(
+                "Aborted_clients",
+                before.aborted_clients,
+                after.aborted_clients,
+            ),
+            change(
+                "Max_used_connections",
+                before.max_used_connections,
+                after.max_used_connections,
+            ),
+        ]
+        .join("; "),
+    )
+}
+
+/// Fewer moments than this are told by the lines already.
+const MOMENTS_WORTH_A_PLOT: usize = 8;
+
+/// connect() and the ports in use against time, on a terminal.
+fn write_timeline(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    const LINES: u32 = 6;
+    /// The plot's axis and what stands before it.
+    const AXIS: usize = 18;
+    const WIDEST: usize = 60;
+    let Some(width) = screen.width.map(usize::from) else {
+        return Ok(());
+    };
+    let moments = &report.timeline;
+    if moments.len() < MOMENTS_WORTH_A_PLOT || width < 2 * AXIS {
+        return Ok(());
+    }
+    let columns = (width - AXIS).min(WIDEST).min(moments.len());
+    let share = moments.len().div_ceil(columns);
+    let shares: Vec<_> = moments.chunks(share).collect();
+    #[expect(clippy::cast_precision_loss)] // Microseconds of a minute at most.
+    let milliseconds: Vec<f64> = shares
+        .iter()
+        .map(|share| {
+            let medians = share.iter().filter_map(|moment| moment.connect_latency_us);
+            medians.map(|latency| latency.p50).max().unwrap_or(0) as f64 / 1000.0
+        })
+        .collect();
+    let what = if report.checkouts.is_some() {
+        "checkout"
+    } else {
+        "connect()"
+    };
+    writeln!(out, "\n  {what} p50 in ms, over {:.1} s", report.seconds)?;
+    let graph = plot(
+        milliseconds,
+        Config::default().with_height(LINES).with_offset(1),
+    );
+    // The graph's own axis stands under the values of the lines above.
+    for line in graph.lines() {
+        writeln!(out, "{}", format!("  {line}").trim_end())?;
+    }
+    let ports: Vec<u16> = moments
+        .iter()
+        .map(|moment| u16::try_from(moment.ports_in_use.unwrap_or(0)).unwrap_or(u16::MAX))
+        .collect();
+    let most = moments
+        .iter()
+        .filter_map(|moment| moment.ports_in_use)
+        .max();
+    let axis = graph
+        .lines()
+        .next()
+        .and_then(|line| line.chars().position(|letter| "┤┼".contains(letter)))
+        .map_or(AXIS, |position| position + 3);
+    writeln!(
+        out,
+        "{:<axis$}{} at most {}",
+        "  ports",
+        sparkline(&ports, shares.len()),
+        count(most.unwrap_or(0)),
+    )
+}
