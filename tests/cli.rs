@@ -46,8 +46,16 @@ fn every_refusal_is_exit_3_and_says_what_to_type() {
             &["states", "--proc-root", BUSY, "--source", "sock_diag"],
             "hint: leave one of the two out",
         ),
+    ] {
+        assert_refused(arguments, said);
+    }
+}
+
+#[test]
+fn every_refusal_of_a_run_is_exit_3_and_says_what_to_type() {
+    for (arguments, said) in [
         (
-            &["repro", "--set", "vm.swappiness=1"],
+            &["repro", "--set", "vm.swappiness=1"][..],
             "which begin with net.ipv4.",
         ),
         (
@@ -56,16 +64,58 @@ fn every_refusal_is_exit_3_and_says_what_to_type() {
         ),
         (
             &["repro", "--set", "net.ipv4.tcp_tw_reuse=1", "--host", "h"],
+            "hint: leave the server out, or --set",
+        ),
+        (&["repro", "--user", "app"], "hint: add --host HOST"),
+        (&["repro", "--tls"], "hint: add --host HOST"),
+        (
+            &["repro", "--rate", "0"],
+            "above 0 and at most 1000000: for example 400",
+        ),
+        (&["repro", "--pool", "0"], "from 1 to 1000: for example 8"),
+        (
+            &["repro", "--threads", "many"],
+            "from 1 to 1000: for example 8",
+        ),
+        (
+            &["repro", "--pool", "8", "--source", "192.0.2.2"],
             "cannot be used with",
         ),
-        (&["repro", "--user", "app"], "--host <HOST>"),
+        (
+            &["repro", "--protocol", "tcp", "--pool", "8"],
+            "hint: leave out --protocol tcp",
+        ),
+        (
+            &["repro", "--protocol", "tcp", "--close", "abrupt"],
+            "hint: leave out --close",
+        ),
+        (
+            &["repro", "--source", "192.0.2.2,192.0.2.2"],
+            "hint: name each address once",
+        ),
+        (&["repro", "--source", "::2"], "hint: --source 192.0.2.2"),
+        (
+            &["repro", "--svg", "/nonexistent/run.svg"],
+            "hint: name a file in a folder that this user may write",
+        ),
+        (
+            &["repro", "--defaults-file", "/nonexistent"],
+            "hint: name a file with a group [client]",
+        ),
+        (
+            &["repro", "--host", "localhost", "--tls-ca", "Cargo.toml"],
+            "hint: --tls-ca takes a PEM file",
+        ),
+        (
+            &["repro", "mysql://u@h?danger_accept_invalid_certs=true"],
+            "hint: leave them out, and say --tls",
+        ),
         (&["repro", "--duration", "soon"], "--duration"),
         (&["repro", "http://h/"], "hint: mysql://USER@HOST"),
         (
             &["repro", "mysql://u@h?nonsense=1"],
             "it has a parameter that is unknown",
         ),
-        (&["repro", "mysql://u@h?require_ssl=true"], "hint:"),
         (
             &["repro", "--host", "h", "--ask-password"],
             "hint: put the password into MYSQL_PWD",
@@ -75,15 +125,19 @@ fn every_refusal_is_exit_3_and_says_what_to_type() {
             "reading the password from /nonexistent",
         ),
     ] {
-        let output = twcheck(arguments);
-        assert_eq!(exit(&output), 3, "{arguments:?}: {}", text(&output));
-        assert!(
-            stderr(&output).contains(said),
-            "{arguments:?}: {}",
-            stderr(&output)
-        );
-        assert_eq!(stdout(&output), "", "{arguments:?}");
+        assert_refused(arguments, said);
     }
+}
+
+fn assert_refused(arguments: &[&str], said: &str) {
+    let output = twcheck(arguments);
+    assert_eq!(exit(&output), 3, "{arguments:?}: {}", text(&output));
+    assert!(
+        stderr(&output).contains(said),
+        "{arguments:?}: {}",
+        stderr(&output)
+    );
+    assert_eq!(stdout(&output), "", "{arguments:?}");
 }
 
 #[test]

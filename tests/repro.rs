@@ -4,48 +4,15 @@ mod common;
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::{
-    exit, has_namespaces, in_namespace, json, port_range, run, skip, stderr, stdout, sysctl, text,
-    twcheck,
+    assert_exhausted, exit, has_namespaces, in_namespace, json, port_range, run, serve, stderr,
+    sysctl, text, twcheck,
 };
-use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
-use twcheck::repro::server::Server;
-
-/// What a run that met exhaustion must say.
-fn assert_exhausted(report: &Value, connections: u32, host: &str) {
-    assert_eq!(report["stopped_by"], "exhausted", "{report}");
-    assert_eq!(
-        (&report["connections"], &report["predicted_ports"]),
-        (&json!(connections), &json!(connections)),
-        "{report}"
-    );
-    assert_eq!(
-        report["error"],
-        json!({
-            "errno": 99,
-            "mysql_code": null,
-            "kind": "ephemeral_ports_exhausted",
-            "text": format!("ERROR 2003 (HY000): Can't connect to MySQL server on '{host}' (99)"),
-        })
-    );
-    assert_eq!(
-        report["time_wait"],
-        json!({"client_side": connections, "server_side": 0}),
-    );
-    let threads = report["server"]["threads_connected_max"].as_u64().unwrap();
-    assert!((1..=15).contains(&threads), "{threads} threads connected");
-    let [first, last] = [0, 1].map(|end| report["ports_return_seconds"][end].as_f64().unwrap());
-    assert!(
-        0.0 < first && first <= last && last <= 60.5,
-        "{first} {last}"
-    );
-}
 
 #[test]
 fn the_sandbox_runs_out_of_ports_at_exactly_the_predicted_count() {
@@ -200,364 +167,6 @@ fn an_ordinary_user_can_run_the_sandbox() {
     );
 }
 
-#[test]
-fn real_clients_connect_to_the_embedded_server_and_leave_without_an_error() {
-    let test = "real_clients_connect_to_the_embedded_server_and_leave_without_an_error";
-    if !has_mariadb(test) {
-        return;
-    }
-    let server = Server::start("127.0.0.1:0".parse().unwrap()).unwrap();
-    let port = server.address().port().to_string();
-    let output = run(
-        "mariadb",
-        &[
-            "--no-defaults",
-            "--host=127.0.0.1",
-            "--protocol=tcp",
-            "--port",
-            &port,
-            "--user=anyone",
-            "--password=any",
-            "--execute=do 1",
-        ],
-    );
-    assert_eq!(text(&output), "exit status: 0");
-    let python = "import MySQLdb, sys\n\
-                  for _ in range(20):\n    \
-                  connection = MySQLdb.connect(host='127.0.0.1', port=int(sys.argv[1]), user='anyone', passwd='any')\n    \
-                  connection.cursor().close()\n    \
-                  connection.close()\n\
-                  print('done')";
-    let output = run("/usr/bin/python3", &["-c", python, &port]);
-    assert_eq!(text(&output), "exit status: 0done\n");
-    assert!((1..=21).contains(&server.most_threads_connected()));
-}
-
-/// A MariaDB on a data directory of its own, reachable at 127.0.0.1, [::1] and 192.0.2.1.
-struct MariaDb {
-    server: Child,
-    folder: tempfile::TempDir,
-    _alone: Flock<std::fs::File>,
-}
-
-impl MariaDb {
-    const PORT: &str = "3306";
-
-    fn start() -> Self {
-        run("ip", &["address", "add", "192.0.2.1/32", "dev", "lo"]);
-        // One at a time: several that install themselves at once run short of asynchronous I/O.
-        let lock = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mariadb.lock");
-        let alone = std::fs::File::create(lock).unwrap();
-        let alone = Flock::lock(alone, FlockArg::LockExclusive).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-        let data = format!("--datadir={}", path("data"));
-        run(
-            "mariadb-install-db",
-            &[
-                "--no-defaults",
-                &data,
-                "--user=root",
-                "--skip-test-db",
-                "--innodb-use-native-aio=0",
-                "--auth-root-authentication-method=normal",
-            ],
-        );
-        let socket = path("socket");
-        let server = Command::new("mariadbd")
-            .args([
-                "--no-defaults",
-                "--user=root",
-                &data,
-                "--port",
-                Self::PORT,
-                "--bind-address=*",
-            ])
-            .arg(format!("--socket={socket}"))
-            .args([
-                "--skip-name-resolve",
-                "--innodb-buffer-pool-size=16M",
-                "--innodb-use-native-aio=0",
-                "--max-connections=100",
-            ])
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(path("log")).unwrap())
-            .spawn()
-            .expect("mariadbd starts");
-        let mut database = Self {
-            server,
-            folder,
-            _alone: alone,
-        };
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
-            let log = || std::fs::read_to_string(database.folder.path().join("log")).unwrap();
-            assert_eq!(database.server.try_wait().unwrap(), None, "{}", log());
-            assert!(Instant::now() < deadline, "{}", log());
-            thread::sleep(Duration::from_millis(50));
-        }
-        database.query(
-            "CREATE USER app@'%' IDENTIFIED BY 'correct horse'; CREATE DATABASE shop; \
-             GRANT ALL ON shop.* TO app@'%'; \
-             CREATE USER single@'%' IDENTIFIED BY 'x' WITH MAX_USER_CONNECTIONS 1",
-        );
-        database
-    }
-
-    fn query(&self, sql: &str) -> String {
-        let socket = format!("--socket={}", self.folder.path().join("socket").display());
-        stdout(&run(
-            "mariadb",
-            &[
-                "--no-defaults",
-                &socket,
-                "--user=root",
-                "--batch",
-                "--skip-column-names",
-                "--execute",
-                sql,
-            ],
-        ))
-    }
-
-    fn password_file(&self) -> String {
-        let path = self.folder.path().join("password");
-        std::fs::write(&path, "correct horse\n").unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for MariaDb {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
-/// Clients that left without COM_QUIT, or broke off their handshake.
-const ABORTED: &str = "SHOW GLOBAL STATUS LIKE 'Aborted_c%'";
-
-/// Whether the package is there; where it is not, the test is skipped aloud.
-fn has_mariadb(test: &str) -> bool {
-    let there = Path::new("/usr/sbin/mariadbd").exists();
-    if !there {
-        skip(test, "no mariadbd: apt-get install mariadb-server");
-    }
-    there
-}
-
-#[test]
-fn mariadb_is_idle_while_its_client_runs_out_of_ports() {
-    let test = "mariadb_is_idle_while_its_client_runs_out_of_ports";
-    if !has_mariadb(test) {
-        return;
-    }
-    in_namespace(test, || {
-        let database = MariaDb::start();
-        port_range(40000, 41999);
-        let aborted = database.query(ABORTED);
-        let password = database.password_file();
-        let arguments = [
-            "repro",
-            "--json",
-            "--host",
-            "192.0.2.1",
-            "--user",
-            "app",
-            "--database",
-            "shop",
-            "--password-file",
-            &password,
-        ];
-        let output = twcheck(&arguments);
-        assert_eq!(exit(&output), 2, "{}", text(&output));
-        // The watching connection takes one of the 2,000 ports.
-        assert_exhausted(
-            &serde_json::from_slice(&output.stdout).unwrap(),
-            1999,
-            "192.0.2.1",
-        );
-        assert_eq!(database.query(ABORTED), aborted);
-
-        // The flow is full now: the very first attempt meets 99, and it is exhaustion.
-        let output = twcheck(&arguments);
-        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(
-            (exit(&output), &report["stopped_by"], &report["connections"]),
-            (2, &json!("exhausted"), &json!(0))
-        );
-
-        // Localhost by TCP, by URL, password from the environment; loopback with reuse does not end.
-        sysctl("net.ipv4.tcp_tw_reuse", "2");
-        sysctl("net.ipv4.ip_local_port_range", "20000 60999");
-        let output = Command::new(env!("CARGO_BIN_EXE_twcheck"))
-            .args([
-                "repro",
-                "--json",
-                "--duration",
-                "3s",
-                "mysql://app@localhost:3306/shop",
-            ])
-            .env("MYSQL_PWD", "correct horse")
-            .output()
-            .unwrap();
-        assert_eq!(exit(&output), 0, "{}", text(&output));
-        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(report["stopped_by"], "duration");
-        assert!(
-            report["time_wait"]["client_side"].as_u64().unwrap() > 500,
-            "by TCP: {report}"
-        );
-        assert!(
-            stderr(&output).contains("ports will not run out below"),
-            "{}",
-            stderr(&output)
-        );
-    });
-}
-
-#[test]
-fn errors_that_look_alike_are_told_apart_and_show_no_secret() {
-    let test = "errors_that_look_alike_are_told_apart_and_show_no_secret";
-    if !has_mariadb(test) {
-        return;
-    }
-    in_namespace(test, || {
-        let _database = MariaDb::start();
-        let secret = "hunter2-the-wrong-one";
-        let repro = |arguments: &[&str]| {
-            let output = Command::new(env!("CARGO_BIN_EXE_twcheck"))
-                .args(["repro", "--connections", "3"])
-                .args(arguments)
-                .env("MYSQL_PWD", secret)
-                .env_remove("USER")
-                .output()
-                .unwrap();
-            assert!(!text(&output).contains(secret), "{}", text(&output));
-            output
-        };
-        let silent = TcpListener::bind("127.0.0.1:3399").unwrap();
-        thread::spawn(move || {
-            for stream in silent.incoming() {
-                drop(stream);
-            }
-        });
-        let garbage = TcpListener::bind("127.0.0.1:3398").unwrap();
-        thread::spawn(move || {
-            for stream in garbage.incoming() {
-                let _ = std::io::Write::write_all(
-                    &mut stream.unwrap(),
-                    b"SSH-2.0-OpenSSH_9.6 and a long line\r\n",
-                );
-            }
-        });
-        for (arguments, said, hint) in [
-            (
-                &["--host", "192.0.2.1", "--user", "app"][..],
-                "ERROR 1045",
-                "--password-file",
-            ),
-            (
-                &["--host", "127.0.0.1", "--port", "3333"],
-                "(111)\nNothing listens on 127.0.0.1:3333",
-                "bind-address",
-            ),
-            (
-                &["--host", "203.0.113.9"],
-                "(101)\nThere is no way to 203.0.113.9",
-                "ip route get",
-            ),
-            (
-                &["--host", "no-such-host.invalid"],
-                "\"no-such-host.invalid\" has no address",
-                "spelling",
-            ),
-            (
-                &["--host", "127.0.0.1", "--port", "3399"],
-                "then cut it off or fell silent",
-                "error log",
-            ),
-            (
-                &["--host", "127.0.0.1", "--port", "3398"],
-                "not as a MySQL server",
-                "host and port",
-            ),
-        ] {
-            let output = repro(arguments);
-            assert_eq!(exit(&output), 3, "{arguments:?}: {}", text(&output));
-            assert!(
-                stderr(&output).contains(said),
-                "{arguments:?}: {}",
-                stderr(&output)
-            );
-            assert!(
-                stderr(&output).contains("hint: ") && stderr(&output).contains(hint),
-                "{arguments:?}: {}",
-                stderr(&output)
-            );
-        }
-    });
-}
-
-#[test]
-fn every_no_of_the_server_keeps_its_own_number() {
-    let test = "every_no_of_the_server_keeps_its_own_number";
-    if !has_mariadb(test) {
-        return;
-    }
-    in_namespace(test, || {
-        let database = MariaDb::start();
-        let password = database.password_file();
-        let report = json(&[
-            "repro",
-            "--json",
-            "--host",
-            "192.0.2.1",
-            "--user",
-            "app",
-            "--password-file",
-            &password,
-            "--database",
-            "attic",
-        ]);
-        assert_eq!(
-            (&report["error"]["mysql_code"], &report["error"]["kind"]),
-            (&json!(1044), &json!("access_denied"))
-        );
-        let output = Command::new(env!("CARGO_BIN_EXE_twcheck"))
-            .args(["repro", "--json", "--host", "192.0.2.1", "--user", "single"])
-            .env("MYSQL_PWD", "x")
-            .output()
-            .unwrap();
-        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(
-            (exit(&output), &report["error"]["kind"]),
-            (3, &json!("user_limit")),
-            "{report}"
-        );
-        database.query("SET GLOBAL max_connections = 10");
-        let _held: Vec<_> = (0..11)
-            .map(|_| std::net::TcpStream::connect("127.0.0.1:3306").unwrap())
-            .collect();
-        thread::sleep(Duration::from_millis(200));
-        let report = json(&[
-            "repro",
-            "--json",
-            "--host",
-            "192.0.2.1",
-            "--user",
-            "app",
-            "--password-file",
-            &password,
-        ]);
-        assert_eq!(
-            (&report["error"]["mysql_code"], &report["error"]["kind"]),
-            (&json!(1040), &json!("too_many_connections")),
-            "{report}"
-        );
-    });
-}
-
 /// The address exists nowhere: errno 99 on the first attempt, with every port free.
 #[test]
 fn errno_99_with_free_ports_is_not_called_exhaustion() {
@@ -571,5 +180,188 @@ fn errno_99_with_free_ports_is_not_called_exhaustion() {
             "{said}"
         );
         assert!(said.contains("hint: check the address"), "{said}");
+    });
+}
+
+/// A run in a sandbox of 1,000 ports.
+fn sandbox(arguments: &[&str]) -> Value {
+    let range = "net.ipv4.ip_local_port_range=40000 40999";
+    json(&[&["repro", "--json", "--set", range], arguments].concat())
+}
+
+#[test]
+fn source_addresses_multiply_the_ports() {
+    in_namespace("source_addresses_multiply_the_ports", || {
+        let two = sandbox(&["--source", "192.0.2.2,192.0.2.3"]);
+        assert_exhausted(&two, 2000, "192.0.2.1");
+        assert_eq!(two["cliff"]["connections"], 1000);
+        let three = sandbox(&[
+            "--source",
+            "192.0.2.2,192.0.2.3,192.0.2.1",
+            "--threads",
+            "3",
+        ]);
+        assert_exhausted(&three, 3000, "192.0.2.1");
+    });
+}
+
+#[test]
+fn a_pool_does_the_same_work_and_leaves_no_time_wait() {
+    in_namespace("a_pool_does_the_same_work_and_leaves_no_time_wait", || {
+        let report = sandbox(&["--pool", "4", "--threads", "4", "--connections", "5000"]);
+        assert_eq!(
+            (
+                &report["stopped_by"],
+                &report["checkouts"],
+                &report["connections"],
+                &report["time_wait"]
+            ),
+            (
+                &json!("count"),
+                &json!(5000),
+                &json!(4),
+                &json!({"client_side": 0, "client_side_before": 0, "server_side": 0})
+            ),
+            "{report}"
+        );
+    });
+}
+
+/// With reuse 1,000 ports bear 1,000 connections/s.
+#[test]
+fn a_pace_is_kept_and_confirms_a_limit_from_below_and_above() {
+    in_namespace(
+        "a_pace_is_kept_and_confirms_a_limit_from_below_and_above",
+        || {
+            let reuse = ["--set", "net.ipv4.tcp_tw_reuse=1", "--duration", "4s"];
+            let below = sandbox(&[&reuse[..], &["--rate", "800"]].concat());
+            assert_eq!(below["stopped_by"], "duration", "{below}");
+            let made = below["connections"].as_u64().unwrap();
+            assert!(
+                (3136..=3264).contains(&made),
+                "800/s for 4 s, within 2 %: {made}"
+            );
+            let above = sandbox(&[&reuse[..], &["--rate", "1300"]].concat());
+            assert_eq!(above["stopped_by"], "exhausted", "{above}");
+            let made = above["connections"].as_u64().unwrap();
+            assert!((980..=1020).contains(&made), "1,000 within 2 %: {made}");
+        },
+    );
+}
+
+#[test]
+fn each_remedy_does_what_is_said_of_it() {
+    in_namespace("each_remedy_does_what_is_said_of_it", || {
+        // No effect: TIME_WAIT would be over long before the ports are.
+        let paced = ["--rate", "400", "--set", "net.ipv4.tcp_fin_timeout=1"];
+        assert_exhausted(&sandbox(&paced), 1000, "192.0.2.1");
+        let reserved = sandbox(&["--set", "net.ipv4.ip_local_reserved_ports=40000-40099"]);
+        assert_exhausted(&reserved, 900, "192.0.2.1");
+        let wider = sandbox(&["--set", "net.ipv4.ip_local_port_range=39000 40999"]);
+        assert_exhausted(&wider, 2000, "192.0.2.1");
+        let unprotected = sandbox(&[
+            "--set",
+            "net.ipv4.tcp_max_tw_buckets=500",
+            "--connections",
+            "3000",
+        ]);
+        assert_eq!(unprotected["stopped_by"], "count", "{unprotected}");
+        let unstamped = sandbox(&[
+            "--set",
+            "net.ipv4.tcp_tw_reuse=1",
+            "--set",
+            "net.ipv4.tcp_timestamps=0",
+        ]);
+        assert_exhausted(&unstamped, 1000, "192.0.2.1");
+    });
+}
+
+#[test]
+fn any_tcp_server_can_be_connected_to() {
+    in_namespace("any_tcp_server_can_be_connected_to", || {
+        port_range(40000, 40999);
+        run("ip", &["address", "add", "192.0.2.1/32", "dev", "lo"]);
+        let server = serve("192.0.2.1:6379");
+        let port = server.port().to_string();
+        let plain = [
+            "repro",
+            "--json",
+            "--protocol",
+            "tcp",
+            "--host",
+            "192.0.2.1",
+        ];
+        let report = json(&[&plain[..], &["--port", &port]].concat());
+        // The look for a greeting takes one.
+        assert_eq!(
+            (
+                &report["stopped_by"],
+                &report["connections"],
+                &report["predicted_ports"]
+            ),
+            (&json!("exhausted"), &json!(999), &json!(999)),
+            "{report}"
+        );
+        assert_eq!(report["login_latency_us"], Value::Null);
+        let nobody = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let port = nobody.port().to_string();
+        let output = twcheck(&[
+            "repro",
+            "--protocol",
+            "tcp",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port,
+        ]);
+        assert_eq!(exit(&output), 3);
+        assert!(
+            stderr(&output).contains("Nothing listens"),
+            "{}",
+            stderr(&output)
+        );
+    });
+}
+
+#[test]
+fn the_cliff_is_named_and_drawn() {
+    in_namespace("the_cliff_is_named_and_drawn", || {
+        let folder = tempfile::tempdir().unwrap();
+        let picture = folder.path().join("run.svg");
+        let report = json(&[
+            "repro",
+            "--json",
+            "--set",
+            "net.ipv4.ip_local_port_range=40000 45999",
+            "--svg",
+            picture.to_str().unwrap(),
+        ]);
+        assert_exhausted(&report, 6000, "192.0.2.1");
+        assert_eq!(report["cliff"]["connections"], 3000);
+        let p50 = |part: &str| report["connect_latency_us"][part]["p50"].as_u64().unwrap();
+        let (before, after) = (p50("before_cliff"), p50("after_cliff"));
+        assert!(after > 3 * before, "{before} µs, then {after} µs");
+        let timeline = report["timeline"].as_array().unwrap();
+        let ports: Vec<_> = timeline
+            .iter()
+            .map(|moment| moment["ports_in_use"].as_u64().unwrap())
+            .collect();
+        assert!(
+            ports.is_sorted() && ports.last() == Some(&6000),
+            "{ports:?}"
+        );
+        let svg = std::fs::read_to_string(picture).unwrap();
+        for part in [
+            "<svg",
+            "prefers-color-scheme: dark",
+            "fast ports spent after 3,000",
+            "limit: 6,000 ports",
+            "errno 99",
+        ] {
+            assert!(svg.contains(part), "{part}");
+        }
     });
 }

@@ -53,16 +53,18 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
         Some(error) => Err(error),
         None => client(args, &target),
     };
-    let outcome = match client {
-        Err(error) => Outcome::without_a_connection(error),
+    let (outcome, open) = match client {
+        Err(error) => (Outcome::without_a_connection(error), None),
         Ok(client) => {
             if !client.is_pooled() {
                 render::announce_reuse(way.server, &before);
             }
-            connect(args, &client, way, &machine, &before)?
+            let outcome = connect(args, &client, way, &machine, &before)?;
+            (outcome, Some(client))
         }
     };
     let after = settled(&machine, way);
+    drop(open); // A pool's connections stay open until it has been seen what they took.
     let peer = peer.finish();
     let report = Report::new(
         &target,
@@ -199,7 +201,7 @@ impl Site {
         }
         let targets = Target::resolve(&login(args)?)?;
         match args.protocol {
-            Protocol::Mysql => Self::first_that_answers(targets, args.duration()),
+            Protocol::Mysql => Self::mysql(targets, args),
             Protocol::Tcp => Self::tcp(targets, args),
         }
     }
@@ -218,10 +220,10 @@ impl Site {
 
     /// A name can have several addresses, and `localhost` often has one where nothing listens: the
     /// first that lets a connection in is taken, or else the first.
-    fn first_that_answers(targets: Vec<Target>, patience: Duration) -> Result<Self> {
+    fn mysql(targets: Vec<Target>, args: &ReproArgs) -> Result<Self> {
         let mut refused = None;
         for target in targets {
-            let target = target.patient_for(patience);
+            let target = target.patient_for(args.duration());
             render::announce(Some(&TargetReport::new(&target, false).to_string()));
             match target.open() {
                 Ok(connection) => {
@@ -235,7 +237,8 @@ impl Site {
                     refused.get_or_insert(Self {
                         target,
                         peer: Peer::Unwatched("it let no connection in".into()),
-                        failed: Some(error),
+                        // The address that the kernel chooses is none of those asked for.
+                        failed: Some(error).filter(|_| args.source.is_empty()),
                     });
                 }
             }
@@ -313,11 +316,10 @@ fn login(args: &ReproArgs) -> Result<Login> {
     Ok(Login {
         user: said.user.or(file.user).or_else(system_user),
         password,
-        tls: said.tls || args.tls || file.tls,
+        tls: args.tls || file.tls,
         tls_ca: args
             .tls_ca
             .clone()
-            .or(said.tls_ca)
             .or(file.tls_ca.filter(|_| file.tls || args.tls)),
         ..said
     })

@@ -36,7 +36,11 @@ impl Progress {
         let opening = moment
             .connect_latency_us
             .map_or_else(String::new, |opening| {
-                format!(", p50 {}", latency(opening.p50))
+                format!(
+                    ", p50 {}, p99 {}",
+                    latency(opening.p50),
+                    latency(opening.p99)
+                )
             });
         self.bar.set_message(format!(
             "{:.0} s: {} connections, {:.0}/s{ports}{opening}",

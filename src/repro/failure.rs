@@ -32,12 +32,28 @@ pub enum FailureKind {
     NotMysql,
     /// MySQL 1040.
     TooManyConnections,
-    /// MySQL 1129 or 1130.
+    /// MySQL 1129: too many connections broke off before the login.
     HostBlocked,
-    /// MySQL 1044, 1045 or 1698.
+    /// MySQL 1130: no user may come from here.
+    HostNotAllowed,
+    /// MySQL 1045 or 1698.
     AccessDenied,
+    /// MySQL 1044 or 1049.
+    NoSuchDatabase,
     /// MySQL 1203 or 1226.
     UserLimit,
+    /// MySQL and MariaDB 3159: the server takes no connection without TLS.
+    TlsRequired,
+    /// The server cannot speak TLS, or not the way it must.
+    TlsFailed,
+    /// MySQL 1820 or 1862.
+    PasswordExpired,
+    /// MySQL 3118, MariaDB 4151: the account is locked.
+    AccountLocked,
+    /// MySQL 1251, 1275 or 1524, or a plugin that twcheck does not speak.
+    AuthenticationPlugin,
+    /// MySQL 1053 or 3032: the server goes down, or is closed to users.
+    ShuttingDown,
     /// Any other MySQL error.
     ServerError,
     /// Anything else.
@@ -68,6 +84,8 @@ enum Cause {
     },
     Lost(Option<i32>),
     NotMysql,
+    Tls(String),
+    Plugin(String),
     Other(String),
 }
 
@@ -105,6 +123,19 @@ impl Failure {
                 None,
                 None,
                 format!("'{name}' does not speak the MySQL protocol"),
+            ),
+            Cause::Tls(text) => (
+                None,
+                None,
+                format!("ERROR 2026 (HY000): TLS/SSL error: {text}"),
+            ),
+            Cause::Plugin(name) => (
+                None,
+                None,
+                format!(
+                    "ERROR 2059 (HY000): Authentication plugin '{name}' cannot be loaded: twcheck \
+                     does not speak it"
+                ),
             ),
             Cause::Other(text) => (None, None, text),
         };
@@ -149,11 +180,23 @@ impl Failure {
             }
             Kind::NotMysql => format!("{server} answers, but not as a MySQL server."),
             Kind::TooManyConnections => "The server is at its max_connections.".into(),
-            Kind::HostBlocked => "The server does not let this host in.".into(),
-            Kind::AccessDenied => {
-                "The server does not accept this user, password or database.".into()
+            Kind::HostBlocked => "The server has blocked this host: too many connections from it \
+                                  broke off before the login (max_connect_errors)."
+                .into(),
+            Kind::HostNotAllowed => "No user of the server may come from this host.".into(),
+            Kind::AccessDenied => "The server does not accept this user and password.".into(),
+            Kind::NoSuchDatabase => {
+                "The database does not exist, or this user may not use it.".into()
             }
             Kind::UserLimit => "This user is at its limit on the server.".into(),
+            Kind::TlsRequired => "The server takes no connection without TLS.".into(),
+            Kind::TlsFailed => format!("TLS with {server} did not come about."),
+            Kind::PasswordExpired => "The password is right, but has expired.".into(),
+            Kind::AccountLocked => "The account is locked.".into(),
+            Kind::AuthenticationPlugin => {
+                "The account proves who it is in a way that this client does not know.".into()
+            }
+            Kind::ShuttingDown => "The server is going down, or is closed to users.".into(),
             Kind::ServerError => "The server said no.".into(),
             Kind::Other => "The driver could not connect.".into(),
         }
@@ -188,14 +231,31 @@ impl Failure {
                 "raise max_connections, or find who holds them: SHOW PROCESSLIST"
             }
             Kind::HostBlocked => {
-                "1129: mysqladmin flush-hosts, and find what breaks off handshakes; 1130: the user \
-                 may not come from this address"
+                "find what breaks off handshakes here (a TCP health check?), then on the server: \
+                 mysqladmin flush-hosts"
+            }
+            Kind::HostNotAllowed => {
+                "look at the host part of the accounts: SELECT user, host FROM mysql.user"
             }
             Kind::AccessDenied => {
-                "check --user and --database; the password goes in MYSQL_PWD, --password-file or \
-                 --ask-password"
+                "check --user; the password goes in MYSQL_PWD, ~/.my.cnf, --password-file or \
+                 --ask-password; an account that requires TLS says the same: try --tls"
             }
+            Kind::NoSuchDatabase => "check --database, or leave it out: the loop needs none",
             Kind::UserLimit => "look at max_user_connections and the limits of SHOW GRANTS",
+            Kind::TlsRequired => {
+                "add --tls, or --tls-ca FILE where the server's authority is private"
+            }
+            Kind::TlsFailed => {
+                "--tls-ca FILE names a private authority, --host must be a name in the certificate; \
+                 SHOW VARIABLES LIKE '%ssl%' tells whether the server has TLS"
+            }
+            Kind::PasswordExpired => "set a new one: ALTER USER … IDENTIFIED BY …",
+            Kind::AccountLocked => "ALTER USER … ACCOUNT UNLOCK",
+            Kind::AuthenticationPlugin => {
+                "use an account with mysql_native_password, caching_sha2_password or ed25519"
+            }
+            Kind::ShuttingDown => "wait until it is back; SHOW VARIABLES LIKE 'offline_mode'",
             Kind::ServerError | Kind::Other => "the text above is the server's or driver's own",
         }
     }
@@ -208,7 +268,7 @@ impl Failure {
 
 impl Cause {
     fn of(error: &mysql::Error) -> Self {
-        use mysql::Error::{CodecError, DriverError as Driver, IoError, MySqlError};
+        use mysql::Error::{CodecError, DriverError as Driver, IoError, MySqlError, TlsError};
         match error {
             MySqlError(server) => Self::Server {
                 code: server.code,
@@ -226,7 +286,16 @@ impl Cause {
                 | DriverError::CouldNotParseVersion
                 | DriverError::Protocol41NotSet,
             ) => Self::NotMysql,
+            Driver(DriverError::TlsNotSupported) => {
+                Self::Tls("the server does not support it".into())
+            }
+            Driver(DriverError::UnknownAuthPlugin(name)) => Self::Plugin(name.clone()),
+            Driver(DriverError::OldMysqlPasswordDisabled) => {
+                Self::Plugin("mysql_old_password".into())
+            }
             Driver(other) => Self::Other(other.to_string()),
+            TlsError(mysql::error::tls::TlsError::Tls(error)) => Self::Tls(error.to_string()),
+            TlsError(error) => Self::Tls(error.to_string()),
             IoError(error) => Self::of_io(error),
             CodecError(codec) => {
                 let source = std::error::Error::source(codec);
@@ -241,6 +310,10 @@ impl Cause {
 
     /// An error on a connection that was open already.
     fn of_io(error: &io::Error) -> Self {
+        let source = error.get_ref();
+        if let Some(tls) = source.and_then(|source| source.downcast_ref::<rustls::Error>()) {
+            return Self::Tls(tls.to_string());
+        }
         match error.kind() {
             // Garbage where a greeting should be.
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => Self::NotMysql,
@@ -263,13 +336,22 @@ impl Cause {
             },
             Self::Server { code, .. } => match code {
                 1040 => Kind::TooManyConnections,
-                1129 | 1130 => Kind::HostBlocked,
-                1044 | 1045 | 1698 => Kind::AccessDenied,
+                1129 => Kind::HostBlocked,
+                1130 => Kind::HostNotAllowed,
+                1045 | 1698 => Kind::AccessDenied,
+                1044 | 1049 => Kind::NoSuchDatabase,
                 1203 | 1226 => Kind::UserLimit,
+                3159 => Kind::TlsRequired,
+                1820 | 1862 => Kind::PasswordExpired,
+                3118 | 4151 => Kind::AccountLocked,
+                1251 | 1275 | 1524 => Kind::AuthenticationPlugin,
+                1053 | 3032 => Kind::ShuttingDown,
                 _ => Kind::ServerError,
             },
             Self::Lost(_) => Kind::LostDuringHandshake,
             Self::NotMysql => Kind::NotMysql,
+            Self::Tls(_) => Kind::TlsFailed,
+            Self::Plugin(_) => Kind::AuthenticationPlugin,
             Self::Other(_) => Kind::Other,
         }
     }
@@ -358,7 +440,34 @@ mod tests {
             (server(1129), true, Kind::HostBlocked, None, Some(1129)),
             (server(1045), true, Kind::AccessDenied, None, Some(1045)),
             (server(1203), true, Kind::UserLimit, None, Some(1203)),
-            (server(1049), true, Kind::ServerError, None, Some(1049)),
+            (server(1130), true, Kind::HostNotAllowed, None, Some(1130)),
+            (server(1049), true, Kind::NoSuchDatabase, None, Some(1049)),
+            (server(3159), true, Kind::TlsRequired, None, Some(3159)),
+            (server(1862), true, Kind::PasswordExpired, None, Some(1862)),
+            (server(4151), true, Kind::AccountLocked, None, Some(4151)),
+            (
+                server(1251),
+                true,
+                Kind::AuthenticationPlugin,
+                None,
+                Some(1251),
+            ),
+            (server(1053), true, Kind::ShuttingDown, None, Some(1053)),
+            (server(1064), true, Kind::ServerError, None, Some(1064)),
+            (
+                DriverError::TlsNotSupported.into(),
+                true,
+                Kind::TlsFailed,
+                None,
+                None,
+            ),
+            (
+                DriverError::UnknownAuthPlugin("auth_gssapi_client".into()).into(),
+                true,
+                Kind::AuthenticationPlugin,
+                None,
+                None,
+            ),
         ] {
             let failure = Failure::new(&error, "db", || full);
             assert_eq!(

@@ -212,8 +212,10 @@ mod tests {
             text.replace("FOLDER", folder.path().to_str().unwrap()),
         )
         .unwrap();
-        fs::write(folder.path().join("more.cnf"), "[client]\nport=3310\n").unwrap();
-        fs::write(folder.path().join("none.txt"), "[client]\nport=1\n").unwrap();
+        let more = folder.path().join("conf.d");
+        fs::create_dir(&more).unwrap();
+        fs::write(more.join("more.cnf"), "[client]\nport=3310\n").unwrap();
+        fs::write(more.join("none.txt"), "[client]\nport=1\n").unwrap();
         ClientOptions::read(&file)
     }
 
@@ -223,7 +225,7 @@ mod tests {
             "# mine\n[mysqld]\nport=1\n[client]\n; here\nhost = db.example # not there\n\
              user=\"app user\"\npassword = 'a#b\\s\\\\c'\nloose_database=shop\nssl_ca=/ca.pem\n\
              ssl\ndefault-character-set=utf8mb4\ncompress\n[mysql]\nuser=other\n\
-             !includedir FOLDER\n",
+             !includedir FOLDER/conf.d\n",
         )
         .unwrap();
         assert_eq!(

@@ -29,8 +29,10 @@ pub struct PortsToward {
     pub reuse_applies: bool,
     /// The highest rate it can keep up; `None` when unknown or not bound by ports.
     pub max_rate: Option<f64>,
-    /// TIME_WAIT on either side.
-    pub time_wait: TimeWaitSides,
+    /// Of these, the ones in TIME_WAIT.
+    pub time_wait: u64,
+    /// TIME_WAIT of the server's side; `None` when it runs on another machine.
+    pub server_side: Option<u64>,
     /// Whether some connection is still on its way into TIME_WAIT.
     pub closing: bool,
     /// When the first and the last port in TIME_WAIT can be had again; `None` without any.
@@ -42,6 +44,8 @@ pub struct PortsToward {
 pub struct TimeWaitSides {
     /// Here, toward the server: each holds a port; `None` when the table could not be read.
     pub client_side: Option<u64>,
+    /// Likewise, before the run.
+    pub client_side_before: Option<u64>,
     /// At the server; `None` when it runs on another machine.
     pub server_side: Option<u64>,
 }
@@ -100,18 +104,14 @@ impl PortsToward {
             max_rate: capacity
                 .and_then(|capacity| capacity.max_rate(reuse_applies))
                 .map(|rate| rate * f64::from(addresses)),
-            time_wait: TimeWaitSides {
-                client_side: Some(
-                    flows
-                        .iter()
-                        .map(|(_, used)| in_state(used, TcpState::TimeWait))
-                        .sum(),
-                ),
-                server_side: is_here.then(|| {
-                    let by_port = &snapshot.tally.inbound_time_wait;
-                    by_port.get(&server.port()).copied().unwrap_or(0)
-                }),
-            },
+            time_wait: flows
+                .iter()
+                .map(|(_, used)| in_state(used, TcpState::TimeWait))
+                .sum(),
+            server_side: is_here.then(|| {
+                let by_port = &snapshot.tally.inbound_time_wait;
+                by_port.get(&server.port()).copied().unwrap_or(0)
+            }),
             closing: flows.iter().any(|(_, used)| {
                 let states = [TcpState::FinWait1, TcpState::FinWait2, TcpState::Closing];
                 states.iter().any(|&state| in_state(used, state) > 0)
@@ -384,8 +384,9 @@ impl Report {
             login_latency_us: outcome.login,
             cliff: outcome.cliff,
             time_wait: TimeWaitSides {
-                client_side: after.and_then(|after| after.time_wait.client_side),
-                server_side: after.and_then(|after| after.time_wait.server_side),
+                client_side: after.map(|after| after.time_wait),
+                client_side_before: Some(before.time_wait),
+                server_side: after.and_then(|after| after.server_side),
             },
             predicted_ports: before
                 .usable

@@ -110,8 +110,12 @@ impl Session {
                 [0xfe, ..] if !switched => {
                     switched = true;
                     let request: AuthSwitchRequest = parse(&packet)?;
-                    nonce = request.plugin_data().to_vec();
                     plugin = request.auth_plugin().into_owned();
+                    nonce = request.plugin_data().to_vec();
+                    if plugin == AuthPlugin::Ed25519 {
+                        // It ends without the zero that is cut off here where it is the last byte.
+                        nonce.resize(ED25519_NONCE, 0);
+                    }
                     let proof = match &plugin {
                         AuthPlugin::MysqlNativePassword
                         | AuthPlugin::CachingSha2Password
@@ -142,10 +146,9 @@ impl Session {
             const COM_QUIT: [u8; 5] = [1, 0, 0, 0, 1];
             let _ = stream.write_all(&COM_QUIT);
         }
-        if let Stream::Tls(tls) = &mut stream {
-            tls.conn.send_close_notify();
-            let _ = tls.flush();
-        }
+        // No close_notify of TLS: the server would close without reading it, and the kernel would
+        // send a reset for that, which ends TIME_WAIT.
+        let _ = stream.flush();
         let _ = stream.tcp().shutdown(Shutdown::Write);
         if let Stream::Tls(tls) = &mut stream {
             drain(&mut tls.sock);
@@ -160,6 +163,7 @@ pub(super) fn drain(tcp: &mut TcpStream) {
 }
 
 const NONCE: usize = 20;
+const ED25519_NONCE: usize = 32;
 /// `fast_auth_success`, `perform_full_authentication` and `request_public_key` of
 /// `caching_sha2_password`.
 const FAST_AUTH_OK: u8 = 3;
@@ -204,6 +208,7 @@ impl Wire {
         let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
         let [a, b, c, _] = length.to_le_bytes();
         let packet = [&[a, b, c, self.sequence], payload].concat();
+        self.sequence = self.sequence.wrapping_add(1);
         self.stream.get_mut().write_all(&packet)?;
         self.stream.get_mut().flush()
     }
@@ -304,6 +309,125 @@ impl Write for Stream {
         match self {
             Self::Plain(tcp) => tcp.flush(),
             Self::Tls(tls) => tls.flush(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpListener};
+    use std::thread::{self, JoinHandle};
+
+    use super::*;
+
+    const NONCE_SENT: &[u8; 20] = b"abcdefghijklmnopqrst";
+    /// `openssl genrsa 2048 | openssl rsa -pubout`
+    const KEY: &[u8] = b"-----BEGIN PUBLIC KEY-----
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAj1njln+TOOhM2g/i7rk8
+aHftgWT+ZkYZuGNaUpIrW53qUNSBIPj11L3EuZiaDlL9mVKtT8iKfqus4Hq9typu
+ViEKXbtQqQesmt/qq2qfQgK7Wxf9fkbiOvc8twgQDvpZqEGvj2JaKTU2NnpSKDCQ
+Sgc4TPp7FPcV1r05xPAKI36uS5Lpl2XXpJ7YlzTPWCwJxTE8NdwBD44x9LJrCoOK
+sK6CBZWG3gKaa5pGuIdHhY1qInbVm4FTlVoKGEsXXE2bL07a7AO0pzOFsj6xrncG
+z9Vn0xaiCve84NeRs922BvtIGUpke91H3kE/Gsd9lJO28DrDRYJgGBXtKixX5+/R
+oQIDAQAB
+-----END PUBLIC KEY-----
+";
+
+    /// A server of MySQL 8 in so far as it asks for caching_sha2_password, packet by packet: it says
+    /// each of `answers` after one packet of the client, and returns what it heard.
+    fn mysql_8(answers: Vec<Vec<u8>>) -> (SocketAddr, JoinHandle<Vec<Vec<u8>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (tcp, _) = listener.accept().unwrap();
+            let mut wire = Wire {
+                stream: BufReader::new(Stream::Plain(tcp)),
+                sequence: 0,
+            };
+            let mut greeting = b"\x0a8.0.36\0\x01\0\0\0".to_vec();
+            greeting.extend(&NONCE_SENT[..8]);
+            let capabilities =
+                (Can::CLIENT_PROTOCOL_41 | Can::CLIENT_SECURE_CONNECTION | Can::CLIENT_PLUGIN_AUTH)
+                    .bits()
+                    .to_le_bytes();
+            greeting.push(0);
+            greeting.extend([capabilities[0], capabilities[1], UTF8MB4, 2, 0]);
+            greeting.extend([capabilities[2], capabilities[3], 21]);
+            greeting.extend([0; 10]);
+            greeting.extend(&NONCE_SENT[8..]);
+            greeting.extend(b"\0caching_sha2_password\0");
+            wire.write(&greeting).unwrap();
+            let mut heard = Vec::new();
+            for answer in answers {
+                heard.push(wire.read().unwrap());
+                wire.write(&answer).unwrap();
+                if answer == [1, FAST_AUTH_OK] {
+                    wire.write(&OK).unwrap();
+                }
+            }
+            heard
+        });
+        (address, server)
+    }
+
+    const OK: [u8; 7] = [0, 0, 0, 2, 0, 0, 0];
+    /// SHA256(password) XOR SHA256(SHA256(SHA256(password)), nonce), by Python's hashlib.
+    const PROOF: [u8; 32] = [
+        0x9e, 0xab, 0xc4, 0x26, 0xd7, 0xdd, 0x6e, 0xcb, 0x62, 0x09, 0xbc, 0x00, 0x3c, 0xb1, 0x4a,
+        0xcd, 0x5e, 0xf6, 0x53, 0x8f, 0x68, 0xad, 0x98, 0x68, 0x13, 0x7d, 0xa9, 0x32, 0x5a, 0x5e,
+        0x69, 0x28,
+    ];
+
+    fn login(server: SocketAddr) -> Result<(), mysql::Error> {
+        let options = mysql::OptsBuilder::new()
+            .user(Some("app"))
+            .pass(Some("correct horse"))
+            .into();
+        let tcp = TcpStream::connect(server).unwrap();
+        Session::login(tcp, &options, None).map(|session| session.leave(Close::Quit))
+    }
+
+    #[test]
+    fn a_password_that_mysql_8_has_cached_is_proved_by_its_hash() {
+        let (server, heard) = mysql_8(vec![vec![1, FAST_AUTH_OK]]);
+        login(server).unwrap();
+        let heard = heard.join().unwrap();
+        let proved = heard[0].windows(PROOF.len()).any(|part| part == PROOF);
+        assert!(proved, "{:x?}", heard[0]);
+    }
+
+    #[test]
+    fn a_password_that_mysql_8_has_not_cached_is_sent_under_its_key() {
+        let key = [&[1], KEY].concat();
+        let (server, heard) = mysql_8(vec![vec![1, FULL_AUTH], key, OK.to_vec()]);
+        login(server).unwrap();
+        let heard = heard.join().unwrap();
+        assert_eq!(heard[1], [REQUEST_PUBLIC_KEY]);
+        assert_eq!(heard[2].len(), 256, "RSA of 2,048 bits");
+    }
+
+    #[test]
+    fn a_plugin_that_is_not_spoken_is_named() {
+        let switch = [&[0xfe], &b"auth_gssapi_client\0x"[..]].concat();
+        let (server, _) = mysql_8(vec![switch]);
+        assert!(matches!(
+            login(server),
+            Err(mysql::Error::DriverError(DriverError::UnknownAuthPlugin(name)))
+                if name == "auth_gssapi_client"
+        ));
+    }
+
+    #[test]
+    fn only_mysql_greets_like_mysql() {
+        assert!(greets_like_mysql(b"\x4a\0\0\0\x0a8.0.36\0"));
+        assert!(greets_like_mysql(b"\x45\0\0\0\xff\x69\x04Host"));
+        for other in [
+            &b"SSH-2.0-OpenSSH_9.6\r\n"[..],
+            b"220 mail\r\n",
+            b"",
+            b"\x4a\0\0",
+        ] {
+            assert!(!greets_like_mysql(other), "{other:?}");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The binary under test.
 pub fn twcheck(arguments: &[&str]) -> Output {
@@ -183,4 +183,34 @@ pub fn connect_until_error(server: SocketAddr, most: u32) -> (u32, Option<i32>) 
         }
     }
     (most, None)
+}
+
+/// What a run that met exhaustion must say.
+pub fn assert_exhausted(report: &Value, connections: u32, host: &str) {
+    assert_eq!(report["stopped_by"], "exhausted", "{report}");
+    assert_eq!(
+        (&report["connections"], &report["predicted_ports"]),
+        (&json!(connections), &json!(connections)),
+        "{report}"
+    );
+    assert_eq!(
+        report["error"],
+        json!({
+            "errno": 99,
+            "mysql_code": null,
+            "kind": "ephemeral_ports_exhausted",
+            "text": format!("ERROR 2003 (HY000): Can't connect to MySQL server on '{host}' (99)"),
+        })
+    );
+    assert_eq!(
+        report["time_wait"],
+        json!({"client_side": connections, "client_side_before": 0, "server_side": 0}),
+    );
+    let threads = report["server"]["threads_connected_max"].as_u64().unwrap();
+    assert!((1..=15).contains(&threads), "{threads} threads connected");
+    let [first, last] = [0, 1].map(|end| report["ports_return_seconds"][end].as_f64().unwrap());
+    assert!(
+        0.0 < first && first <= last && last <= 60.5,
+        "{first} {last}"
+    );
 }

@@ -4,7 +4,7 @@ use rasciigraph::{Config, plot};
 
 use crate::judge::verdict::Level;
 use crate::render::Screen;
-use crate::repro::{Latency, Report, ServerReport, StoppedBy};
+use crate::repro::{Latency, Moment, Report, ServerReport, StoppedBy};
 use crate::words::{count, counted, latency, rate, sparkline};
 
 /// `twcheck repro`.
@@ -62,11 +62,7 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
     }
     let parts = report.connect_latency_us;
     lines.push((
-        if report.checkouts.is_some() {
-            "checkout"
-        } else {
-            "connect()"
-        },
+        opening(report),
         match (report.cliff, parts.after_cliff) {
             (Some(cliff), Some(after)) => format!(
                 "{} until the fast ports were spent, after {} in {:.1} s; then {}",
@@ -90,8 +86,12 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
     lines.push((
         "TIME_WAIT",
         format!(
-            "{} on the client's side, {}",
+            "{} on the client's side{}, {}",
             sides.client_side.map_or_else(|| "unknown".into(), count),
+            match sides.client_side_before {
+                None | Some(0) => String::new(),
+                Some(before) => format!(" ({} before the run)", count(before)),
+            },
             sides.server_side.map_or_else(
                 || "the server's side is another machine".into(),
                 |server| format!("{} on the server's", count(server))
@@ -222,59 +222,62 @@ const MOMENTS_WORTH_A_PLOT: usize = 8;
 /// connect() and the ports in use against time, on a terminal.
 fn write_timeline(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     const LINES: u32 = 6;
-    /// The plot's axis and what stands before it.
-    const AXIS: usize = 18;
+    /// What stands before and behind the curves.
+    const BESIDE: usize = 32;
     const WIDEST: usize = 60;
-    let Some(width) = screen.width.map(usize::from) else {
-        return Ok(());
-    };
+    let width = screen.width.map_or(0, usize::from);
     let moments = &report.timeline;
-    if moments.len() < MOMENTS_WORTH_A_PLOT || width < 2 * AXIS {
+    let measured = moments
+        .iter()
+        .any(|moment| moment.connect_latency_us.is_some());
+    if moments.len() < MOMENTS_WORTH_A_PLOT || width < 2 * BESIDE || !measured {
         return Ok(());
     }
-    let columns = (width - AXIS).min(WIDEST).min(moments.len());
-    let share = moments.len().div_ceil(columns);
-    let shares: Vec<_> = moments.chunks(share).collect();
+    let columns = (width - BESIDE).min(WIDEST);
+    let shares: Vec<_> = moments.chunks(moments.len().div_ceil(columns)).collect();
     #[expect(clippy::cast_precision_loss)] // Microseconds of a minute at most.
-    let milliseconds: Vec<f64> = shares
-        .iter()
-        .map(|share| {
-            let medians = share.iter().filter_map(|moment| moment.connect_latency_us);
-            medians.map(|latency| latency.p50).max().unwrap_or(0) as f64 / 1000.0
-        })
-        .collect();
-    let what = if report.checkouts.is_some() {
-        "checkout"
-    } else {
-        "connect()"
+    let milliseconds = |share: &&[Moment]| {
+        let medians = share.iter().filter_map(|moment| moment.connect_latency_us);
+        let slowest = medians.map(|latency| latency.p50).max();
+        slowest.map_or(f64::NAN, |microseconds| microseconds as f64 / 1000.0)
     };
-    writeln!(out, "\n  {what} p50 in ms, over {:.1} s", report.seconds)?;
-    let graph = plot(
-        milliseconds,
-        Config::default().with_height(LINES).with_offset(1),
-    );
-    // The graph's own axis stands under the values of the lines above.
+    let medians: Vec<_> = shares.iter().map(milliseconds).collect();
+    // The label and the axis are one cell each.
+    let graph = plot(medians, Config::default().with_height(LINES).with_offset(2));
+    let before_axis = |line: &str| {
+        line.chars()
+            .take_while(|letter| !"┤┼".contains(*letter))
+            .count()
+    };
+    let axis = graph.lines().map(before_axis).max().unwrap_or(0);
+    writeln!(out, "\n  p50 of {}, ms", opening(report))?;
     for line in graph.lines() {
-        writeln!(out, "{}", format!("  {line}").trim_end())?;
+        writeln!(out, "  {}", line.trim_end())?;
     }
-    let ports: Vec<u16> = moments
-        .iter()
-        .map(|moment| u16::try_from(moment.ports_in_use.unwrap_or(0)).unwrap_or(u16::MAX))
-        .collect();
+    let used = |share: &&[Moment]| {
+        let ports = share.iter().filter_map(|moment| moment.ports_in_use).max();
+        u16::try_from(ports.unwrap_or(0)).unwrap_or(u16::MAX)
+    };
+    let ports: Vec<_> = shares.iter().map(used).collect();
     let most = moments
         .iter()
         .filter_map(|moment| moment.ports_in_use)
         .max();
-    let axis = graph
-        .lines()
-        .next()
-        .and_then(|line| line.chars().position(|letter| "┤┼".contains(letter)))
-        .map_or(AXIS, |position| position + 3);
     writeln!(
         out,
-        "{:<axis$}{} at most {}",
-        "  ports",
-        sparkline(&ports, shares.len()),
-        count(most.unwrap_or(0)),
+        "  {:>axis$} {} up to {} in {:.1} s",
+        "ports",
+        sparkline(&ports, ports.len()),
+        most.map_or_else(|| "unknown".into(), count),
+        report.seconds,
     )
+}
+
+/// What a turn of the loop takes from the kernel or the pool.
+fn opening(report: &Report) -> &'static str {
+    if report.checkouts.is_some() {
+        "checkout"
+    } else {
+        "connect()"
+    }
 }
