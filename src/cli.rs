@@ -1,6 +1,6 @@
 //! Every flag of every subcommand.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::judge::goal::Goal;
 use crate::judge::verdict::Thresholds;
 use crate::refusal::Refusal;
 use crate::repro::{Close, Protocol, Setting};
@@ -224,7 +225,12 @@ It never writes anything itself. To apply what it says:
   twcheck advise --format sysctl | sudo tee /etc/sysctl.d/90-ports.conf
   sudo sysctl -p /etc/sysctl.d/90-ports.conf
 
-In a container these settings belong to the container: the host's change nothing in it.")]
+In a container these settings belong to the container: the host's change nothing in it.
+
+Examples:
+  twcheck advise --prove                              half a minute of experiments
+  twcheck advise --target-rate 2000 --busy 20ms       what does it take?
+  twcheck advise --target-rate 2000 --flow 10.0.0.5:3306")]
 pub struct AdviseArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -235,9 +241,46 @@ pub struct AdviseArgs {
     /// Short for --format json
     #[arg(long, conflicts_with = "format")]
     json: bool,
+    /// Try every change in a private namespace, scaled down, and compare with what was said
+    #[arg(long, conflicts_with = "proc_root")]
+    pub prove: bool,
+    /// Say what it takes to carry this many connections/s to one destination
+    #[arg(long, value_parser = per_second, value_name = "R")]
+    target_rate: Option<f64>,
+    /// Toward this destination, which matters where it is loopback
+    #[arg(long, value_parser = destination, value_name = "DEST:PORT", requires = "target_rate")]
+    flow: Option<SocketAddr>,
+    /// How long a request uses its connection, to size a pool by
+    #[arg(long, value_parser = busy, value_name = "D", requires = "target_rate")]
+    busy: Option<Duration>,
 }
 
 impl AdviseArgs {
+    /// The rate wanted, if any is.
+    #[must_use]
+    pub fn goal(&self) -> Option<Goal> {
+        self.target_rate.map(|rate| Goal {
+            rate,
+            destination: self.flow,
+            busy: self.busy,
+        })
+    }
+
+    /// Whether the options go together.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub fn check(&self) -> Result<()> {
+        if self.prove && self.format() == AdviseFormat::Sysctl {
+            return Err(Refusal::new(
+                "--format sysctl prints a file of settings, and --prove no setting",
+                "first twcheck advise --prove, then twcheck advise --format sysctl",
+            )
+            .into());
+        }
+        Ok(())
+    }
+
     /// The format asked for.
     #[must_use]
     pub fn format(&self) -> AdviseFormat {
@@ -451,6 +494,22 @@ fn per_second(text: &str) -> Result<f64, String> {
         _ => {
             Err("it is connections per second, above 0 and at most 1000000: for example 400".into())
         }
+    }
+}
+
+/// A destination for `--flow`.
+fn destination(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "it is an IP address and a port: 10.0.0.5:3306 or [2001:db8::5]:3306".into())
+}
+
+/// A time for `--busy`.
+fn busy(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+    match humantime::parse_duration(text) {
+        Ok(time) if !time.is_zero() && time <= LONGEST => Ok(time),
+        Ok(_) => Err("it is more than nothing and at most a day: for example 20ms".into()),
+        Err(error) => Err(format!("{error}: for example 20ms")),
     }
 }
 

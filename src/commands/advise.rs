@@ -4,17 +4,26 @@ use anyhow::Result;
 
 use crate::cli::{AdviseArgs, AdviseFormat};
 use crate::exit::Exit;
-use crate::judge::advice::advise;
-use crate::render::{self, Screen};
+use crate::judge::advice::{Advice, advise};
+use crate::judge::experiment::{Laboratory, Proof};
+use crate::model::Snapshot;
+use crate::refusal::Refusal;
+use crate::render::{self, Screen, Steps};
+use crate::repro::prove;
 use crate::system::View;
 
 /// Recommends sysctl changes, and what not to change.
 ///
 /// # Errors
-/// When no socket table can be read, or standard output not written.
+/// When no socket table can be read, nothing be proved where that is asked for, or standard output
+/// not written.
 pub fn run(args: &AdviseArgs) -> Result<Exit> {
+    args.check()?;
     let snapshot = args.source.machine()?.look(View::Both)?;
-    let advice = advise(&snapshot);
+    let mut advice = advise(&snapshot, args.goal());
+    if args.prove {
+        advice.proof = Some(proof(&snapshot, &advice)?);
+    }
     let gaps: Vec<_> = snapshot.all_gaps().collect();
     render::note_gaps(&gaps);
     let screen = Screen::of_stdout();
@@ -26,4 +35,21 @@ pub fn run(args: &AdviseArgs) -> Result<Exit> {
         AdviseFormat::Sysctl => render::sysctl::advice(&advice, out)?,
     }
     Ok(Exit::Ok)
+}
+
+/// Tries the advice out in private namespaces.
+fn proof(snapshot: &Snapshot, advice: &Advice) -> Result<Proof> {
+    let held = snapshot.held();
+    let hold_time = snapshot.hold_time();
+    let laboratory = Laboratory::new(&snapshot.tunables, &held, hold_time, &advice.changes)
+        .ok_or_else(|| {
+            Refusal::new(
+                "nothing can be proved: a setting that decides is unknown, or no port is usable",
+                "`twcheck advise` without --prove says which",
+            )
+        })?;
+    let steps = Steps::new(&laboratory);
+    let proof = prove(laboratory, |experiment| steps.show(experiment));
+    steps.clear();
+    proof
 }

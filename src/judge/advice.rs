@@ -7,6 +7,8 @@ use serde::{Serialize, Serializer};
 
 use super::Capacity;
 use super::capacity::rounded_rate;
+use super::experiment::Proof;
+use super::goal::{Goal, Needs, needs};
 use super::verdict::overflowing;
 use crate::model::{
     Flow, FlowUse, Gap, PortRange, PortSet, Snapshot, TcpState, TimeWaitReuse, Tunables,
@@ -37,6 +39,10 @@ pub struct Advice {
     /// What to change, in the order in which to apply it; each rate is the one reached with the
     /// changes before it.
     pub changes: Vec<Change>,
+    /// What it takes to carry the rate wanted; `None` where none was named.
+    pub goal: Option<Needs>,
+    /// What the changes did in a sandbox; `None` where that was not asked for.
+    pub proof: Option<Proof>,
     /// What not to change.
     pub not_recommended: Vec<Remark>,
     /// What the application should do.
@@ -64,6 +70,12 @@ pub struct Change {
     pub why: String,
     /// What can go wrong.
     pub risk: String,
+    /// The settings of now with this change alone.
+    #[serde(skip)]
+    pub alone: Tunables,
+    /// The settings with this change and those before it.
+    #[serde(skip)]
+    pub together: Tunables,
 }
 
 /// A piece of advice that is no sysctl change.
@@ -111,9 +123,9 @@ impl Serialize for Sysctl {
     }
 }
 
-/// Advises on one snapshot.
+/// Advises on one snapshot, and on `goal` where somebody wants a rate.
 #[must_use]
-pub fn advise(snapshot: &Snapshot) -> Advice {
+pub fn advise(snapshot: &Snapshot, goal: Option<Goal>) -> Advice {
     let held = snapshot.held();
     let hold_time = snapshot.hold_time();
     let now = Capacity::new(&snapshot.tunables, &held, hold_time);
@@ -122,6 +134,8 @@ pub fn advise(snapshot: &Snapshot) -> Advice {
         held: &held,
         listening: &snapshot.tally.listening,
         hold_time,
+        loopback: goal.is_some_and(|goal| goal.is_loopback()),
+        now: &snapshot.tunables,
         changes: Vec::new(),
     };
     let before = plan.max_rate();
@@ -133,6 +147,8 @@ pub fn advise(snapshot: &Snapshot) -> Advice {
     Advice {
         schema: 1,
         summary: summary(&plan, before, after),
+        goal: goal.map(|goal| needs(goal, before, plan.unknown().is_empty(), &plan.changes)),
+        proof: None,
         not_recommended: not_recommended(&snapshot.tunables),
         application: application(snapshot, now.as_ref()),
         gaps: snapshot.all_gaps().collect(),
@@ -146,13 +162,18 @@ struct Plan<'a> {
     held: &'a PortSet,
     listening: &'a PortSet,
     hold_time: Duration,
+    /// Whether the destination is loopback.
+    loopback: bool,
+    /// The machine as it is.
+    now: &'a Tunables,
     changes: Vec<Change>,
 }
 
 impl Plan<'_> {
-    /// The rate toward one destination that is not loopback.
+    /// The rate toward one destination.
     fn max_rate(&self) -> Option<f64> {
-        self.capacity()?.max_connections_per_second
+        let reuse = self.tunables.reuse_applies(self.loopback)?;
+        self.capacity()?.max_rate(reuse)
     }
 
     fn capacity(&self) -> Option<Capacity> {
@@ -189,12 +210,14 @@ impl Plan<'_> {
         sysctl: Sysctl,
         current: Option<String>,
         recommended: impl fmt::Display,
-        apply: impl FnOnce(&mut Tunables),
+        apply: impl Fn(&mut Tunables),
         why: impl Into<String>,
         risk: impl Into<String>,
     ) {
         let max_rate_before = self.max_rate();
         apply(&mut self.tunables);
+        let mut alone = self.now.clone();
+        apply(&mut alone);
         self.changes.push(Change {
             sysctl,
             current,
@@ -203,6 +226,8 @@ impl Plan<'_> {
             max_rate_after: self.max_rate(),
             why: why.into(),
             risk: risk.into(),
+            alone,
+            together: self.tunables.clone(),
         });
     }
 }
@@ -292,7 +317,7 @@ fn range(plan: &mut Plan) {
             Sysctl::IpLocalReservedPorts,
             Some(reserved.to_string()),
             both.to_string(),
-            |tunables| tunables.ip_local_reserved_ports = Some(both),
+            |tunables| tunables.ip_local_reserved_ports = Some(both.clone()),
             format!(
                 "Services hold {added} inside the wider range. Reserved, no outgoing connection \
                  takes such a port while its service restarts."

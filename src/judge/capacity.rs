@@ -117,6 +117,11 @@ pub(super) fn rounded_rate<S: Serializer>(
     rate.map(words::rounded).serialize(serializer)
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref)] // The signature serde asks for.
+pub(super) fn rounded_rate_of<S: Serializer>(rate: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(words::rounded(*rate))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

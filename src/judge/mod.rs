@@ -2,9 +2,11 @@
 
 pub mod advice;
 pub mod capacity;
+pub mod experiment;
 pub mod finding;
 pub mod flow;
 pub mod forecast;
+pub mod goal;
 pub mod states;
 pub mod verdict;
 

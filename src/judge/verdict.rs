@@ -565,7 +565,7 @@ mod tests {
             snapshot.tunables.tcp_max_tw_buckets = Some(limit);
             snapshot.counters.time_wait_overflows = Some(overflows);
             snapshot.tally.set_time_wait(total);
-            let changes = advise(&snapshot).changes.into_iter();
+            let changes = advise(&snapshot, None).changes.into_iter();
             let mut changes = changes.filter(|it| it.sysctl.to_string().ends_with("buckets"));
             changes.next().map(|change| change.recommended)
         };
@@ -589,7 +589,7 @@ mod tests {
         let mut snapshot = host(plain(), &[], None);
         snapshot.tunables.tcp_tw_reuse = None;
         assert_eq!(
-            advise(&snapshot).summary,
+            advise(&snapshot, None).summary,
             "Not known here, so nothing is said about it: net.ipv4.tcp_tw_reuse."
         );
     }

@@ -11,7 +11,7 @@ pub mod table;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
-pub use progress::Progress;
+pub use progress::{Progress, Steps};
 pub use screen::Screen;
 
 use crate::model::{Gap, Weight};

@@ -69,6 +69,17 @@ pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
     for change in &advice.changes {
         writeln!(out, "{} = {}", change.sysctl, change.recommended)?;
     }
+    for sentence in advice.goal.iter().flat_map(|goal| &goal.sentences) {
+        writeln!(out, "GOAL {sentence}")?;
+    }
+    for run in advice.proof.iter().flat_map(|proof| &proof.runs) {
+        let came = if run.agrees { "AGREES" } else { "DIFFERS" };
+        writeln!(
+            out,
+            "{came} {} connections {} seconds {} exhausted {} {}",
+            run.name, run.connections, run.seconds, run.exhausted, run.command
+        )?;
+    }
     out.flush()
 }
 

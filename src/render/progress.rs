@@ -1,5 +1,8 @@
+use std::time::Duration;
+
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::judge::experiment::{Experiment, Laboratory};
 use crate::repro::Moment;
 use crate::words::{count, latency, percent};
 
@@ -54,5 +57,37 @@ impl Progress {
     /// Takes the line away.
     pub fn clear(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// The line that follows a series of experiments on a terminal; elsewhere nothing.
+pub struct Steps(ProgressBar);
+
+impl Steps {
+    /// A line on stderr.
+    #[must_use]
+    pub fn new(laboratory: &Laboratory) -> Self {
+        const TICK: Duration = Duration::from_millis(200);
+        let length = laboratory.experiments.len() as u64;
+        let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} of {len}: {msg}") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(TICK);
+        Self(bar)
+    }
+
+    /// Shows which one begins.
+    pub fn show(&self, experiment: &Experiment) {
+        self.0.inc(1);
+        let pace = experiment
+            .pace
+            .map_or_else(|| "as fast as it goes".into(), |pace| format!("{pace}/s"));
+        self.0.set_message(format!("{}, {pace}", experiment.name));
+    }
+
+    /// Takes the line away.
+    pub fn clear(&self) {
+        self.0.finish_and_clear();
     }
 }

@@ -5,6 +5,7 @@ mod dial;
 mod failure;
 mod latency;
 mod option_file;
+mod proof;
 mod report;
 mod run;
 mod sandbox;
@@ -18,6 +19,7 @@ pub use client::Client;
 pub use failure::{Failure, FailureKind};
 pub use latency::Latency;
 pub use option_file::ClientOptions;
+pub use proof::prove;
 pub use report::{
     ClientReport, PortsToward, Protocol, Report, ServerReport, StoppedBy, TargetReport,
     TimeWaitSides, Way,

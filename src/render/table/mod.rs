@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 
 use comfy_table::{CellAlignment, ContentArrangement, Row, Table, presets};
 
+mod advice;
 mod repro;
 
+pub use advice::advice;
 pub use repro::repro;
 
 use super::Screen;
-use crate::judge::advice::{Advice, Remark};
 use crate::judge::flow::FlowReport;
 use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
@@ -330,59 +331,4 @@ fn state_list(by_state: &StateCounts) -> String {
         .map(|(state, number)| format!("{} {}", count(number), state.name()))
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-/// `twcheck advise`.
-///
-/// # Errors
-/// When `out` cannot be written.
-pub fn advice(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{}", screen.wrap("", "", &advice.summary))?;
-    if !advice.changes.is_empty() {
-        writeln!(out)?;
-        let mut rows = table(
-            screen,
-            ["CHANGE, IN THIS ORDER", "NOW", "TO", "MAX/S", "THEN"],
-        );
-        for change in &advice.changes {
-            rows.add_row([
-                change.sysctl.to_string(),
-                match change.current.as_deref() {
-                    None => "unknown".into(),
-                    Some("") => "empty".into(),
-                    Some(current) => current.to_owned(),
-                },
-                change.recommended.clone(),
-                rate_limit(change.max_rate_before),
-                rate_limit(change.max_rate_after),
-            ]);
-        }
-        write_table(rows, &[3, 4], out)?;
-        for change in &advice.changes {
-            writeln!(out, "\n{}", change.sysctl)?;
-            writeln!(out, "{}", screen.wrap("  why:  ", "        ", &change.why))?;
-            writeln!(out, "{}", screen.wrap("  risk: ", "        ", &change.risk))?;
-        }
-        writeln!(
-            out,
-            "\nTo apply: twcheck advise --format sysctl (see --help)"
-        )?;
-    }
-    write_remarks("Leave alone", &advice.not_recommended, screen, out)?;
-    write_remarks("In the application", &advice.application, screen, out)?;
-    out.flush()
-}
-
-fn write_remarks(
-    heading: &str,
-    remarks: &[Remark],
-    screen: Screen,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    writeln!(out, "\n{heading}:")?;
-    for remark in remarks {
-        let text = format!("{}. {}", remark.what, remark.why);
-        writeln!(out, "{}", screen.wrap("- ", "  ", &text))?;
-    }
-    Ok(())
 }
