@@ -34,6 +34,24 @@ fn every_refusal_is_exit_3_and_says_what_to_type() {
             &["verdict", "--json", "--format", "plain"],
             "cannot be used with",
         ),
+        (&["advise", "--busy", "20ms"], "--target-rate <R>"),
+        (&["advise", "--target-rate", "0"], "--target-rate"),
+        (
+            &["advise", "--target-rate", "9", "--flow", "db.example"],
+            "10.0.0.5:3306 or [2001:db8::5]:3306",
+        ),
+        (
+            &["advise", "--target-rate", "9", "--busy", "0s"],
+            "at most a day: for example 20ms",
+        ),
+        (
+            &["advise", "--prove", "--format", "sysctl"],
+            "hint: first twcheck advise --prove",
+        ),
+        (
+            &["advise", "--prove", "--proc-root", BUSY],
+            "cannot be used with",
+        ),
         (
             &["states", "--source", "netstat"],
             "possible values: auto, sock_diag, proc",

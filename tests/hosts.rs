@@ -2,8 +2,7 @@
 
 mod common;
 
-use common::{exit, has_namespaces, stdout, text, twcheck};
-use serde_json::Value;
+use common::{assert_valid, exit, has_namespaces, stdout, text, twcheck};
 
 const HOSTS: [&str; 3] = ["busy-server-6.18", "exhausted-6.18", "recycle-3.10"];
 
@@ -22,6 +21,7 @@ fn tables_and_lines_are_as_reviewed() {
             &["states", "--all", "--by", "flow"],
             &["states", "--format", "plain"],
             &["advise"],
+            &["advise", "--target-rate", "2000", "--busy", "20ms"],
             &["advise", "--format", "plain"],
             &["advise", "--format", "sysctl"],
         ] {
@@ -69,15 +69,4 @@ fn the_json_of_a_run_keeps_its_contract() {
         &serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}", text(&output))),
     );
-}
-
-fn assert_valid(command: &str, report: &Value) {
-    let schema = std::fs::read_to_string(format!("tests/schema/{command}.json")).unwrap();
-    let schema = serde_json::from_str(&schema).unwrap();
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let errors: Vec<_> = validator
-        .iter_errors(report)
-        .map(|error| format!("{}: {error}", error.instance_path()))
-        .collect();
-    assert_eq!(errors, Vec::<String>::new(), "{command}: {report:#}");
 }

@@ -365,3 +365,50 @@ fn the_cliff_is_named_and_drawn() {
         }
     });
 }
+
+/// Every change that `advise` recommends, and the one it does not, on this kernel.
+#[test]
+fn advice_is_proved_on_the_kernel_it_is_for() {
+    in_namespace("advice_is_proved_on_the_kernel_it_is_for", || {
+        sysctl("net.ipv4.ip_local_port_range", "32768 40767");
+        sysctl("net.ipv4.ip_local_reserved_ports", "33000-33799");
+        sysctl("net.ipv4.tcp_max_tw_buckets", "4000");
+        let advice = json(&["advise", "--prove", "--json"]);
+        common::assert_valid("advise", &advice);
+        let proof = &advice["proof"];
+        let runs = proof["runs"].as_array().unwrap();
+        let tried: Vec<_> = runs
+            .iter()
+            .map(|run| {
+                (
+                    run["name"].as_str().unwrap(),
+                    run["exhausted"].as_bool().unwrap(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            tried,
+            [
+                // 4,000 places for TIME_WAIT are fewer than 7,200 ports: nothing bounds the rate.
+                ("the settings of now", false),
+                ("net.ipv4.tcp_tw_reuse = 1", false),
+                ("net.ipv4.ip_local_port_range = 10240 65535", false),
+                ("net.ipv4.tcp_max_tw_buckets = 131072", true),
+                ("all of these together", false),
+                ("all of these together", true),
+                ("net.ipv4.tcp_fin_timeout = 1", false),
+                ("a pool of 8 connections", false),
+            ],
+            "{proof}"
+        );
+        for run in runs {
+            assert_eq!(run["agrees"], true, "{run}");
+        }
+        assert_eq!(proof["ports"], 7200);
+        let pool = &runs[runs.len() - 1];
+        assert_eq!(
+            (&pool["connections"], &pool["time_wait"]),
+            (&json!(8), &json!(0))
+        );
+    });
+}

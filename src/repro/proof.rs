@@ -48,7 +48,6 @@ pub fn prove(laboratory: Laboratory, mut show: impl FnMut(&Experiment)) -> Resul
     }
     Ok(Proof {
         ports: laboratory.ports,
-        scale: laboratory.scale,
         agrees: runs.iter().all(|run| run.agrees),
         runs,
         not_tried: laboratory.not_tried,
@@ -89,6 +88,7 @@ fn try_out(experiment: &Experiment) -> Result<Run> {
     let of_a_pool = experiment.pool.is_some();
     Ok(Run {
         name: experiment.name.clone(),
+        scale: experiment.scale,
         max_rate: experiment.max_rate,
         scaled_max_rate: experiment.scaled_max_rate,
         pace: experiment.pace,

@@ -1,6 +1,8 @@
 //! What the tests share: private namespaces, real connections, the binary.
 #![allow(dead_code)] // Every test file uses a part of it.
 
+pub mod mariadb;
+
 use std::env;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -62,7 +64,8 @@ pub fn has_namespaces(test: &str) -> bool {
     false
 }
 
-const INSIDE: &str = "TWCHECK_TEST_IN_NAMESPACE";
+/// Set where a test runs inside its own namespace.
+pub const INSIDE: &str = "TWCHECK_TEST_IN_NAMESPACE";
 
 /// Runs `body` as root of a network namespace of its own, with `lo` up: the test binary starts
 /// itself again inside one, for this test alone. Where that cannot be, the test is skipped aloud,
@@ -213,4 +216,16 @@ pub fn assert_exhausted(report: &Value, connections: u32, host: &str) {
         0.0 < first && first <= last && last <= 60.5,
         "{first} {last}"
     );
+}
+
+/// A report must keep to the schema of its command.
+pub fn assert_valid(command: &str, report: &Value) {
+    let schema = std::fs::read_to_string(format!("tests/schema/{command}.json")).unwrap();
+    let schema = serde_json::from_str(&schema).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<_> = validator
+        .iter_errors(report)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert_eq!(errors, Vec::<String>::new(), "{command}: {report:#}");
 }

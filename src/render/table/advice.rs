@@ -85,20 +85,22 @@ fn write_goal(goal: &Needs, screen: Screen, out: &mut dyn Write) -> io::Result<(
 
 fn write_proof(proof: &Proof, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     let heading = format!(
-        "Tried in private namespaces, where one port stands for {:.1} of this machine's {}:",
-        proof.scale,
+        "Tried in private namespaces, where one port stands for SCALE of this machine's {}:",
         count(proof.ports)
     );
     writeln!(out, "\n{}", screen.wrap("", "", &heading))?;
     let mut rows = table(
         screen,
-        ["TRIED", "MAX/S", "PACE/S", "SAID", "CAME", "FAST", "THEN"],
+        [
+            "TRIED", "MAX/S", "SCALE", "PACE/S", "SAID", "CAME", "FAST", "THEN",
+        ],
     );
     for run in &proof.runs {
         let name = run.name.trim_start_matches("net.ipv4.").to_owned();
         rows.add_row([
             name,
             rate_limit(run.max_rate),
+            format!("{:.1}", run.scale),
             run.pace.map_or_else(|| "any".into(), rate),
             match run.predicted_connections {
                 Some(connections) => format!("99 after {}", count(connections)),
@@ -109,13 +111,13 @@ fn write_proof(proof: &Proof, screen: Screen, out: &mut dyn Write) -> io::Result
             percentiles(run.after_cliff_us),
         ]);
     }
-    write_table(rows, &[1, 2], out)?;
+    write_table(rows, &[1, 2, 3], out)?;
     for remedy in &proof.not_tried {
         let text = format!("{}: {}", remedy.name, remedy.why);
         writeln!(out, "{}", screen.wrap("Not tried: ", "           ", &text))?;
     }
-    let key = "MAX/S is what one destination bears on this machine; in the experiments it is that \
-               much less. FAST and THEN are p50/p99 of connect() in µs before and after the fast \
+    let key = "MAX/S is what one destination bears on this machine, SCALE times what it bears in the \
+               experiment. FAST and THEN are p50/p99 of connect() in µs before and after the fast \
                ports are spent. --json tells the command that repeats each line.";
     writeln!(out, "{}", screen.wrap("", "", key))?;
     let verdict = if proof.agrees {
@@ -134,9 +136,10 @@ fn write_proof(proof: &Proof, screen: Screen, out: &mut dyn Write) -> io::Result
 fn came(run: &Run) -> String {
     match run.checkouts {
         Some(checkouts) => format!(
-            "no 99: {} checkouts, {}",
+            "no 99: {} checkouts, {}, {} TIME_WAIT",
             count(checkouts),
-            counted(run.connections, "connection")
+            counted(run.connections, "connection"),
+            run.time_wait.map_or_else(|| "unknown".into(), count)
         ),
         None if run.exhausted => {
             format!(
