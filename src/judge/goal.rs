@@ -115,8 +115,9 @@ impl Needs {
                     .map(|change| format!("{} = {}", change.sysctl, change.recommended))
                     .collect();
                 format!(
-                    "Settings: {} suffices: {} instead of {}.",
+                    "Settings: {} {}: {} instead of {}.",
                     names.join(" and "),
+                    if number == 1 { "suffices" } else { "suffice" },
                     at_most(changes[number - 1].max_rate_after),
                     self.max_rate_now.map_or_else(|| "any".into(), rate)
                 )

@@ -17,7 +17,7 @@ impl Progress {
     #[must_use]
     pub fn new(usable: Option<u32>) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
             bar.set_style(style);
         }
         bar.set_message("connecting …");
@@ -29,10 +29,9 @@ impl Progress {
     pub fn show(&self, moment: &Moment) {
         let ports = match (moment.ports_in_use, self.usable) {
             (Some(used), Some(usable)) => format!(
-                ", ports {} of {} ({:.0} %)",
-                count(used),
-                count(usable),
-                percent(used, usable)
+                ", {:.0} % of {} ports",
+                percent(used, usable),
+                count(usable)
             ),
             _ => String::new(),
         };
@@ -46,7 +45,7 @@ impl Progress {
                 )
             });
         self.bar.set_message(format!(
-            "{:.0} s: {} connections, {:.0}/s{ports}{opening}",
+            "{:.0} s: {} made, {:.0}/s{ports}{opening}",
             moment.seconds.as_secs_f64(),
             count(moment.connections),
             moment.rate,
@@ -70,7 +69,7 @@ impl Steps {
         const TICK: Duration = Duration::from_millis(200);
         let length = laboratory.experiments.len() as u64;
         let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} of {len}: {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} of {len}: {wide_msg}") {
             bar.set_style(style);
         }
         bar.enable_steady_tick(TICK);

@@ -84,44 +84,80 @@ fn write_goal(goal: &Needs, screen: Screen, out: &mut dyn Write) -> io::Result<(
 }
 
 fn write_proof(proof: &Proof, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    let scale = |run: &Run| format!("{:.1}", run.scale);
+    let mut scales: Vec<_> = proof.runs.iter().map(scale).collect();
+    scales.dedup();
+    let stands_for = match scales.as_slice() {
+        [one] => one.as_str(),
+        _ => "SCALE",
+    };
     let heading = format!(
-        "Tried in private namespaces, where one port stands for SCALE of this machine's {}:",
+        "Tried in private namespaces, where one port stands for {stands_for} of this machine's {}, \
+         at a pace that tells:",
         count(proof.ports)
     );
     writeln!(out, "\n{}", screen.wrap("", "", &heading))?;
-    let mut rows = table(
-        screen,
-        [
-            "TRIED", "MAX/S", "SCALE", "PACE/S", "SAID", "CAME", "FAST", "THEN",
-        ],
-    );
+    let headings = [
+        "TRIED", "MAX/S", "PACE/S", "MADE", "99", "SAID", "FAST", "THEN", "SCALE",
+    ];
+    let shown = headings.len() - usize::from(scales.len() == 1);
+    let mut rows = table(screen, &headings[..shown]);
     for run in &proof.runs {
-        let name = run.name.trim_start_matches("net.ipv4.").to_owned();
-        rows.add_row([
-            name,
+        let row = [
+            run.name.trim_start_matches("net.ipv4.").to_owned(),
             rate_limit(run.max_rate),
-            format!("{:.1}", run.scale),
-            run.pace.map_or_else(|| "any".into(), rate),
-            match run.predicted_connections {
-                Some(connections) => format!("99 after {}", count(connections)),
-                None => "no 99".into(),
+            run.pace
+                .map_or_else(|| "any".into(), |pace| rate(pace).replace(".0", "")),
+            count(run.connections),
+            if run.exhausted {
+                format!("{:.1} s", run.seconds)
+            } else {
+                "none".into()
             },
-            came(run),
+            run.predicted_connections
+                .map_or_else(|| "none".into(), count),
             percentiles(run.before_cliff_us),
             percentiles(run.after_cliff_us),
-        ]);
+            scale(run),
+        ];
+        rows.add_row(&row[..shown]);
     }
-    write_table(rows, &[1, 2, 3], out)?;
+    write_table(rows, &[1, 2, 3, 4, 5, 6, 7, 8], out)?;
     for remedy in &proof.not_tried {
         let text = format!("{}: {}", remedy.name, remedy.why);
         writeln!(out, "{}", screen.wrap("Not tried: ", "           ", &text))?;
     }
-    let key = "MAX/S is what one destination bears on this machine, SCALE times what it bears in the \
-               experiment. FAST and THEN are p50/p99 of connect() in µs before and after the fast \
-               ports are spent. --json tells the command that repeats each line.";
-    writeln!(out, "{}", screen.wrap("", "", key))?;
+    for (column, meaning) in [
+        (
+            "MAX/S",
+            "what one destination bears on this machine, as said above",
+        ),
+        ("MADE", "connections made"),
+        ("99", "when errno 99 came"),
+        ("SAID", "connections until then, as the model has it"),
+        (
+            "FAST, THEN",
+            "p50/p99 of connect() in µs, before and after the fast ports",
+        ),
+    ] {
+        writeln!(out, "  {column:<11} {meaning}")?;
+    }
+    let pooled = proof
+        .runs
+        .iter()
+        .find_map(|run| Some((run.checkouts?, run)));
+    if let Some((checkouts, run)) = pooled {
+        let text = format!(
+            "The pool served {} with {}, and left {} TIME_WAIT.",
+            counted(checkouts, "checkout"),
+            counted(run.connections, "connection"),
+            run.time_wait
+                .map_or_else(|| "an unknown number of".into(), count)
+        );
+        writeln!(out, "{}", screen.wrap("", "", &text))?;
+    }
     let verdict = if proof.agrees {
-        "Every run came as said, within 2 %.".to_owned()
+        "Every run came as said, within 2 %. --json has the command that repeats each.".to_owned()
     } else {
         let wrong = proof.runs.iter().filter(|run| !run.agrees).count();
         format!(
@@ -131,25 +167,6 @@ fn write_proof(proof: &Proof, screen: Screen, out: &mut dyn Write) -> io::Result
         )
     };
     writeln!(out, "{}", screen.wrap("", "", &verdict))
-}
-
-fn came(run: &Run) -> String {
-    match run.checkouts {
-        Some(checkouts) => format!(
-            "no 99: {} checkouts, {}, {} TIME_WAIT",
-            count(checkouts),
-            counted(run.connections, "connection"),
-            run.time_wait.map_or_else(|| "unknown".into(), count)
-        ),
-        None if run.exhausted => {
-            format!(
-                "99 after {} in {:.1} s",
-                count(run.connections),
-                run.seconds
-            )
-        }
-        None => format!("no 99: {} in {:.1} s", count(run.connections), run.seconds),
-    }
 }
 
 fn percentiles(latency: Option<[u64; 2]>) -> String {
