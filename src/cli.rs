@@ -1,6 +1,6 @@
 //! Every flag of every subcommand.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -142,7 +142,8 @@ pub enum By {
 /// `twcheck verdict`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN or misused, as monitoring plugins have it.
+Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN or misused, as monitoring
+plugins have it.
 
 Examples:
   twcheck verdict                      this machine, or this container
@@ -225,11 +226,12 @@ It never writes anything itself. To apply what it says:
   twcheck advise --format sysctl | sudo tee /etc/sysctl.d/90-ports.conf
   sudo sysctl -p /etc/sysctl.d/90-ports.conf
 
-In a container these settings belong to the container: the host's change nothing in it.
+In a container these settings belong to the container: the host's change
+nothing in it.
 
 Examples:
-  twcheck advise --prove                              half a minute of experiments
-  twcheck advise --target-rate 2000 --busy 20ms       what does it take?
+  twcheck advise --prove                         half a minute of experiments
+  twcheck advise --target-rate 2000 --busy 20ms  what does it take?
   twcheck advise --target-rate 2000 --flow 10.0.0.5:3306")]
 pub struct AdviseArgs {
     #[command(flatten)]
@@ -247,11 +249,11 @@ pub struct AdviseArgs {
     /// Say what it takes to carry this many connections/s to one destination
     #[arg(long, value_parser = per_second, value_name = "R")]
     target_rate: Option<f64>,
-    /// Toward this destination, which matters where it is loopback
-    #[arg(long, value_parser = destination, value_name = "DEST:PORT", requires = "target_rate")]
+    /// With --target-rate: toward this destination; TIME_WAIT reuse has its own rules for loopback
+    #[arg(long, value_parser = destination, value_name = "DEST:PORT")]
     flow: Option<SocketAddr>,
-    /// How long a request uses its connection, to size a pool by
-    #[arg(long, value_parser = busy, value_name = "D", requires = "target_rate")]
+    /// With --target-rate: how long a request uses its connection, to size a pool by
+    #[arg(long, value_parser = some_time, value_name = "D")]
     busy: Option<Duration>,
 }
 
@@ -271,6 +273,13 @@ impl AdviseArgs {
     /// # Errors
     /// When they do not.
     pub fn check(&self) -> Result<()> {
+        if self.target_rate.is_none() && (self.flow.is_some() || self.busy.is_some()) {
+            return Err(Refusal::new(
+                "--flow and --busy say more about the rate of --target-rate, and there is none",
+                "twcheck advise --target-rate 2000 --busy 20ms --flow 10.0.0.5:3306",
+            )
+            .into());
+        }
         if self.prove && self.format() == AdviseFormat::Sysctl {
             return Err(Refusal::new(
                 "--format sysctl prints a file of settings, and --prove no setting",
@@ -309,18 +318,19 @@ pub enum AdviseFormat {
 /// `twcheck repro`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without a server it brings its own, in a network namespace of its own with this machine's settings:
-it needs no MySQL, no root, and touches nothing. Against a server of yours it takes this machine's
-ports toward that server; they come back 60 s after the run.
+Without a server it brings its own, in a network namespace of its own with this
+machine's settings: it needs no MySQL, no root, and touches nothing. Against a
+server of yours it takes this machine's ports toward that server; they come
+back 60 s after the run.
 
 Exit status: 0 finished without exhaustion, 2 exhaustion met, 3 could not.
 
 Examples:
-  twcheck repro                                     would these settings survive such a client?
-  twcheck repro --set net.ipv4.tcp_tw_reuse=1       and with this one changed?
-  twcheck repro --pool 8                            the cure: the same work through a pool
-  twcheck repro --rate 400 --duration 90s           does this rate last?
-  twcheck repro --source 192.0.2.2,192.0.2.3        and from two addresses?
+  twcheck repro                                would such a client survive here?
+  twcheck repro --set net.ipv4.tcp_tw_reuse=1  and with this one changed?
+  twcheck repro --pool 8                       the same work through a pool
+  twcheck repro --rate 400 --duration 90s      does this rate last?
+  twcheck repro --source 192.0.2.2,192.0.2.3   and from two addresses?
   twcheck repro --host db.example --user app --ask-password
   MYSQL_PWD=… twcheck repro mysql://app@db.example:3306/shop
   twcheck repro --protocol tcp --host cache.example --port 6379")]
@@ -368,10 +378,10 @@ pub struct ReproArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<Setting>,
     /// Stop after this many connections
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     pub connections: Option<u64>,
     /// Stop after this time [default: 2min, with --pool 10s]
-    #[arg(long, value_parser = humantime::parse_duration, value_name = "D")]
+    #[arg(long, value_parser = some_time, value_name = "D")]
     duration: Option<Duration>,
     /// Keep this pace, in connections per second, instead of as fast as possible
     #[arg(long, value_parser = per_second, value_name = "R")]
@@ -383,21 +393,10 @@ pub struct ReproArgs {
     #[arg(long, value_parser = few, value_name = "N")]
     pub pool: Option<usize>,
     /// How to leave a MySQL server; either way the client closes first
-    #[arg(
-        long,
-        value_enum,
-        default_value_t,
-        value_name = "HOW",
-        conflicts_with = "pool"
-    )]
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub close: Close,
     /// Connect from these addresses in turn; in the private namespace any will do
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_name = "ADDR,…",
-        conflicts_with = "pool"
-    )]
+    #[arg(long, value_delimiter = ',', value_parser = source, value_name = "ADDR,…")]
     pub source: Vec<IpAddr>,
     /// Draw latency and ports in use over time into this file
     #[arg(long, value_name = "FILE")]
@@ -449,7 +448,7 @@ impl ReproArgs {
         ) {
             return refuse(
                 format!("{option} is about a server of yours, and none is named"),
-                "add --host HOST, or leave it out for the embedded server",
+                "add --host HOST; the embedded server needs no such option",
             );
         }
         if self.names_a_server() && !self.set.is_empty() {
@@ -459,19 +458,49 @@ impl ReproArgs {
                 "leave the server out, or --set; `twcheck advise` says what to change here",
             );
         }
-        if self.protocol == Protocol::Tcp
-            && (self.pool.is_some() || self.tls || self.tls_ca.is_some())
-        {
+        let about_mysql = [
+            ("--pool", self.pool.is_some(), "has no pool"),
+            ("--tls", self.tls, "speaks no TLS"),
+            ("--tls-ca", self.tls_ca.is_some(), "speaks no TLS"),
+            (
+                "--close",
+                self.close != Close::default(),
+                "never says COM_QUIT",
+            ),
+            ("--user", self.user.is_some(), "does not log in"),
+            ("--database", self.database.is_some(), "does not log in"),
+            (
+                "--password-file",
+                self.password_file.is_some(),
+                "does not log in",
+            ),
+            ("--ask-password", self.ask_password, "does not log in"),
+            (
+                "a mysql:// URL",
+                self.url.is_some(),
+                "takes --host and --port",
+            ),
+        ];
+        if let (Some((option, _, why)), Protocol::Tcp) = (
+            about_mysql.iter().find(|(_, given, _)| *given),
+            self.protocol,
+        ) {
             return refuse(
-                "--protocol tcp only connects: it has neither a pool nor TLS".into(),
-                "leave out --protocol tcp",
+                format!("--protocol tcp only connects: it {why}"),
+                &format!("leave out {option}, or --protocol tcp"),
             );
         }
-        if self.protocol == Protocol::Tcp && self.close != Close::default() {
+        if self.pool.is_some() && !self.source.is_empty() {
             return refuse(
-                "--close abrupt leaves out MySQL's COM_QUIT, which --protocol tcp never says"
+                "--source takes turns between addresses, and a pool opens its connections once"
                     .into(),
-                "leave out --close",
+                "leave out --pool or --source",
+            );
+        }
+        if self.pool.is_some() && self.close != Close::default() {
+            return refuse(
+                "--close is about each turn of the loop, and a pool keeps its connections".into(),
+                "leave out --pool or --close",
             );
         }
         for (index, source) in self.source.iter().enumerate() {
@@ -503,14 +532,34 @@ fn destination(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "it is an IP address and a port: 10.0.0.5:3306 or [2001:db8::5]:3306".into())
 }
 
-/// A time for `--busy`.
-fn busy(text: &str) -> Result<Duration, String> {
+/// A time that is more than nothing.
+fn some_time(text: &str) -> Result<Duration, String> {
     const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+    let example = "for example 20ms, 90s or 2min";
     match humantime::parse_duration(text) {
         Ok(time) if !time.is_zero() && time <= LONGEST => Ok(time),
-        Ok(_) => Err("it is more than nothing and at most a day: for example 20ms".into()),
-        Err(error) => Err(format!("{error}: for example 20ms")),
+        Ok(_) => Err(format!(
+            "it is more than nothing and at most a day: {example}"
+        )),
+        Err(_) => Err(format!("it is a number and a unit: {example}")),
     }
+}
+
+/// An address that connections can come from.
+fn source(text: &str) -> Result<IpAddr, String> {
+    let example = "for example 192.0.2.2,192.0.2.3";
+    let address: IpAddr = text
+        .parse()
+        .map_err(|_| format!("it is a list of IP addresses: {example}"))?;
+    let nobody = address.is_unspecified()
+        || address.is_multicast()
+        || address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    if nobody {
+        return Err(format!(
+            "no connection comes from such an address: {example}"
+        ));
+    }
+    Ok(address)
 }
 
 /// A number of threads or pooled connections.

@@ -74,12 +74,12 @@ pub fn latency(microseconds: u64) -> String {
     }
 }
 
-/// `values` as a line of at most `width` bars, each the highest of its share; the tallest bar is the
-/// highest value.
+/// `values` as a line of at most `width` bars, each the highest of its share; a full bar stands for
+/// `full`, or for the highest value where that is more.
 #[must_use]
-pub fn sparkline(values: &[u16], width: usize) -> String {
+pub fn sparkline(values: &[u16], width: usize, full: u16) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let highest = values.iter().copied().max().unwrap_or(0).max(1);
+    let highest = values.iter().copied().max().unwrap_or(0).max(full).max(1);
     let share = values.len().div_ceil(width.max(1)).max(1);
     values
         .chunks(share)
@@ -172,12 +172,13 @@ mod tests {
 
     #[test]
     fn a_sparkline_fits_its_width_and_shows_the_highest_of_each_share() {
-        assert_eq!(sparkline(&[0, 1, 7, 3], 4), "▁▂█▄");
-        assert_eq!(sparkline(&[0, 1, 7, 3], 2), "▂█");
-        assert_eq!(sparkline(&[0; 60], 20), "▁".repeat(20));
-        assert_eq!(sparkline(&[5; 60], 7).chars().count(), 7);
-        assert_eq!(sparkline(&[], 7), "");
-        assert_eq!(sparkline(&[1], 0), "█");
+        assert_eq!(sparkline(&[0, 1, 7, 3], 4, 0), "▁▂█▄");
+        assert_eq!(sparkline(&[0, 1, 7, 3], 2, 0), "▂█");
+        assert_eq!(sparkline(&[0, 1, 7, 3], 4, 49), "▁▂▂▂");
+        assert_eq!(sparkline(&[0; 60], 20, 0), "▁".repeat(20));
+        assert_eq!(sparkline(&[5; 60], 7, 0).chars().count(), 7);
+        assert_eq!(sparkline(&[], 7, 0), "");
+        assert_eq!(sparkline(&[1], 0, 0), "█");
     }
 
     #[test]

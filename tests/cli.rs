@@ -34,7 +34,10 @@ fn every_refusal_is_exit_3_and_says_what_to_type() {
             &["verdict", "--json", "--format", "plain"],
             "cannot be used with",
         ),
-        (&["advise", "--busy", "20ms"], "--target-rate <R>"),
+        (
+            &["advise", "--busy", "20ms"],
+            "hint: twcheck advise --target-rate",
+        ),
         (&["advise", "--target-rate", "0"], "--target-rate"),
         (
             &["advise", "--target-rate", "9", "--flow", "db.example"],
@@ -97,21 +100,42 @@ fn every_refusal_of_a_run_is_exit_3_and_says_what_to_type() {
         ),
         (
             &["repro", "--pool", "8", "--source", "192.0.2.2"],
-            "cannot be used with",
+            "hint: leave out --pool or --source",
         ),
         (
             &["repro", "--protocol", "tcp", "--pool", "8"],
-            "hint: leave out --protocol tcp",
+            "hint: leave out --pool, or --protocol tcp",
         ),
         (
             &["repro", "--protocol", "tcp", "--close", "abrupt"],
-            "hint: leave out --close",
+            "hint: leave out --close, or --protocol tcp",
         ),
         (
             &["repro", "--source", "192.0.2.2,192.0.2.2"],
             "hint: name each address once",
         ),
         (&["repro", "--source", "::2"], "hint: --source 192.0.2.2"),
+        (
+            &["repro", "--source", "0.0.0.0"],
+            "no connection comes from such an address",
+        ),
+        (
+            &["repro", "--source", "192.0.2.2/24"],
+            "for example 192.0.2.2,192.0.2.3",
+        ),
+        (&["repro", "--connections", "0"], "--connections"),
+        (
+            &["repro", "--duration", "3"],
+            "for example 20ms, 90s or 2min",
+        ),
+        (
+            &["repro", "--host", "db.invalid:3306"],
+            "hint: --host db.invalid --port 3306",
+        ),
+        (
+            &["repro", "--host", "h", "--password-file", "/dev/null"],
+            "the first line of /dev/null is empty",
+        ),
         (
             &["repro", "--svg", "/nonexistent/run.svg"],
             "hint: name a file in a folder that this user may write",

@@ -282,8 +282,22 @@ fn every_way_to_log_in_lasts() {
             &["--user", "secret", "--tls-ca", &authority],
             &["--user", "secret", "--tls-ca", &authority, "--threads", "3"],
             &["--user", "app", "--threads", "3", "--rate", "300"],
+            &["--user", "modern", "--host", "::1"],
+            &[
+                "--user",
+                "app",
+                "--host",
+                "localhost",
+                "--tls-ca",
+                &authority,
+            ],
         ] {
-            let start = [&["--host", "192.0.2.1"], arguments].concat();
+            let host: &[&str] = if arguments.contains(&"--host") {
+                &[]
+            } else {
+                &["--host", "192.0.2.1"]
+            };
+            let start = [host, arguments].concat();
             let connections: &[&str] = if arguments.contains(&"--connections") {
                 &[]
             } else {

@@ -179,7 +179,10 @@ fn errno_99_with_free_ports_is_not_called_exhaustion() {
             said.contains("(99)\n") && said.contains("but ports are free: this is not exhaustion"),
             "{said}"
         );
-        assert!(said.contains("hint: check the address"), "{said}");
+        assert!(
+            said.contains("hint: check --source and the addresses"),
+            "{said}"
+        );
     });
 }
 
@@ -363,6 +366,79 @@ fn the_cliff_is_named_and_drawn() {
         ] {
             assert!(svg.contains(part), "{part}");
         }
+    });
+}
+
+#[test]
+fn why_more_connections_were_made_than_ports_is_told() {
+    in_namespace("why_more_connections_were_made_than_ports_is_told", || {
+        let more = ["--connections", "1500"];
+        let told = |arguments: &[&str]| {
+            let report = sandbox(&[&more[..], arguments].concat());
+            assert_eq!(report["stopped_by"], "count", "{report}");
+            assert_eq!(report["cliff"], Value::Null, "{report}");
+            report["ports_came_back"].clone()
+        };
+        let buckets = ["--set", "net.ipv4.tcp_max_tw_buckets=300"];
+        assert_eq!(told(&buckets), "buckets_full");
+        let loopback = ["--set", "net.ipv4.tcp_tw_reuse=2", "--rate", "700"];
+        assert_eq!(
+            told(&[&loopback[..], &["--source", "127.0.0.2"]].concat()),
+            "reuse"
+        );
+
+        port_range(40000, 40999);
+        let listener = TcpListener::bind("127.0.0.1:8080").unwrap();
+        thread::spawn(move || listener.incoming().for_each(drop));
+        let report = json(
+            &[
+                &[
+                    "repro",
+                    "--json",
+                    "--protocol",
+                    "tcp",
+                    "--host",
+                    "127.0.0.1",
+                    "--port",
+                    "8080",
+                ],
+                &more[..],
+            ]
+            .concat(),
+        );
+        assert_eq!(report["ports_came_back"], "server_closed_first", "{report}");
+    });
+}
+
+/// A full listen queue: the kernel drops what comes, and connect() waits.
+#[test]
+fn a_server_that_stops_answering_holds_up_neither_ctrl_c_nor_the_report() {
+    let test = "a_server_that_stops_answering_holds_up_neither_ctrl_c_nor_the_report";
+    in_namespace(test, || {
+        use nix::sys::socket::{Backlog, listen};
+        let listener = TcpListener::bind("127.0.0.1:8080").unwrap();
+        listen(&listener, Backlog::new(1).unwrap()).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_twcheck"))
+            .args([
+                "repro",
+                "--json",
+                "--protocol",
+                "tcp",
+                "--host",
+                "127.0.0.1",
+            ])
+            .args(["--port", "8080", "--threads", "4"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        thread::sleep(Duration::from_secs(3));
+        run("kill", &["-INT", &child.id().to_string()]);
+        let since = std::time::Instant::now();
+        let output = child.wait_with_output().unwrap();
+        let took = since.elapsed();
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["stopped_by"], "interrupted", "{report}");
     });
 }
 

@@ -3,7 +3,7 @@
 use std::env::VarError;
 use std::fs::File;
 use std::io::{self, IsTerminal};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -21,7 +21,7 @@ use crate::repro::server::Server;
 use crate::repro::{
     Client, ClientOptions, ClientReport, Failure, Limits, Login, Outcome, PortsToward, Protocol,
     Report, Sandbox, ServerReport, StoppedBy, Target, TargetReport, Watch, Way, greets_like_mysql,
-    run as take_turns,
+    in_words, run as take_turns,
 };
 use crate::secret::Secret;
 use crate::system::{Machine, SourceChoice, View};
@@ -35,8 +35,10 @@ const MYSQL_PORT: u16 = 3306;
 /// When the run cannot begin. A run that began ends with a report, whatever ended it.
 pub fn run(args: &ReproArgs) -> Result<Exit> {
     args.check()?;
-    // Before the run, so that nothing is lost after it.
-    let picture = args.svg.as_deref().map(create).transpose()?;
+    if let Some(path) = &args.svg {
+        // Before the run, so that nothing is lost after it; what it holds stays until then.
+        open(path)?;
+    }
     let Site {
         target,
         peer,
@@ -45,41 +47,38 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
     let way = Way {
         sources: &args.source,
         server: target.address(),
-        is_here: matches!(peer, Peer::Embedded(_)),
+        is_here: matches!(peer, Peer::Embedded(_)) || is_local(target.address().ip()),
     };
+    let embedded = matches!(peer, Peer::Embedded(_));
     let machine = Machine::live(SourceChoice::Auto);
     let before = PortsToward::new(&machine.look(View::Ports)?, way);
     let client = match failed {
         Some(error) => Err(error),
         None => client(args, &target),
     };
-    let (outcome, open) = match client {
+    let (outcome, still_open) = match client {
         Err(error) => (Outcome::without_a_connection(error), None),
         Ok(client) => {
             if !client.is_pooled() {
                 render::announce_reuse(way.server, &before);
             }
+            let client = Arc::new(client);
             let outcome = connect(args, &client, way, &machine, &before)?;
             (outcome, Some(client))
         }
     };
     let after = settled(&machine, way);
-    drop(open); // A pool's connections stay open until it has been seen what they took.
+    drop(still_open); // A pool keeps its connections until it has been seen what they take.
     let peer = peer.finish();
     let report = Report::new(
         &target,
-        way.is_here,
+        embedded,
         asked(args),
         outcome,
         &before,
         after.as_ref(),
         peer,
     );
-    if let (Some(picture), Some(path)) = (picture, &args.svg) {
-        render::svg::repro(&report, picture)
-            .with_context(|| format!("writing {}", path.display()))?;
-    }
-
     let screen = Screen::of_stdout();
     let out = &mut screen.lock();
     match args.format.get() {
@@ -90,17 +89,41 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
         Format::Table => render::table::repro(&report, screen, out)?,
         Format::Plain => render::plain::repro(&report, out)?,
     }
+    if let Some(path) = &args.svg {
+        draw(&report, path)?;
+    }
     Ok(report.stopped_by.into())
 }
 
-fn create(path: &Path) -> Result<File> {
-    File::create(path).map_err(|error| {
+fn draw(report: &Report, path: &Path) -> Result<()> {
+    let mut file = open(path)?;
+    file.set_len(0)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| render::svg::repro(report, &mut file))
+        .map_err(|error| {
+            Refusal::new(
+                format!("writing {}: {error:#}", path.display()),
+                "the report above is complete; name a file on a disk that has room",
+            )
+            .into()
+        })
+}
+
+fn open(path: &Path) -> Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false);
+    options.open(path).map_err(|error| {
         Refusal::new(
             format!("--svg {}: {error}", path.display()),
             "name a file in a folder that this user may write",
         )
         .into()
     })
+}
+
+/// Whether `address` is one of this machine's: a socket can be bound to no other.
+fn is_local(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
 }
 
 fn client(args: &ReproArgs, target: &Target) -> Result<Client, mysql::Error> {
@@ -125,7 +148,7 @@ fn asked(args: &ReproArgs) -> ClientReport {
 /// The loop, with its progress on a terminal.
 fn connect(
     args: &ReproArgs,
-    client: &Client,
+    client: &Arc<Client>,
     way: Way<'_>,
     machine: &Machine,
     before: &PortsToward,
@@ -236,7 +259,7 @@ impl Site {
                 Err(error) => {
                     refused.get_or_insert(Self {
                         target,
-                        peer: Peer::Unwatched("it let no connection in".into()),
+                        peer: Peer::Unwatched(in_words(&error)),
                         // The address that the kernel chooses is none of those asked for.
                         failed: Some(error).filter(|_| args.source.is_empty()),
                     });
@@ -272,16 +295,16 @@ impl Site {
                         failed: None,
                     });
                 }
-                Err(_) => refused.get_or_insert(target),
-            };
+                Err(error) => {
+                    refused.get_or_insert(Self {
+                        target,
+                        peer: Peer::Unwatched(in_words(&error)),
+                        failed: Some(error).filter(|_| args.source.is_empty()),
+                    });
+                }
+            }
         }
-        // The loop says why.
-        let target = refused.context("the host name has no address")?;
-        Ok(Self {
-            target,
-            peer: Peer::Unwatched("it let no connection in".into()),
-            failed: None,
-        })
+        refused.context("the host name has no address")
     }
 }
 
@@ -292,7 +315,13 @@ fn login(args: &ReproArgs) -> Result<Login> {
         None => ClientOptions::of_home()?,
     };
     let said = match &args.url {
-        Some(url) => Login::from_url(url)?,
+        Some(url) => {
+            let login = Login::from_url(url)?;
+            if login.password.is_some() {
+                render::warn_of_password();
+            }
+            login
+        }
         None => Login {
             host: args
                 .host
@@ -335,6 +364,13 @@ fn password(args: &ReproArgs) -> Result<Option<Secret>> {
             )
         })?;
         let first = text.lines().next().unwrap_or_default();
+        if first.is_empty() {
+            return Err(Refusal::new(
+                format!("the first line of {} is empty", path.display()),
+                "put the password there; for an account without one leave out --password-file",
+            )
+            .into());
+        }
         return Ok(Some(first.to_owned().into()));
     }
     if args.ask_password {

@@ -143,14 +143,20 @@ pub fn advise(snapshot: &Snapshot, goal: Option<Goal>) -> Advice {
     reuse(&mut plan);
     range(&mut plan);
     buckets(&mut plan, snapshot);
-    let after = plan.max_rate();
+    let goal = goal.map(|goal| {
+        let needs = needs(goal, before, plan.unknown().is_empty(), &plan.changes);
+        if let Some(enough) = needs.changes_needed {
+            plan.keep(enough);
+        }
+        needs
+    });
     Advice {
         schema: 1,
-        summary: summary(&plan, before, after),
-        goal: goal.map(|goal| needs(goal, before, plan.unknown().is_empty(), &plan.changes)),
+        summary: summary(&plan, before, goal.as_ref()),
+        application: application(snapshot, now.as_ref(), before),
+        goal,
         proof: None,
         not_recommended: not_recommended(&snapshot.tunables),
-        application: application(snapshot, now.as_ref()),
         gaps: snapshot.all_gaps().collect(),
         changes: plan.changes,
     }
@@ -202,6 +208,15 @@ impl Plan<'_> {
         .into_iter()
         .filter_map(|(name, unknown)| unknown.then_some(name))
         .collect()
+    }
+
+    /// Leaves out the changes after the first `enough`, but for the one that mends what is broken.
+    fn keep(&mut self, enough: usize) {
+        let mut index = 0;
+        self.changes.retain(|change| {
+            index += 1;
+            index <= enough || change.sysctl == Sysctl::TcpTwRecycle
+        });
     }
 
     /// Applies a change and records it with the rate it buys.
@@ -263,7 +278,10 @@ fn reuse(plan: &mut Plan) {
         );
     }
     let current = plan.tunables.tcp_tw_reuse;
-    if current.is_some_and(|current| current != TimeWaitReuse::On) {
+    let enough = |reuse| {
+        reuse == TimeWaitReuse::On || (plan.loopback && reuse == TimeWaitReuse::LoopbackOnly)
+    };
+    if current.is_some_and(|current| !enough(current)) {
         let now = if current == Some(TimeWaitReuse::LoopbackOnly) {
             "now only for loopback"
         } else {
@@ -386,7 +404,7 @@ fn buckets(plan: &mut Plan, snapshot: &Snapshot) {
     );
 }
 
-fn summary(plan: &Plan, before: Option<f64>, after: Option<f64>) -> String {
+fn summary(plan: &Plan, before: Option<f64>, goal: Option<&Needs>) -> String {
     let unknown = plan.unknown();
     if !unknown.is_empty() {
         return format!(
@@ -394,7 +412,12 @@ fn summary(plan: &Plan, before: Option<f64>, after: Option<f64>) -> String {
             unknown.join(", ")
         );
     }
-    let now = format!("{} to one destination", at_most(before));
+    let destination = goal
+        .and_then(|goal| goal.destination)
+        .map_or_else(|| "one destination".into(), |server| server.to_string());
+    let now = format!("{} to {destination}", at_most(before));
+    let last = plan.changes.last();
+    let after = last.map_or(before, |change| change.max_rate_after);
     match plan.changes.len() {
         0 => format!("This machine needs no change: it bears {now}."),
         changes => format!(
@@ -443,7 +466,11 @@ fn not_recommended(tunables: &Tunables) -> Vec<Remark> {
     ]
 }
 
-fn application(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Remark> {
+fn application(
+    snapshot: &Snapshot,
+    capacity: Option<&Capacity>,
+    max_rate: Option<f64>,
+) -> Vec<Remark> {
     let busiest = snapshot
         .tally
         .flows
@@ -470,7 +497,7 @@ fn application(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Remark> 
                          settings of now. A client that bind()s a source address needs \
                          IP_BIND_ADDRESS_NO_PORT.",
                         counted(capacity.usable_ports, "port"),
-                        at_most(capacity.max_connections_per_second)
+                        at_most(max_rate)
                     )
                 },
             ),

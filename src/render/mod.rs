@@ -58,6 +58,14 @@ pub fn announce_reuse(server: SocketAddr, ports: &PortsToward) {
     }
 }
 
+/// Says on stderr that a password on the command line is no secret on this machine.
+pub fn warn_of_password() {
+    note(
+        "everybody on this machine can read the password in the URL (ps); MYSQL_PWD, ~/.my.cnf and \
+         --password-file keep it",
+    );
+}
+
 fn note(text: &str) {
     // With stderr closed there is nobody to tell.
     let wrapped = Screen::of_stderr().wrap("note: ", "      ", text);

@@ -103,6 +103,7 @@ pub fn repro(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         ),
         ("error", or_dash(error)),
         ("connections", report.connections.to_string()),
+        ("checkouts", or_dash(report.checkouts)),
         ("seconds", report.seconds.to_string()),
         ("rate", rounded(report.rate).to_string()),
         ("predicted_ports", or_dash(report.predicted_ports)),
@@ -121,6 +122,18 @@ pub fn repro(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         (
             "last_1000_p99_us",
             or_dash(ends.last_1000.map(|ends| ends.p99)),
+        ),
+        (
+            "login_p50_us",
+            or_dash(report.login_latency_us.map(|login| login.p50)),
+        ),
+        (
+            "cliff_connections",
+            or_dash(report.cliff.map(|cliff| cliff.connections)),
+        ),
+        (
+            "after_cliff_p50_us",
+            or_dash(ends.after_cliff.map(|after| after.p50)),
         ),
         (
             "time_wait_client_side",

@@ -4,7 +4,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::judge::experiment::{Experiment, Laboratory};
 use crate::repro::Moment;
-use crate::words::{count, latency, percent};
+use crate::words::{count, latency, percent, rate};
 
 /// The line that follows a run on a terminal; elsewhere nothing.
 pub struct Progress {
@@ -45,10 +45,10 @@ impl Progress {
                 )
             });
         self.bar.set_message(format!(
-            "{:.0} s: {} made, {:.0}/s{ports}{opening}",
+            "{:.0} s: {} made, {}/s{ports}{opening}",
             moment.seconds.as_secs_f64(),
             count(moment.connections),
-            moment.rate,
+            rate(moment.rate),
         ));
         self.bar.tick();
     }

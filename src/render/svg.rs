@@ -18,9 +18,10 @@ const MEDIAN: RGBColor = RGBColor(31, 96, 196);
 const SLOWEST: RGBColor = RGBColor(119, 170, 238);
 const PORTS: RGBColor = RGBColor(178, 90, 0);
 const LIMIT: RGBColor = RGBColor(200, 30, 45);
+const CLIFF: RGBColor = RGBColor(126, 58, 168);
 
 /// The same colours on dark paper.
-const IN_THE_DARK: [(RGBColor, RGBColor); 7] = [
+const IN_THE_DARK: [(RGBColor, RGBColor); 8] = [
     (PAPER, RGBColor(22, 24, 28)),
     (INK, RGBColor(225, 225, 225)),
     (GRID, RGBColor(62, 66, 72)),
@@ -28,6 +29,7 @@ const IN_THE_DARK: [(RGBColor, RGBColor); 7] = [
     (SLOWEST, RGBColor(62, 100, 160)),
     (PORTS, RGBColor(255, 170, 80)),
     (LIMIT, RGBColor(255, 110, 120)),
+    (CLIFF, RGBColor(200, 150, 240)),
 ];
 
 /// Draws connect() latency and ports in use against time, with the limit and the moment when the
@@ -54,7 +56,10 @@ fn draw(report: &Report, svg: &mut String) -> Result<()> {
             .errno
             .map_or_else(|| error.text.clone(), |errno| format!("errno {errno}")),
     };
-    let turns = counted(report.checkouts.unwrap_or(report.connections), "connection");
+    let turns = match report.checkouts {
+        Some(checkouts) => counted(checkouts, "checkout"),
+        None => counted(report.connections, "connection"),
+    };
     let title = format!("{turns} to {}: {error}", report.target);
     let paper = paper.titled(&title, text(20))?;
     let (upper, lower) = paper.split_vertically(SIZE.1 / 2 - 10);
@@ -84,12 +89,18 @@ fn draw_latency(report: &Report, area: &Area<'_>) -> Result<()> {
     let slowest = slowest.max(FASTEST * 10.0);
     let mut chart = ChartBuilder::on(area)
         .margin(8)
+        .margin_right(28)
         .x_label_area_size(24)
         .y_label_area_size(72)
         .build_cartesian_2d(0.0..end(report), (FASTEST..slowest).log_scale())?;
     chart
         .configure_mesh()
-        .y_desc("connect()")
+        .y_desc(if report.checkouts.is_some() {
+            "checkout"
+        } else {
+            "connect()"
+        })
+        .y_labels(4)
         .y_label_formatter(&|microseconds: &f64| microseconds_as_text(*microseconds))
         .x_label_formatter(&|seconds| format!("{seconds:.1} s"))
         .label_style(text(13))
@@ -109,7 +120,10 @@ fn draw_latency(report: &Report, area: &Area<'_>) -> Result<()> {
     if let Some(cliff) = report.cliff {
         let at = cliff.seconds.as_secs_f64();
         chart
-            .draw_series(LineSeries::new([(at, FASTEST), (at, slowest)], LIMIT))?
+            .draw_series(LineSeries::new(
+                [(at, FASTEST), (at, slowest)],
+                CLIFF.stroke_width(2),
+            ))?
             .label(format!(
                 "fast ports spent after {}",
                 count(cliff.connections)
@@ -139,6 +153,7 @@ fn draw_ports(report: &Report, area: &Area<'_>) -> Result<()> {
     let most = used.iter().map(|(_, ports)| *ports).fold(1.0, f64::max);
     let mut chart = ChartBuilder::on(area)
         .margin(8)
+        .margin_right(28)
         .x_label_area_size(36)
         .y_label_area_size(72)
         .build_cartesian_2d(0.0..end(report), 0.0..most.max(limit.unwrap_or(0.0)) * 1.15)?;
@@ -156,21 +171,24 @@ fn draw_ports(report: &Report, area: &Area<'_>) -> Result<()> {
         .bold_line_style(GRID)
         .light_line_style(PAPER)
         .draw()?;
-    chart.draw_series(LineSeries::new(used, PORTS.stroke_width(2)))?;
+    chart
+        .draw_series(LineSeries::new(used, PORTS.stroke_width(2)))?
+        .label("ports in use")
+        .legend(key(PORTS));
     if let (Some(limit), Some(ports)) = (limit, report.predicted_ports) {
         let line = [(0.0, limit), (end(report), limit)];
         chart
             .draw_series(LineSeries::new(line, LIMIT.stroke_width(2)))?
             .label(format!("limit: {} ports", count(ports)))
             .legend(key(LIMIT));
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerRight)
-            .background_style(PAPER)
-            .border_style(GRID)
-            .label_font(text(13))
-            .draw()?;
     }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerRight)
+        .background_style(PAPER)
+        .border_style(GRID)
+        .label_font(text(13))
+        .draw()?;
     Ok(())
 }
 

@@ -1,9 +1,9 @@
 use std::fmt;
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown};
 use std::time::{Duration, Instant};
 
+use mysql::Pool;
 use mysql::prelude::Queryable;
-use mysql::{DriverError, Pool};
 
 use super::dial::Dialer;
 use super::session::{Close, Session, drain};
@@ -96,10 +96,7 @@ impl Client {
                 pooled: Some(connection.connection_id()),
             });
         }
-        let mut tcp = self
-            .dialer
-            .dial(number)
-            .map_err(|error| could_not_connect(self.dialer.server, &error))?;
+        let mut tcp = self.dialer.dial(number)?;
         let connect = start.elapsed();
         let mut login = None;
         match &self.work {
@@ -123,10 +120,4 @@ impl Client {
             pooled: None,
         })
     }
-}
-
-/// As the mysql crate says it.
-fn could_not_connect(server: SocketAddr, error: &std::io::Error) -> mysql::Error {
-    let told = (server.to_string(), error.to_string(), error.kind());
-    DriverError::CouldNotConnect(Some(told)).into()
 }

@@ -2,6 +2,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use mysql::DriverError;
 use nix::errno::Errno;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
@@ -21,8 +22,16 @@ impl Dialer {
     /// Opens the connection of this `number`.
     ///
     /// # Errors
-    /// Whatever connect() says, or bind() where the source is no address of this machine.
-    pub fn dial(&self, number: u64) -> io::Result<TcpStream> {
+    /// Whatever connect() says, or bind() where the source is no address of this machine; as the
+    /// mysql crate puts it.
+    pub fn dial(&self, number: u64) -> Result<TcpStream, mysql::Error> {
+        self.open(number).map_err(|error| {
+            let told = (self.server.to_string(), error.to_string(), error.kind());
+            DriverError::CouldNotConnect(Some(told)).into()
+        })
+    }
+
+    fn open(&self, number: u64) -> io::Result<TcpStream> {
         let domain = Domain::for_address(self.server);
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;

@@ -6,6 +6,7 @@ use mysql::DriverError;
 use nix::errno::Errno;
 use serde::Serialize;
 
+use super::report::Protocol;
 use crate::words::printable;
 
 /// What made a connection fail: each has another cure.
@@ -26,6 +27,8 @@ pub enum FailureKind {
     NoAnswer,
     /// errno 24 or 23.
     TooManyOpenFiles,
+    /// errno 1 or 13: this machine forbids it.
+    PermissionDenied,
     /// Connected, then cut off or silent before the greeting ended.
     LostDuringHandshake,
     /// Something else than MySQL answered.
@@ -90,12 +93,25 @@ enum Cause {
 }
 
 impl Failure {
-    /// Classifies `error` of an attempt to reach `server`, called `name`. `flow_is_full` is asked
+    /// Classifies `error` of an attempt to reach the server called `name`. `flow_is_full` is asked
     /// only where it decides: whether the ports toward the server are taken.
-    pub fn new(error: &mysql::Error, name: &str, flow_is_full: impl FnOnce() -> bool) -> Self {
+    pub fn new(
+        error: &mysql::Error,
+        name: &str,
+        protocol: Protocol,
+        flow_is_full: impl FnOnce() -> bool,
+    ) -> Self {
         let cause = Cause::of(error);
         let kind = cause.kind(flow_is_full);
         let (errno, mysql_code, text) = match cause {
+            Cause::Errno(errno) if protocol == Protocol::Tcp => (
+                Some(errno),
+                None,
+                format!(
+                    "connect to {name}: {} (errno {errno})",
+                    Errno::from_raw(errno).desc()
+                ),
+            ),
             Cause::Errno(errno) => (
                 Some(errno),
                 None,
@@ -162,8 +178,8 @@ impl Failure {
                     .into()
             }
             Kind::AddressNotAvailable => format!(
-                "{}, but ports are free: this is not exhaustion. The source address, or {} itself, \
-                 does not exist on this machine.",
+                "{}, but ports are free: this is not exhaustion. The source address does not exist \
+                 on this machine, or {} itself has no address to be reached from.",
                 self.system_words(),
                 server.ip()
             ),
@@ -175,6 +191,10 @@ impl Failure {
             ),
             Kind::NoAnswer => format!("{server} does not answer. That is not about ports."),
             Kind::TooManyOpenFiles => "No file descriptor is left for another socket.".into(),
+            Kind::PermissionDenied => format!(
+                "This machine forbids connections to {server}: {}.",
+                self.system_words()
+            ),
             Kind::LostDuringHandshake => {
                 format!("{server} took the connection, then cut it off or fell silent.")
             }
@@ -214,13 +234,18 @@ impl Failure {
                 "do not bind the source address, or set IP_BIND_ADDRESS_NO_PORT before bind()"
             }
             Kind::AddressNotAvailable => {
-                "check the address (ip addr); ::1 exists only where IPv6 is on: try 127.0.0.1"
+                "check --source and the addresses of this machine (ip addr); ::1 exists only where \
+                 IPv6 is on: try 127.0.0.1"
             }
             Kind::ConnectionRefused => "check that the server runs, its port and its bind-address",
             Kind::NoRoute => "check ip route get ADDRESS, and the firewall",
             Kind::NoAnswer => {
                 "look for a firewall that drops packets, a full conntrack or SNAT table, or a full \
                  listen queue on the server"
+            }
+            Kind::PermissionDenied => {
+                "look for a prohibit route (ip route get ADDRESS), a local firewall rule, or a \
+                 policy of the container or of SELinux"
             }
             Kind::TooManyOpenFiles => "raise ulimit -n, or find who leaks descriptors",
             Kind::LostDuringHandshake => {
@@ -332,6 +357,7 @@ impl Cause {
                 Errno::EHOSTUNREACH | Errno::ENETUNREACH => Kind::NoRoute,
                 Errno::ETIMEDOUT => Kind::NoAnswer,
                 Errno::EMFILE | Errno::ENFILE => Kind::TooManyOpenFiles,
+                Errno::EACCES | Errno::EPERM => Kind::PermissionDenied,
                 _ => Kind::Other,
             },
             Self::Server { code, .. } => match code {
@@ -429,7 +455,8 @@ mod tests {
                 None,
             ),
             (connect(24), true, Kind::TooManyOpenFiles, Some(24), None),
-            (connect(13), true, Kind::Other, Some(13), None),
+            (connect(13), true, Kind::PermissionDenied, Some(13), None),
+            (connect(5), true, Kind::Other, Some(5), None),
             (
                 server(1040),
                 true,
@@ -469,7 +496,7 @@ mod tests {
                 None,
             ),
         ] {
-            let failure = Failure::new(&error, "db", || full);
+            let failure = Failure::new(&error, "db", Protocol::Mysql, || full);
             assert_eq!(
                 (failure.kind, failure.errno, failure.mysql_code),
                 (kind, errno, code),
@@ -480,7 +507,7 @@ mod tests {
 
     #[test]
     fn exhaustion_is_told_in_the_applications_words() {
-        let failure = Failure::new(&connect(99), "db.example", || true);
+        let failure = Failure::new(&connect(99), "db.example", Protocol::Mysql, || true);
         assert_eq!(
             failure.text,
             "ERROR 2003 (HY000): Can't connect to MySQL server on 'db.example' (99)"

@@ -21,11 +21,11 @@ pub use latency::Latency;
 pub use option_file::ClientOptions;
 pub use proof::prove;
 pub use report::{
-    ClientReport, PortsToward, Protocol, Report, ServerReport, StoppedBy, TargetReport,
+    CameBack, ClientReport, PortsToward, Protocol, Report, ServerReport, StoppedBy, TargetReport,
     TimeWaitSides, Way,
 };
 pub use run::{Cliff, End, Limits, Moment, Outcome, run};
 pub use sandbox::{Sandbox, Setting};
 pub use session::{Close, greets_like_mysql};
 pub use target::{Login, Target};
-pub use watch::{ServerStatus, Watch, Watched};
+pub use watch::{ServerStatus, Watch, Watched, in_words};

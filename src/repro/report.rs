@@ -27,12 +27,16 @@ pub struct PortsToward {
     pub blocked: u32,
     /// Whether TIME_WAIT reuse applies to it.
     pub reuse_applies: bool,
+    /// Whether TIME_WAIT is dropped at `tcp_max_tw_buckets` before the ports are taken.
+    pub buckets_bound: bool,
     /// The highest rate it can keep up; `None` when unknown or not bound by ports.
     pub max_rate: Option<f64>,
     /// Of these, the ones in TIME_WAIT.
     pub time_wait: u64,
     /// TIME_WAIT of the server's side; `None` when it runs on another machine.
     pub server_side: Option<u64>,
+    /// How long TIME_WAIT lasts.
+    pub hold_time: Duration,
     /// Whether some connection is still on its way into TIME_WAIT.
     pub closing: bool,
     /// When the first and the last port in TIME_WAIT can be had again; `None` without any.
@@ -57,7 +61,7 @@ pub struct Way<'a> {
     pub sources: &'a [IpAddr],
     /// The server.
     pub server: SocketAddr,
-    /// Whether it is known to run on this machine.
+    /// Whether it runs on this machine.
     pub is_here: bool,
 }
 
@@ -77,14 +81,9 @@ impl PortsToward {
             flows.retain(|(flow, _)| sources.contains(&flow.source));
         }
         let addresses = u32::try_from(sources.len()).unwrap_or(u32::MAX).max(1);
-        let loopback = flows
-            .first()
-            .map_or(server.ip().is_loopback(), |(flow, _)| flow.is_loopback());
-        let is_here = way.is_here
-            || loopback
-            || flows
-                .iter()
-                .any(|(flow, _)| flow.source == flow.destination);
+        let loopback = server.ip().is_loopback()
+            || sources.first().is_some_and(IpAddr::is_loopback)
+            || flows.first().is_some_and(|(flow, _)| flow.is_loopback());
         let reuse_applies = snapshot.tunables.reuse_applies(loopback).unwrap_or(false);
         let capacity = Capacity::new(&snapshot.tunables, &snapshot.held(), snapshot.hold_time());
         let sum = |part: &dyn Fn(&FlowUse) -> u32| flows.iter().map(|(_, used)| part(used)).sum();
@@ -101,6 +100,7 @@ impl PortsToward {
             in_use: sum(&|used| used.ports_in_use),
             blocked: sum(&|used| used.ports_blocked(reuse_applies)),
             reuse_applies,
+            buckets_bound: capacity.is_some_and(|capacity| capacity.buckets_bound()),
             max_rate: capacity
                 .and_then(|capacity| capacity.max_rate(reuse_applies))
                 .map(|rate| rate * f64::from(addresses)),
@@ -108,10 +108,11 @@ impl PortsToward {
                 .iter()
                 .map(|(_, used)| in_state(used, TcpState::TimeWait))
                 .sum(),
-            server_side: is_here.then(|| {
+            server_side: way.is_here.then(|| {
                 let by_port = &snapshot.tally.inbound_time_wait;
                 by_port.get(&server.port()).copied().unwrap_or(0)
             }),
+            hold_time: snapshot.hold_time(),
             closing: flows.iter().any(|(_, used)| {
                 let states = [TcpState::FinWait1, TcpState::FinWait2, TcpState::Closing];
                 states.iter().any(|&state| in_state(used, state) > 0)
@@ -130,12 +131,13 @@ impl PortsToward {
         }
     }
 
-    /// Connections until the fast ports are spent; `None` when unknown, or where reuse gives them
-    /// back meanwhile.
+    /// Connections until the fast ports are spent; `None` when unknown, or where they come back
+    /// meanwhile.
     #[must_use]
     pub fn until_cliff(&self) -> Option<u64> {
         let free = self.fast_free.filter(|&free| free > 0);
-        free.filter(|_| !self.reuse_applies).map(u64::from)
+        free.filter(|_| !self.reuse_applies && !self.buckets_bound)
+            .map(u64::from)
     }
 
     /// Whether most ports are taken, which is what errno 99 then means; `None` when unknown. Not
@@ -180,6 +182,8 @@ pub struct Report {
     pub predicted_ports: Option<u32>,
     /// Whether a port in TIME_WAIT can be reused toward the server.
     pub reuse_applies: bool,
+    /// Why more connections could be made than there were ports; `None` where none were.
+    pub ports_came_back: Option<CameBack>,
     /// Seconds until the first and until the last port in TIME_WAIT comes back; `None` without any.
     pub ports_return_seconds: Option<[f64; 2]>,
     /// The server's side.
@@ -246,6 +250,20 @@ impl fmt::Display for TargetReport {
             write!(f, "{} at {}", self.host, self.address)
         }
     }
+}
+
+/// Why ports came back during a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CameBack {
+    /// TIME_WAIT reuse is in force.
+    Reuse,
+    /// `tcp_max_tw_buckets` is below the ports: the kernel drops TIME_WAIT.
+    BucketsFull,
+    /// The server closed first, so the ports were not held here.
+    ServerClosedFirst,
+    /// The run was longer than TIME_WAIT.
+    TimeWaitOver,
 }
 
 /// What ended a run.
@@ -350,7 +368,7 @@ impl Report {
             told.unwrap_or(outcome.turns > 0)
         };
         let error = match &outcome.end {
-            End::Failed(error) => Some(Failure::new(error, target.name(), full)),
+            End::Failed(error) => Some(Failure::new(error, target.name(), client.protocol, full)),
             _ => None,
         };
         let stopped_by = match (&outcome.end, &error) {
@@ -364,6 +382,15 @@ impl Report {
         #[expect(clippy::cast_precision_loss)] // Connections of one run, far below 2^53.
         let rate = outcome.turns as f64 / seconds.max(f64::EPSILON);
         let pooled = client.pool.is_some();
+        // Ports that the server's side holds, or that come back, leave the fast ones to the next.
+        let most_in_use = outcome
+            .timeline
+            .iter()
+            .filter_map(|moment| moment.ports_in_use)
+            .max();
+        let cliff = outcome
+            .cliff
+            .filter(|cliff| most_in_use.is_none_or(|most| u64::from(most) >= cliff.connections));
         let [before_cliff, after_cliff] = outcome.around_cliff;
         Self {
             schema: 1,
@@ -382,7 +409,7 @@ impl Report {
                 after_cliff,
             },
             login_latency_us: outcome.login,
-            cliff: outcome.cliff,
+            cliff,
             time_wait: TimeWaitSides {
                 client_side: after.map(|after| after.time_wait),
                 client_side_before: Some(before.time_wait),
@@ -392,12 +419,39 @@ impl Report {
                 .usable
                 .map(|usable| usable.saturating_sub(before.blocked)),
             reuse_applies: before.reuse_applies,
+            ports_came_back: (!pooled)
+                .then(|| came_back(outcome.turns, outcome.elapsed, before, after))
+                .flatten(),
             ports_return_seconds: after
                 .and_then(|after| after.returns)
                 .map(|(first, last)| [first, last].map(|time| words::rounded(time.as_secs_f64()))),
             server,
             timeline: outcome.timeline,
         }
+    }
+}
+
+/// Why `turns` connections were more than the ports free `before`.
+fn came_back(
+    turns: u64,
+    elapsed: Duration,
+    before: &PortsToward,
+    after: Option<&PortsToward>,
+) -> Option<CameBack> {
+    /// A bare FIN can cross the server's and leave no TIME_WAIT (RFC 1337).
+    const STRAY: u64 = 100;
+    let free = u64::from(before.usable?.saturating_sub(before.blocked));
+    if turns <= free + free / STRAY {
+        return None;
+    }
+    if before.reuse_applies {
+        Some(CameBack::Reuse)
+    } else if before.buckets_bound {
+        Some(CameBack::BucketsFull)
+    } else if after.is_some_and(|after| after.server_side > Some(after.time_wait)) {
+        Some(CameBack::ServerClosedFirst)
+    } else {
+        (elapsed >= before.hold_time).then_some(CameBack::TimeWaitOver)
     }
 }
 

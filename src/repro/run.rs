@@ -1,6 +1,6 @@
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -99,52 +99,72 @@ impl Outcome {
 }
 
 /// What all threads share.
-struct Run<'a> {
-    client: &'a Client,
+struct Run {
+    client: Arc<Client>,
     limits: Limits,
     start: Instant,
-    stop: &'a AtomicBool,
+    stop: Arc<AtomicBool>,
     /// Turns begun.
     begun: AtomicU64,
     over: AtomicBool,
+    /// Threads that still take turns.
+    working: AtomicUsize,
     end: Mutex<Option<End>>,
     samples: Mutex<Samples>,
     observer: Thread,
 }
 
+/// How long a turn may go on after the run is over: a connect() without an answer must not hold up
+/// the report. Its thread is left behind.
+const GRACE: Duration = Duration::from_millis(500);
+
 /// Lets `client` take turns until something ends the run. `ports_in_use` looks at the socket table
 /// on this thread; `show` sees every moment as it passes.
 pub fn run(
-    client: &Client,
+    client: &Arc<Client>,
     limits: Limits,
-    stop: &AtomicBool,
+    stop: &Arc<AtomicBool>,
     mut ports_in_use: impl FnMut() -> Option<u32>,
     mut show: impl FnMut(&Moment),
 ) -> Outcome {
-    let run = Run {
-        client,
+    let run = Arc::new(Run {
+        client: Arc::clone(client),
         limits,
         start: Instant::now(),
-        stop,
+        stop: Arc::clone(stop),
         begun: AtomicU64::new(0),
         over: AtomicBool::new(false),
+        working: AtomicUsize::new(0),
         end: Mutex::new(None),
         samples: Mutex::default(),
         observer: thread::current(),
-    };
-    let mut timeline = Timeline::new(run.start);
-    let elapsed = thread::scope(|scope| {
-        for _ in 0..limits.threads {
-            scope.spawn(|| run.work());
-        }
-        while !run.over.load(Ordering::Relaxed) {
-            thread::park_timeout(timeline.due());
-            if timeline.due().is_zero() {
-                show(timeline.mark(&run.samples, &mut ports_in_use));
-            }
-        }
-        run.start.elapsed()
     });
+    for _ in 0..limits.threads {
+        run.working.fetch_add(1, Ordering::Relaxed);
+        let worker = Arc::clone(&run);
+        let started = thread::Builder::new().spawn(move || worker.work());
+        if let Err(error) = started {
+            run.working.fetch_sub(1, Ordering::Relaxed);
+            run.finish(End::Failed(error.into()));
+        }
+    }
+    let mut timeline = Timeline::new(run.start);
+    let mut over_since = None;
+    while run.working.load(Ordering::Acquire) > 0 {
+        thread::park_timeout(timeline.due().min(GRACE));
+        if let Some(end) = run.is_up() {
+            run.finish(end);
+        }
+        if run.over.load(Ordering::Relaxed)
+            && over_since.get_or_insert_with(Instant::now).elapsed() >= GRACE
+        {
+            break;
+        }
+        if timeline.due().is_zero() {
+            show(timeline.mark(&run.samples, &mut ports_in_use));
+        }
+    }
+    let elapsed = run.start.elapsed();
     show(timeline.mark(&run.samples, &mut ports_in_use));
     let end = lock(&run.end).take().unwrap_or(End::Interrupted);
     let samples = std::mem::take(&mut *lock(&run.samples));
@@ -156,15 +176,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Run<'_> {
+impl Run {
     fn work(&self) {
-        let end = loop {
-            if self.over.load(Ordering::Relaxed) {
-                return;
-            }
+        while !self.over.load(Ordering::Relaxed) {
             let number = self.begun.fetch_add(1, Ordering::Relaxed);
             if let Some(end) = self.wait_for(number) {
-                break end;
+                self.finish(end);
+                break;
             }
             match self.client.turn(number) {
                 Ok(turn) => {
@@ -172,14 +190,26 @@ impl Run<'_> {
                     samples.add(turn, self.limits.fast_ports, self.start);
                 }
                 // A signal ends connect() early.
-                Err(_) if self.stop.load(Ordering::Relaxed) => break End::Interrupted,
-                Err(error) => break End::Failed(error),
+                Err(_) if self.stop.load(Ordering::Relaxed) => self.finish(End::Interrupted),
+                Err(error) => self.finish(End::Failed(error)),
             }
-        };
-        // Who comes first says why; the others only stop.
+        }
+        self.working.fetch_sub(1, Ordering::Release);
+        self.observer.unpark();
+    }
+
+    /// Ends the run. Who comes first says why; the others only stop.
+    fn finish(&self, end: End) {
         lock(&self.end).get_or_insert(end);
         self.over.store(true, Ordering::Relaxed);
-        self.observer.unpark();
+    }
+
+    /// What ends the run whatever its threads do.
+    fn is_up(&self) -> Option<End> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Some(End::Interrupted);
+        }
+        (self.start.elapsed() >= self.limits.duration).then_some(End::Duration)
     }
 
     /// Waits until the turn of this `number` is due; what ends the run instead, if anything does.
@@ -190,24 +220,25 @@ impl Run<'_> {
             return Some(End::Count);
         }
         #[expect(clippy::cast_precision_loss)] // Turns of one run, far below 2^53.
-        let due = self.limits.rate.map_or(Duration::ZERO, |rate| {
-            Duration::from_secs_f64(number as f64 / rate)
-        });
+        let due = self
+            .limits
+            .rate
+            .map_or(Duration::ZERO, |rate| later(number as f64 / rate));
         loop {
+            let end = self.is_up();
             let elapsed = self.start.elapsed();
-            if self.stop.load(Ordering::Relaxed) {
-                return Some(End::Interrupted);
-            }
-            if elapsed >= self.limits.duration {
-                return Some(End::Duration);
-            }
-            if elapsed >= due || self.over.load(Ordering::Relaxed) {
-                return None;
+            if end.is_some() || elapsed >= due || self.over.load(Ordering::Relaxed) {
+                return end;
             }
             let rest = self.limits.duration.saturating_sub(elapsed);
             thread::sleep(due.saturating_sub(elapsed).min(rest).min(NAP));
         }
     }
+}
+
+/// `seconds` after the start; never, where that is longer than a duration can say.
+fn later(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
 /// What the turns so far have shown.

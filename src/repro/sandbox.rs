@@ -1,3 +1,4 @@
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
@@ -127,12 +128,17 @@ fn set(proc: &ProcRoot, key: &str, value: &str) -> Result<()> {
         return Ok(());
     }
     let hint = format!(
-        "it holds {:?} now; give a value of that form, or, in a container whose /proc/sys is \
-         read-only, run it on the host",
+        "it holds {:?} now; the kernel's Documentation/networking/ip-sysctl.rst says what it takes",
         words(&current).join(" ")
     );
     // The newline makes an empty value a value: the empty list of reserved ports.
     if let Err(error) = sysctl::write(proc, key, &format!("{value}\n")) {
+        let hint = match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) => {
+                "in a container whose /proc/sys is read-only, run it on the host".to_owned()
+            }
+            _ => hint,
+        };
         return Err(Refusal::new(format!("{error:#}"), hint).into());
     }
     let kept = sysctl::read(proc, key)?.unwrap_or_default();

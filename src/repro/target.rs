@@ -106,8 +106,16 @@ impl Target {
             };
             Refusal::new(
                 format!("the host name{quoted} has no address: {error}"),
-                "give a name or an IP address alone, the port with --port, the user with --user; \
-                 check the spelling and /etc/resolv.conf",
+                match bare.rsplit_once(':') {
+                    Some((host, port))
+                        if !host.contains([':', '@']) && port.parse::<u16>().is_ok() =>
+                    {
+                        format!("--host {host} --port {port}")
+                    }
+                    _ => "give a name or an IP address alone, the port with --port, the user with \
+                          --user; check the spelling and /etc/resolv.conf"
+                        .into(),
+                },
             )
         })?;
         let tls = if login.tls || login.tls_ca.is_some() {
@@ -226,7 +234,7 @@ impl Target {
     ///
     /// # Errors
     /// When it lets no connection in.
-    pub fn greeting(&self) -> std::io::Result<Vec<u8>> {
+    pub fn greeting(&self) -> Result<Vec<u8>, mysql::Error> {
         /// Longer than a server a continent away takes.
         const SHORT: Duration = Duration::from_secs(1);
         let mut tcp = self.dialer(Vec::new()).dial(0)?;

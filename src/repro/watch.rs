@@ -3,8 +3,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use mysql::Conn;
 use mysql::prelude::Queryable;
+use mysql::{Conn, DriverError};
 use serde::Serialize;
 
 /// How often the server is asked. Each question costs it some 100 µs.
@@ -45,12 +45,12 @@ impl Watch {
     /// # Errors
     /// In the server's words, when it does not answer; or when no thread can be started.
     pub fn start(mut connection: Conn) -> Result<Self, String> {
-        let before = status(&mut connection).map_err(|error| error.to_string())?;
+        let before = status(&mut connection).map_err(|error| in_words(&error))?;
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let thread = thread::Builder::new()
             .name("watch".into())
-            .spawn(move || watch(connection, before, &told).map_err(|error| error.to_string()))
+            .spawn(move || watch(connection, before, &told).map_err(|error| in_words(&error)))
             .map_err(|error| error.to_string())?;
         Ok(Self { stop, thread })
     }
@@ -68,6 +68,20 @@ impl Watch {
     }
 }
 
+/// An error of the watching connection.
+#[must_use]
+pub fn in_words(error: &mysql::Error) -> String {
+    match error {
+        mysql::Error::MySqlError(error) => {
+            format!("ERROR {} ({}): {}", error.code, error.state, error.message)
+        }
+        mysql::Error::DriverError(DriverError::CouldNotConnect(Some((_, why, _)))) => {
+            format!("its own connection could not be made: {why}")
+        }
+        _ => "the server broke off the watching connection".into(),
+    }
+}
+
 fn watch(
     mut connection: Conn,
     before: ServerStatus,
@@ -79,10 +93,15 @@ fn watch(
             connection.query_first("SHOW GLOBAL STATUS LIKE 'Threads_connected'")?;
         most = row.map_or(most, |(_, now)| most.max(now));
         if stop.load(Ordering::Relaxed) {
+            let after = status(&mut connection)?;
+            // A new peak of the server's own is the true one: here only moments are seen.
+            let peak = after
+                .max_used_connections
+                .filter(|_| after.max_used_connections > before.max_used_connections);
             return Ok(Watched {
-                most,
+                most: most.max(peak.unwrap_or(0)),
                 before,
-                after: status(&mut connection)?,
+                after,
             });
         }
         thread::park_timeout(INTERVAL);

@@ -214,7 +214,11 @@ fn write_flows(flows: &[&FlowReport], screen: Screen, out: &mut dyn Write) -> io
     let history = |flow: &FlowReport| {
         let mut seconds = flow.closed_per_second.per_second().to_vec();
         seconds.reverse();
-        sparkline(&seconds, left.clamp(*SPARKLINE.start(), *SPARKLINE.end()))
+        sparkline(
+            &seconds,
+            left.clamp(*SPARKLINE.start(), *SPARKLINE.end()),
+            0,
+        )
     };
     if left >= *SPARKLINE.start() {
         let mut shown = table(screen, HEADING);

@@ -4,7 +4,7 @@ use rasciigraph::{Config, plot};
 
 use crate::judge::verdict::Level;
 use crate::render::Screen;
-use crate::repro::{Latency, Moment, Report, ServerReport, StoppedBy};
+use crate::repro::{CameBack, Latency, Moment, Protocol, Report, ServerReport, StoppedBy};
 use crate::words::{count, counted, latency, rate, sparkline};
 
 /// `twcheck repro`.
@@ -71,6 +71,7 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
                 cliff.seconds.as_secs_f64(),
                 percentiles(Some(after)),
             ),
+            _ if turns(report) <= 2000 => percentiles(parts.before_cliff),
             _ => format!(
                 "the first 1,000: {}; the last 1,000: {}",
                 percentiles(parts.first_1000),
@@ -80,6 +81,16 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
     ));
     if report.login_latency_us.is_some() {
         lines.push(("login", percentiles(report.login_latency_us)));
+    }
+    if let Some(asked) = report
+        .client
+        .rate
+        .filter(|asked| report.rate < asked * PACE_KEPT)
+    {
+        lines.push((
+            "pace",
+            format!("{}/s were asked for and could not be kept", rate(asked)),
+        ));
     }
     lines.push(("ports", ports(report)));
     let sides = report.time_wait;
@@ -98,9 +109,11 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
             )
         ),
     ));
-    lines.push(("database", database(report)));
+    if report.client.protocol == Protocol::Mysql {
+        lines.push(("database", database(report)));
+    }
     if let Some(counters) = counters(&report.server) {
-        lines.push(("it counts", counters));
+        lines.push(("its counters", counters));
     }
     if let Some([first, last]) = report.ports_return_seconds {
         lines.push((
@@ -154,13 +167,25 @@ fn ports(report: &Report) -> String {
         several => format!(" from {several} addresses"),
     };
     let made = counted(report.connections, "connection");
-    let reuse = if report.reuse_applies {
-        "; TIME_WAIT reuse is in force"
-    } else {
-        ""
+    let why = match report.ports_came_back {
+        None => "",
+        Some(CameBack::Reuse) => ": TIME_WAIT reuse is in force",
+        Some(CameBack::BucketsFull) => {
+            ": the kernel drops TIME_WAIT at tcp_max_tw_buckets, and its protection with it"
+        }
+        Some(CameBack::ServerClosedFirst) => ": the server closed first and holds TIME_WAIT",
+        Some(CameBack::TimeWaitOver) => ": the first TIME_WAIT were over",
     };
-    format!("{predicted} predicted free{sources}, {made} made{reuse}")
+    format!("{predicted} predicted free{sources}, {made} made{why}")
 }
+
+/// Connections, or checkouts of a pool.
+fn turns(report: &Report) -> u64 {
+    report.checkouts.unwrap_or(report.connections)
+}
+
+/// The share of a pace that counts as kept.
+const PACE_KEPT: f64 = 0.95;
 
 fn database(report: &Report) -> String {
     match &report.server {
@@ -168,7 +193,7 @@ fn database(report: &Report) -> String {
             threads_connected_max: Some(most),
             ..
         } => format!(
-            "at most {} connected at a time{}",
+            "at most {} seen connected at a time{}",
             counted(*most, "thread"),
             if report.database_was_idle() {
                 ": it was not the bottleneck"
@@ -263,11 +288,13 @@ fn write_timeline(report: &Report, screen: Screen, out: &mut dyn Write) -> io::R
         .iter()
         .filter_map(|moment| moment.ports_in_use)
         .max();
+    let limit = report.predicted_ports.unwrap_or(0);
+    let limit = u16::try_from(limit).unwrap_or(u16::MAX);
     writeln!(
         out,
         "  {:>axis$} {} up to {} in {:.1} s",
         "ports",
-        sparkline(&ports, ports.len()),
+        sparkline(&ports, ports.len(), limit),
         most.map_or_else(|| "unknown".into(), count),
         report.seconds,
     )
