@@ -389,7 +389,17 @@ fn why_more_connections_were_made_than_ports_is_told() {
 
         port_range(40000, 40999);
         let listener = TcpListener::bind("127.0.0.1:8080").unwrap();
-        thread::spawn(move || listener.incoming().for_each(drop));
+        thread::spawn(move || {
+            // It resets each connection, whoever closes first.
+            let at_once = nix::libc::linger {
+                l_onoff: 1,
+                l_linger: 0,
+            };
+            for client in listener.incoming().filter_map(Result::ok) {
+                nix::sys::socket::setsockopt(&client, nix::sys::socket::sockopt::Linger, &at_once)
+                    .unwrap();
+            }
+        });
         let report = json(
             &[
                 &[

@@ -260,7 +260,7 @@ pub enum CameBack {
     Reuse,
     /// `tcp_max_tw_buckets` is below the ports: the kernel drops TIME_WAIT.
     BucketsFull,
-    /// The server closed first, so the ports were not held here.
+    /// The server closed or reset connections first, so their ports were not held here.
     ServerClosedFirst,
     /// The run was longer than TIME_WAIT.
     TimeWaitOver,
@@ -420,7 +420,7 @@ impl Report {
                 .map(|usable| usable.saturating_sub(before.blocked)),
             reuse_applies: before.reuse_applies,
             ports_came_back: (!pooled)
-                .then(|| came_back(outcome.turns, outcome.elapsed, before, after))
+                .then(|| came_back(outcome.turns, outcome.elapsed, before))
                 .flatten(),
             ports_return_seconds: after
                 .and_then(|after| after.returns)
@@ -432,12 +432,7 @@ impl Report {
 }
 
 /// Why `turns` connections were more than the ports free `before`.
-fn came_back(
-    turns: u64,
-    elapsed: Duration,
-    before: &PortsToward,
-    after: Option<&PortsToward>,
-) -> Option<CameBack> {
+fn came_back(turns: u64, elapsed: Duration, before: &PortsToward) -> Option<CameBack> {
     /// A bare FIN can cross the server's and leave no TIME_WAIT (RFC 1337).
     const STRAY: u64 = 100;
     let free = u64::from(before.usable?.saturating_sub(before.blocked));
@@ -448,10 +443,10 @@ fn came_back(
         Some(CameBack::Reuse)
     } else if before.buckets_bound {
         Some(CameBack::BucketsFull)
-    } else if after.is_some_and(|after| after.server_side > Some(after.time_wait)) {
-        Some(CameBack::ServerClosedFirst)
+    } else if elapsed >= before.hold_time {
+        Some(CameBack::TimeWaitOver)
     } else {
-        (elapsed >= before.hold_time).then_some(CameBack::TimeWaitOver)
+        Some(CameBack::ServerClosedFirst)
     }
 }
 

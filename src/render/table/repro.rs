@@ -173,7 +173,9 @@ fn ports(report: &Report) -> String {
         Some(CameBack::BucketsFull) => {
             ": the kernel drops TIME_WAIT at tcp_max_tw_buckets, and its protection with it"
         }
-        Some(CameBack::ServerClosedFirst) => ": the server closed first and holds TIME_WAIT",
+        Some(CameBack::ServerClosedFirst) => {
+            ": the server closed first, and its connections hold no port here"
+        }
         Some(CameBack::TimeWaitOver) => ": the first TIME_WAIT were over",
     };
     format!("{predicted} predicted free{sources}, {made} made{why}")
