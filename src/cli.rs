@@ -490,6 +490,21 @@ impl ReproArgs {
                 &format!("leave out {option}, or --protocol tcp"),
             );
         }
+        if self.force && self.protocol == Protocol::Mysql {
+            return refuse(
+                "--force is for --protocol tcp; a loop that logs in does a MySQL server no harm"
+                    .into(),
+                "leave out --force",
+            );
+        }
+        let loopback = self.source.iter().filter(|source| source.is_loopback());
+        if !(loopback.clone().count() == 0 || loopback.count() == self.source.len()) {
+            return refuse(
+                "--source mixes loopback with other addresses: TIME_WAIT reuse differs between them"
+                    .into(),
+                "name addresses of one kind",
+            );
+        }
         if self.pool.is_some() && !self.source.is_empty() {
             return refuse(
                 "--source takes turns between addresses, and a pool opens its connections once"
@@ -529,6 +544,7 @@ fn per_second(text: &str) -> Result<f64, String> {
 /// A destination for `--flow`.
 fn destination(text: &str) -> Result<SocketAddr, String> {
     text.parse()
+        .map(|there: SocketAddr| SocketAddr::new(there.ip().to_canonical(), there.port()))
         .map_err(|_| "it is an IP address and a port: 10.0.0.5:3306 or [2001:db8::5]:3306".into())
 }
 
@@ -559,7 +575,7 @@ fn source(text: &str) -> Result<IpAddr, String> {
             "no connection comes from such an address: {example}"
         ));
     }
-    Ok(address)
+    Ok(address.to_canonical())
 }
 
 /// A number of threads or pooled connections.

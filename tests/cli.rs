@@ -125,6 +125,14 @@ fn every_refusal_of_a_run_is_exit_3_and_says_what_to_type() {
         ),
         (&["repro", "--connections", "0"], "--connections"),
         (
+            &["repro", "--source", "127.0.0.2,192.0.2.2"],
+            "hint: name addresses of one kind",
+        ),
+        (
+            &["repro", "--host", "h", "--force"],
+            "hint: leave out --force",
+        ),
+        (
             &["repro", "--duration", "3"],
             "for example 20ms, 90s or 2min",
         ),
@@ -152,7 +160,15 @@ fn every_refusal_of_a_run_is_exit_3_and_says_what_to_type() {
             &["repro", "mysql://u@h?danger_accept_invalid_certs=true"],
             "hint: leave them out, and say --tls",
         ),
-        (&["repro", "--duration", "soon"], "--duration"),
+    ] {
+        assert_refused(arguments, said);
+    }
+}
+
+#[test]
+fn every_refusal_about_a_server_is_exit_3_and_says_what_to_type() {
+    for (arguments, said) in [
+        (&["repro", "--duration", "soon"][..], "--duration"),
         (&["repro", "http://h/"], "hint: mysql://USER@HOST"),
         (
             &["repro", "mysql://u@h?nonsense=1"],

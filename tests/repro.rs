@@ -237,7 +237,7 @@ fn a_pace_is_kept_and_confirms_a_limit_from_below_and_above() {
         "a_pace_is_kept_and_confirms_a_limit_from_below_and_above",
         || {
             let reuse = ["--set", "net.ipv4.tcp_tw_reuse=1", "--duration", "4s"];
-            let below = sandbox(&[&reuse[..], &["--rate", "800"]].concat());
+            let below = sandbox(&[&reuse[..], &["--rate", "600"]].concat());
             assert_eq!(below["stopped_by"], "duration", "{below}");
             let made = below["connections"].as_u64().unwrap();
             assert!(

@@ -222,10 +222,16 @@ impl Site {
         if !args.names_a_server() {
             return Self::embedded(args);
         }
-        let targets = Target::resolve(&login(args)?)?;
         match args.protocol {
-            Protocol::Mysql => Self::mysql(targets, args),
-            Protocol::Tcp => Self::tcp(targets, args),
+            Protocol::Mysql => Self::mysql(Target::resolve(&login(args)?)?, args),
+            Protocol::Tcp => {
+                let only_there = Login {
+                    host: args.host.clone().unwrap_or_default(),
+                    port: args.port.unwrap_or(MYSQL_PORT),
+                    ..Login::default()
+                };
+                Self::tcp(Target::resolve(&only_there)?, args)
+            }
         }
     }
 
@@ -312,7 +318,14 @@ impl Site {
 fn login(args: &ReproArgs) -> Result<Login> {
     let file = match &args.defaults_file {
         Some(path) => ClientOptions::read(path)?,
-        None => ClientOptions::of_home()?,
+        None => match ClientOptions::of_home() {
+            Some(Ok(options)) => options,
+            Some(Err(error)) => {
+                render::note_ignored(&error);
+                ClientOptions::default()
+            }
+            None => ClientOptions::default(),
+        },
     };
     let said = match &args.url {
         Some(url) => {

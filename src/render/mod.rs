@@ -66,6 +66,11 @@ pub fn warn_of_password() {
     );
 }
 
+/// Says on stderr that the user's own option file does not count.
+pub fn note_ignored(error: &anyhow::Error) {
+    note(&format!("~/.my.cnf is ignored: {error:#}"));
+}
+
 fn note(text: &str) {
     // With stderr closed there is nobody to tell.
     let wrapped = Screen::of_stderr().wrap("note: ", "      ", text);

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::{Context, Result};
-use plotters::coord::Shift;
+use plotters::coord::{CoordTranslate, Shift};
 use plotters::prelude::*;
 
 use crate::repro::{Latency, Moment, Report};
@@ -128,16 +128,9 @@ fn draw_latency(report: &Report, area: &Area<'_>) -> Result<()> {
                 "fast ports spent after {}",
                 count(cliff.connections)
             ))
-            .legend(key(LIMIT));
+            .legend(key(CLIFF));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .background_style(PAPER)
-        .border_style(GRID)
-        .label_font(text(13))
-        .draw()?;
-    Ok(())
+    draw_legend(&mut chart)
 }
 
 fn draw_ports(report: &Report, area: &Area<'_>) -> Result<()> {
@@ -149,7 +142,7 @@ fn draw_ports(report: &Report, area: &Area<'_>) -> Result<()> {
             Some((moment.seconds.as_secs_f64(), ports))
         })
         .collect();
-    let limit = report.predicted_ports.map(f64::from);
+    let limit = report.usable_ports.map(f64::from);
     let most = used.iter().map(|(_, ports)| *ports).fold(1.0, f64::max);
     let mut chart = ChartBuilder::on(area)
         .margin(8)
@@ -160,10 +153,7 @@ fn draw_ports(report: &Report, area: &Area<'_>) -> Result<()> {
     chart
         .configure_mesh()
         .y_desc("ports in use")
-        .x_desc(format!(
-            "seconds; {} connections/s in all",
-            rate(report.rate)
-        ))
+        .x_desc(format!("seconds; {}/s in all", rate(report.rate)))
         .y_label_formatter(&|ports| rate(*ports).trim_end_matches(".0").to_owned())
         .x_label_formatter(&|seconds| format!("{seconds:.1}"))
         .label_style(text(13))
@@ -175,13 +165,19 @@ fn draw_ports(report: &Report, area: &Area<'_>) -> Result<()> {
         .draw_series(LineSeries::new(used, PORTS.stroke_width(2)))?
         .label("ports in use")
         .legend(key(PORTS));
-    if let (Some(limit), Some(ports)) = (limit, report.predicted_ports) {
+    if let (Some(limit), Some(ports)) = (limit, report.usable_ports) {
         let line = [(0.0, limit), (end(report), limit)];
         chart
             .draw_series(LineSeries::new(line, LIMIT.stroke_width(2)))?
             .label(format!("limit: {} ports", count(ports)))
             .legend(key(LIMIT));
     }
+    draw_legend(&mut chart)
+}
+
+fn draw_legend<'a, C: CoordTranslate>(
+    chart: &mut ChartContext<'a, SVGBackend<'a>, C>,
+) -> Result<()> {
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::LowerRight)

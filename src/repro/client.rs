@@ -110,8 +110,7 @@ impl Client {
                 /// A server that does not close its end must not stop the loop.
                 const LINGER: Duration = Duration::from_millis(200);
                 let _ = tcp.shutdown(Shutdown::Write);
-                let _ = tcp.set_read_timeout(Some(LINGER));
-                drain(&mut tcp);
+                drain(&mut tcp, LINGER);
             }
         }
         Ok(Turn {

@@ -40,16 +40,14 @@ impl ClientOptions {
         Ok(options)
     }
 
-    /// Reads `~/.my.cnf`; nothing where there is none.
+    /// Reads `~/.my.cnf`; `None` where there is none.
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn of_home() -> Result<Self> {
-        let file = std::env::home_dir().map(|home| home.join(".my.cnf"));
-        match file.filter(|file| file.exists()) {
-            Some(file) => Self::read(&file),
-            None => Ok(Self::default()),
-        }
+    #[must_use]
+    pub fn of_home() -> Option<Result<Self>> {
+        let file = std::env::home_dir()?.join(".my.cnf");
+        file.exists().then(|| Self::read(&file))
     }
 
     fn add_file(&mut self, path: &Path, depth: usize) -> Result<()> {
@@ -103,7 +101,7 @@ impl ClientOptions {
                 let (group, _) = group.split_once(']').ok_or_else(|| wrong("] is missing"))?;
                 in_client = group.trim() == "client";
             } else if in_client {
-                let (name, text) = match line.split_once('=') {
+                let (name, text) = match value_end(line).split_once('=') {
                     Some((name, text)) => (name, Some(value(text))),
                     None => (value_end(line), None),
                 };
@@ -126,15 +124,24 @@ impl ClientOptions {
             "port" => {
                 let port = needed()?;
                 let parsed = port.parse().ok().filter(|&port| port != 0);
-                self.port = Some(parsed.ok_or_else(|| format!("{port:?} is no port"))?);
+                self.port = Some(parsed.ok_or("it is no port, 1 to 65535")?);
             }
-            "ssl" => self.tls = value.is_none_or(|on| !matches!(on.as_str(), "0" | "OFF")),
+            "ssl" => {
+                let on = value.is_none_or(|on| {
+                    matches!(on.to_ascii_uppercase().as_str(), "1" | "ON" | "TRUE")
+                });
+                self.tls = on;
+            }
             "skip-ssl" => self.tls = false,
             "ssl-mode" => {
                 let mode = needed()?.to_ascii_uppercase();
                 self.tls = matches!(mode.as_str(), "REQUIRED" | "VERIFY_CA" | "VERIFY_IDENTITY");
             }
-            "ssl-ca" => self.tls_ca = Some(needed()?.into()),
+            "ssl-ca" => {
+                // It implies ssl; what comes later can take that back.
+                self.tls = true;
+                self.tls_ca = Some(needed()?.into());
+            }
             _ => {}
         }
         Ok(())
@@ -158,7 +165,7 @@ fn value_end(text: &str) -> &str {
     for (at, letter) in text.char_indices() {
         match (quote, letter) {
             _ if escaped => escaped = false,
-            (_, '\\') => escaped = true,
+            (Some(_), '\\') => escaped = true,
             (None, '#') => return &text[..at],
             (None, '"' | '\'') => quote = Some(letter),
             (Some(open), _) if open == letter => quote = None,
@@ -240,6 +247,18 @@ mod tests {
                 tls_ca: Some("/ca.pem".into()),
             }
         );
+        for (line, tls) in [
+            ("ssl # insist = yes", true),
+            ("ssl=false", false),
+            ("ssl=On", true),
+            ("ssl-ca=/ca.pem", true),
+            ("ssl-ca=/ca.pem\nskip-ssl", false),
+        ] {
+            let options = read(&format!("[client]\n{line}")).unwrap();
+            assert_eq!(options.tls, tls, "{line}");
+        }
+        let options = read("[client]\npassword=abc\\#def").unwrap();
+        assert_eq!(options.password, Some(Secret::from("abc\\".to_owned())));
         for (mode, tls) in [
             ("REQUIRED", true),
             ("verify_ca", true),
@@ -253,7 +272,10 @@ mod tests {
     #[test]
     fn a_wrong_line_is_named_without_its_words() {
         for (text, why) in [
-            ("[client]\npassword=hunter2\nport=hunter2x\n", "line 3: "),
+            (
+                "[client]\npassword=hunter2\nport=hunter3\n",
+                "line 3: it is no port",
+            ),
             ("[client\npassword=hunter2\n", "line 1: ] is missing"),
             ("[client]\nhost\n", "line 2: host has no value"),
             ("!include FOLDER/absent.cnf", "No such file"),
@@ -261,7 +283,7 @@ mod tests {
         ] {
             let error = format!("{:#}", read(text).unwrap_err());
             assert!(error.contains(why), "{error}");
-            assert!(!error.contains("hunter2\n"), "{error}");
+            assert!(!error.contains("hunter"), "{error}");
         }
     }
 

@@ -1,10 +1,11 @@
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::latency::Latency;
-use crate::judge::experiment::{Experiment, Laboratory, Proof, Run};
+use crate::judge::experiment::{Came, Experiment, Laboratory, Proof, Run};
 use crate::refusal::Refusal;
 
 /// What is read of the report of one run.
@@ -41,10 +42,18 @@ struct ToldTimeWait {
 /// # Errors
 /// When no private namespace can be made, or a run ends otherwise than by its ports or its time.
 pub fn prove(laboratory: Laboratory, mut show: impl FnMut(&Experiment)) -> Result<Proof> {
+    /// After this time nothing is tried twice.
+    const ENOUGH: Duration = Duration::from_secs(60);
+    let start = Instant::now();
     let mut runs = Vec::new();
     for experiment in &laboratory.experiments {
         show(experiment);
-        runs.push(try_out(experiment)?);
+        let mut run = try_out(experiment)?;
+        if !run.agrees && start.elapsed() < ENOUGH {
+            // Whatever else the machine was doing may be over.
+            run = try_out(experiment)?;
+        }
+        runs.push(run);
     }
     Ok(Proof {
         ports: laboratory.ports,
@@ -100,17 +109,23 @@ fn try_out(experiment: &Experiment) -> Result<Run> {
         before_cliff_us: latency.before_cliff.filter(|_| !of_a_pool).map(percentiles),
         after_cliff_us: latency.after_cliff.map(percentiles),
         time_wait: told.time_wait.client_side,
-        agrees: experiment.agrees(told.connections, exhausted),
+        agrees: experiment.agrees(&Came {
+            connections: told.connections,
+            seconds: told.seconds,
+            exhausted,
+            time_wait: told.time_wait.client_side,
+        }),
         command,
     })
 }
 
 /// The words of a run that could not begin.
 fn refusal(said: &str, command: &str) -> anyhow::Error {
-    let said = said
-        .rsplit_once("error: ")
-        .map_or(said, |(_, said)| said)
-        .trim();
+    let said = match said.split_once("\nerror: ") {
+        Some((_, error)) => error,
+        None => said.strip_prefix("error: ").unwrap_or(said),
+    };
+    let said = said.trim();
     match said.split_once("\nhint: ") {
         Some((message, hint)) => Refusal::new(message.to_owned(), hint.to_owned()).into(),
         None => anyhow::anyhow!("{command}: {said}"),

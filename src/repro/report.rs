@@ -19,6 +19,12 @@ use crate::words;
 pub struct PortsToward {
     /// Ports that can be taken; `None` when the range is unknown.
     pub usable: Option<u32>,
+    /// Ports that connect() can have, from addresses that take turns: as many from each as from the
+    /// fullest; `None` likewise.
+    pub free: Option<u32>,
+    /// Whether most ports of some address are taken; `None` likewise. Not all: between an error and
+    /// the look some may have come back.
+    pub full: Option<bool>,
     /// Of the usable ports those found without a search that are free; `None` likewise.
     pub fast_free: Option<u32>,
     /// Ports taken.
@@ -88,6 +94,11 @@ impl PortsToward {
         let capacity = Capacity::new(&snapshot.tunables, &snapshot.held(), snapshot.hold_time());
         let sum = |part: &dyn Fn(&FlowUse) -> u32| flows.iter().map(|(_, used)| part(used)).sum();
         let fast_blocked: u32 = sum(&|used| used.fast_blocked(reuse_applies));
+        let fullest = flows
+            .iter()
+            .map(|(_, used)| used.ports_blocked(reuse_applies))
+            .max();
+        let most_used = flows.iter().map(|(_, used)| used.ports_in_use).max();
         let in_state = |used: &FlowUse, state| used.by_state.get(state);
         let returns = flows
             .iter()
@@ -95,6 +106,10 @@ impl PortsToward {
             .reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
         Self {
             usable: capacity.map(|capacity| capacity.usable_ports * addresses),
+            free: capacity.map(|capacity| {
+                addresses * capacity.usable_ports.saturating_sub(fullest.unwrap_or(0))
+            }),
+            full: capacity.map(|capacity| most_used.unwrap_or(0) * 2 >= capacity.usable_ports),
             fast_free: capacity
                 .map(|capacity| (capacity.fast_ports * addresses).saturating_sub(fast_blocked)),
             in_use: sum(&|used| used.ports_in_use),
@@ -139,14 +154,6 @@ impl PortsToward {
         free.filter(|_| !self.reuse_applies && !self.buckets_bound)
             .map(u64::from)
     }
-
-    /// Whether most ports are taken, which is what errno 99 then means; `None` when unknown. Not
-    /// all: between the error and the look some may have come back.
-    #[must_use]
-    pub fn are_full(&self) -> Option<bool> {
-        self.usable
-            .map(|usable| self.in_use.saturating_mul(2) >= usable)
-    }
 }
 
 /// Everything `repro` says, in the order of the JSON contract.
@@ -178,11 +185,13 @@ pub struct Report {
     pub cliff: Option<Cliff>,
     /// TIME_WAIT left behind.
     pub time_wait: TimeWaitSides,
-    /// Ports that the capacity model said were free toward the server; `None` when unknown.
+    /// Ports that there are toward the server; `None` when unknown.
+    pub usable_ports: Option<u32>,
+    /// Of these, the ones that the capacity model said were free; `None` likewise.
     pub predicted_ports: Option<u32>,
     /// Whether a port in TIME_WAIT can be reused toward the server.
     pub reuse_applies: bool,
-    /// Why more connections could be made than there were ports; `None` where none were.
+    /// Why more connections could be made than hold a port; `None` where each holds one.
     pub ports_came_back: Option<CameBack>,
     /// Seconds until the first and until the last port in TIME_WAIT comes back; `None` without any.
     pub ports_return_seconds: Option<[f64; 2]>,
@@ -364,7 +373,7 @@ impl Report {
     ) -> Self {
         // Where the ports are unknown, one that could connect before has run out of something.
         let full = || {
-            let told = after.and_then(PortsToward::are_full);
+            let told = after.and_then(|after| after.full);
             told.unwrap_or(outcome.turns > 0)
         };
         let error = match &outcome.end {
@@ -395,7 +404,11 @@ impl Report {
         Self {
             schema: 1,
             target: TargetReport::new(target, embedded),
-            connections: outcome.pooled.unwrap_or(outcome.turns),
+            connections: match client.pool {
+                // It opens all of them at once, and more where one broke.
+                Some(size) => outcome.pooled.unwrap_or(0).max(size as u64),
+                None => outcome.turns,
+            },
             checkouts: pooled.then_some(outcome.turns),
             client,
             seconds: (seconds * 1000.0).round() / 1000.0,
@@ -415,12 +428,11 @@ impl Report {
                 client_side_before: Some(before.time_wait),
                 server_side: after.and_then(|after| after.server_side),
             },
-            predicted_ports: before
-                .usable
-                .map(|usable| usable.saturating_sub(before.blocked)),
+            usable_ports: before.usable,
+            predicted_ports: before.free,
             reuse_applies: before.reuse_applies,
             ports_came_back: (!pooled)
-                .then(|| came_back(outcome.turns, outcome.elapsed, before))
+                .then(|| came_back(outcome.turns, outcome.elapsed, before, after))
                 .flatten(),
             ports_return_seconds: after
                 .and_then(|after| after.returns)
@@ -431,18 +443,25 @@ impl Report {
     }
 }
 
-/// Why `turns` connections were more than the ports free `before`.
-fn came_back(turns: u64, elapsed: Duration, before: &PortsToward) -> Option<CameBack> {
+/// Why `turns` connections were more than the ports free `before`, or than still hold one `after`.
+fn came_back(
+    turns: u64,
+    elapsed: Duration,
+    before: &PortsToward,
+    after: Option<&PortsToward>,
+) -> Option<CameBack> {
     /// A bare FIN can cross the server's and leave no TIME_WAIT (RFC 1337).
     const STRAY: u64 = 100;
-    let free = u64::from(before.usable?.saturating_sub(before.blocked));
+    let free = u64::from(before.free?);
+    let dropped = after.is_some_and(|after| before.buckets_bound && after.time_wait < turns);
+    if dropped && !before.reuse_applies {
+        return Some(CameBack::BucketsFull);
+    }
     if turns <= free + free / STRAY {
         return None;
     }
     if before.reuse_applies {
         Some(CameBack::Reuse)
-    } else if before.buckets_bound {
-        Some(CameBack::BucketsFull)
     } else if elapsed >= before.hold_time {
         Some(CameBack::TimeWaitOver)
     } else {

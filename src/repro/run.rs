@@ -1,4 +1,6 @@
 use std::collections::HashSet;
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
@@ -70,7 +72,7 @@ pub struct Cliff {
 pub struct Outcome {
     /// Turns of the loop: connections opened and closed, or checkouts of a pool.
     pub turns: u64,
-    /// Connections that a pool opened for them.
+    /// Connections of a pool that they took.
     pub pooled: Option<u64>,
     /// How long it took.
     pub elapsed: Duration,
@@ -178,11 +180,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Run {
     fn work(&self) {
-        while !self.over.load(Ordering::Relaxed) {
+        let ended = panic::catch_unwind(AssertUnwindSafe(|| self.take_turns()));
+        let broken = || End::Failed(io::Error::other("a turn of the loop panicked").into());
+        self.finish(ended.unwrap_or_else(|_| broken()));
+        self.working.fetch_sub(1, Ordering::Release);
+        self.observer.unpark();
+    }
+
+    fn take_turns(&self) -> End {
+        loop {
             let number = self.begun.fetch_add(1, Ordering::Relaxed);
             if let Some(end) = self.wait_for(number) {
-                self.finish(end);
-                break;
+                return end;
             }
             match self.client.turn(number) {
                 Ok(turn) => {
@@ -190,18 +199,23 @@ impl Run {
                     samples.add(turn, self.limits.fast_ports, self.start);
                 }
                 // A signal ends connect() early.
-                Err(_) if self.stop.load(Ordering::Relaxed) => self.finish(End::Interrupted),
-                Err(error) => self.finish(End::Failed(error)),
+                Err(_) if self.stop.load(Ordering::Relaxed) => return End::Interrupted,
+                Err(error) => return End::Failed(error),
             }
         }
-        self.working.fetch_sub(1, Ordering::Release);
-        self.observer.unpark();
     }
 
-    /// Ends the run. Who comes first says why; the others only stop.
+    /// Ends the run. Who comes first says why, but a failure tells more than a limit. Where the
+    /// last turn is taken the others go on until theirs are done.
     fn finish(&self, end: End) {
-        lock(&self.end).get_or_insert(end);
-        self.over.store(true, Ordering::Relaxed);
+        let mut why = lock(&self.end);
+        self.over
+            .fetch_or(!matches!(end, End::Count), Ordering::Relaxed);
+        let tells_more =
+            matches!(end, End::Failed(_)) && matches!(*why, Some(End::Count | End::Duration));
+        if why.is_none() || tells_more {
+            *why = Some(end);
+        }
     }
 
     /// What ends the run whatever its threads do.
@@ -225,10 +239,15 @@ impl Run {
             .rate
             .map_or(Duration::ZERO, |rate| later(number as f64 / rate));
         loop {
-            let end = self.is_up();
             let elapsed = self.start.elapsed();
-            if end.is_some() || elapsed >= due || self.over.load(Ordering::Relaxed) {
-                return end;
+            if let Some(end) = self.is_up() {
+                return Some(end);
+            }
+            if self.over.load(Ordering::Relaxed) {
+                return Some(End::Interrupted); // Somebody has said why.
+            }
+            if elapsed >= due {
+                return None;
             }
             let rest = self.limits.duration.saturating_sub(elapsed);
             thread::sleep(due.saturating_sub(elapsed).min(rest).min(NAP));

@@ -5,6 +5,7 @@
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use mysql::consts::CapabilityFlags as Can;
 use mysql::{DriverError, Opts};
@@ -14,6 +15,8 @@ use mysql_common::packets::{
     AuthPlugin, AuthSwitchRequest, ErrPacket, HandshakePacket, HandshakeResponse, SslRequest,
 };
 use mysql_common::proto::{MyDeserialize, MySerialize};
+use rustls::pki_types::SubjectPublicKeyInfoDer;
+use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConnection, StreamOwned};
 use socket2::SockRef;
 
@@ -101,7 +104,8 @@ impl Session {
             MAX_PACKET,
         ))?;
 
-        let mut switched = false;
+        // A server asks each thing once at most.
+        let (mut switched, mut proved) = (false, false);
         loop {
             let packet = wire.read()?;
             match packet.as_slice() {
@@ -127,8 +131,9 @@ impl Session {
                     };
                     wire.write(proof.as_deref().unwrap_or_default())?;
                 }
-                [0x01, FAST_AUTH_OK] => {}
-                [0x01, FULL_AUTH] if plugin == AuthPlugin::CachingSha2Password => {
+                [0x01, FAST_AUTH_OK] if !proved => proved = true,
+                [0x01, FULL_AUTH] if !proved && plugin == AuthPlugin::CachingSha2Password => {
+                    proved = true;
                     wire.prove_in_full(password.unwrap_or_default(), &nonce)?;
                 }
                 _ => return Err(DriverError::UnexpectedPacket.into()),
@@ -151,15 +156,28 @@ impl Session {
         let _ = stream.flush();
         let _ = stream.tcp().shutdown(Shutdown::Write);
         if let Stream::Tls(tls) = &mut stream {
-            drain(&mut tls.sock);
+            drain(&mut tls.sock, LINGER);
         }
     }
 }
 
-/// Reads what the server still has to say: closed with unread data, the kernel would send a reset
-/// and keep no TIME_WAIT (RFC 2525, 2.17).
-pub(super) fn drain(tcp: &mut TcpStream) {
-    let _ = io::copy(tcp, &mut io::sink());
+/// How long a server may take to close its end under TLS.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Reads what the server still has to say, for this `time`: closed with unread data, the kernel
+/// would send a reset and keep no TIME_WAIT (RFC 2525, 2.17).
+pub(super) fn drain(tcp: &mut TcpStream, time: Duration) {
+    let start = Instant::now();
+    let mut rest = [0; 4096];
+    loop {
+        let left = time.saturating_sub(start.elapsed());
+        if left.is_zero() || tcp.set_read_timeout(Some(left)).is_err() {
+            return;
+        }
+        if !matches!(tcp.read(&mut rest), Ok(length) if length > 0) {
+            return;
+        }
+    }
 }
 
 const NONCE: usize = 20;
@@ -169,6 +187,10 @@ const ED25519_NONCE: usize = 32;
 const FAST_AUTH_OK: u8 = 3;
 const FULL_AUTH: u8 = 4;
 const REQUEST_PUBLIC_KEY: u8 = 2;
+
+/// Bytes of an RSA key in DER beside its modulus, at most, and of the padding under it.
+const AROUND_THE_MODULUS: usize = 40;
+const PADDING: usize = 42;
 
 /// MySQL's packets: three bytes of length, one of sequence.
 struct Wire {
@@ -250,6 +272,12 @@ impl Wire {
         let [0x01, key @ ..] = answer.as_slice() else {
             return Err(DriverError::UnexpectedPacket.into());
         };
+        // The crate panics where the password does not fit under the key.
+        let modulus = SubjectPublicKeyInfoDer::from_pem_slice(key)
+            .map_or(0, |der| der.len().saturating_sub(AROUND_THE_MODULUS));
+        if modulus < clear.len() + PADDING {
+            return Err(DriverError::UnexpectedPacket.into());
+        }
         for (byte, salt) in clear.iter_mut().zip(nonce.iter().cycle()) {
             *byte ^= salt;
         }

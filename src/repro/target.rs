@@ -1,11 +1,14 @@
 use std::fmt;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use mysql::{Conn, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts, SslOpts, UrlError};
+use mysql::{
+    Conn, DriverError, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts, SslOpts, UrlError,
+};
 
 use super::dial::Dialer;
 use super::tls::Tls;
@@ -123,7 +126,11 @@ impl Target {
         } else {
             None
         };
+        // By a name, which TLS needs, the mysql crate reaches its first address only.
+        let most = if tls.is_some() { 1 } else { usize::MAX };
         Ok(addresses
+            .take(most)
+            .map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
             .map(|address| Self::at(bare, address, login, tls.clone()))
             .collect())
     }
@@ -163,15 +170,16 @@ impl Target {
             options: options.into(),
             tls,
         };
-        target.patient_for(TIMEOUT)
+        target.patient_for(2 * TIMEOUT)
     }
 
-    /// The same server, given this long to answer, or as long as usual where that is less.
+    /// The same server for a run of this `time`: given half of it to answer, so that its silence is
+    /// noticed, or as long as usual where that is less.
     #[must_use]
     pub fn patient_for(self, time: Duration) -> Self {
         /// The kernel takes a timeout of 0 for none.
         const SHORTEST: Duration = Duration::from_millis(100);
-        let patience = time.clamp(SHORTEST, TIMEOUT);
+        let patience = (time / 2).clamp(SHORTEST, TIMEOUT);
         Self {
             options: OptsBuilder::from_opts(self.options)
                 .tcp_connect_timeout(Some(patience))
@@ -216,7 +224,9 @@ impl Target {
     /// # Errors
     /// Whatever the kernel or the server say.
     pub fn open(&self) -> Result<Conn, mysql::Error> {
-        Conn::new(self.options.clone())
+        // The crate panics at some keys that a server may send.
+        catch_unwind(AssertUnwindSafe(|| Conn::new(self.options.clone())))
+            .unwrap_or_else(|_| Err(DriverError::UnexpectedPacket.into()))
     }
 
     /// A pool of `size` connections, all of them open.
@@ -237,8 +247,15 @@ impl Target {
     pub fn greeting(&self) -> Result<Vec<u8>, mysql::Error> {
         /// Longer than a server a continent away takes.
         const SHORT: Duration = Duration::from_secs(1);
+        /// Where one is expected it may first have to look up this host's name.
+        const MYSQL: u16 = 3306;
         let mut tcp = self.dialer(Vec::new()).dial(0)?;
-        tcp.set_read_timeout(Some(SHORT.min(self.patience)))?;
+        let patience = if self.address.port() == MYSQL {
+            self.patience
+        } else {
+            SHORT.min(self.patience)
+        };
+        tcp.set_read_timeout(Some(patience))?;
         let mut first = vec![0; 128];
         let length = tcp.read(&mut first).unwrap_or(0);
         first.truncate(length);

@@ -1,11 +1,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{self, Receiver};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use mysql::prelude::Queryable;
-use mysql::{Conn, DriverError};
+use mysql::{Conn, DriverError, Row};
 use serde::Serialize;
+
+use crate::words::printable;
 
 /// How often the server is asked. Each question costs it some 100 µs.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -36,7 +39,8 @@ pub struct Watched {
 #[derive(Debug)]
 pub struct Watch {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<Watched, String>>,
+    thread: Thread,
+    told: Receiver<Result<Watched, String>>,
 }
 
 impl Watch {
@@ -47,12 +51,21 @@ impl Watch {
     pub fn start(mut connection: Conn) -> Result<Self, String> {
         let before = status(&mut connection).map_err(|error| in_words(&error))?;
         let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
+        let (tell, told) = mpsc::channel();
+        let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new()
             .name("watch".into())
-            .spawn(move || watch(connection, before, &told).map_err(|error| in_words(&error)))
+            .spawn(move || {
+                let watched = watch(connection, before, &stopped);
+                // Who has stopped waiting does not hear it.
+                let _ = tell.send(watched.map_err(|error| in_words(&error)));
+            })
             .map_err(|error| error.to_string())?;
-        Ok(Self { stop, thread })
+        Ok(Self {
+            stop,
+            thread: thread.thread().clone(),
+            told,
+        })
     }
 
     /// Ends it: what was seen, or why the server did not tell.
@@ -60,11 +73,13 @@ impl Watch {
     /// # Errors
     /// In the server's words.
     pub fn finish(self) -> Result<Watched, String> {
+        /// Longer than an idle server takes for two questions.
+        const PATIENCE: Duration = Duration::from_secs(2);
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.thread().unpark();
-        self.thread
-            .join()
-            .unwrap_or_else(|_| Err("the watching thread panicked".into()))
+        self.thread.unpark();
+        self.told
+            .recv_timeout(PATIENCE)
+            .unwrap_or_else(|_| Err("the server did not answer the watching connection".into()))
     }
 }
 
@@ -72,9 +87,10 @@ impl Watch {
 #[must_use]
 pub fn in_words(error: &mysql::Error) -> String {
     match error {
-        mysql::Error::MySqlError(error) => {
-            format!("ERROR {} ({}): {}", error.code, error.state, error.message)
-        }
+        mysql::Error::MySqlError(error) => printable(&format!(
+            "ERROR {} ({}): {}",
+            error.code, error.state, error.message
+        )),
         mysql::Error::DriverError(DriverError::CouldNotConnect(Some((_, why, _)))) => {
             format!("its own connection could not be made: {why}")
         }
@@ -89,9 +105,12 @@ fn watch(
 ) -> Result<Watched, mysql::Error> {
     let mut most = 0;
     loop {
-        let row: Option<(String, u64)> =
+        let row: Option<Row> =
             connection.query_first("SHOW GLOBAL STATUS LIKE 'Threads_connected'")?;
-        most = row.map_or(most, |(_, now)| most.max(now));
+        most = row
+            .as_ref()
+            .and_then(number)
+            .map_or(most, |now| most.max(now));
         if stop.load(Ordering::Relaxed) {
             let after = status(&mut connection)?;
             // A new peak of the server's own is the true one: here only moments are seen.
@@ -108,15 +127,22 @@ fn watch(
     }
 }
 
+/// The value of a row of SHOW STATUS; a proxy may answer otherwise.
+fn number(row: &Row) -> Option<u64> {
+    row.get_opt(1)?.ok()
+}
+
 fn status(connection: &mut Conn) -> Result<ServerStatus, mysql::Error> {
-    let rows: Vec<(String, u64)> = connection.query(
+    let rows: Vec<Row> = connection.query(
         "SHOW GLOBAL STATUS WHERE Variable_name IN \
          ('Threads_connected', 'Aborted_clients', 'Max_used_connections')",
     )?;
     let value = |name: &str| {
-        rows.iter()
-            .find(|(row, _)| row == name)
-            .map(|(_, value)| *value)
+        let is_named = |row: &&Row| {
+            let found = row.get_opt::<String, _>(0);
+            found.is_some_and(|found| found.is_ok_and(|found| found == name))
+        };
+        rows.iter().find(is_named).and_then(number)
     };
     Ok(ServerStatus {
         threads_connected: value("Threads_connected"),

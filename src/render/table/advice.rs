@@ -114,8 +114,12 @@ fn write_proof(proof: &Proof, screen: Screen, out: &mut dyn Write) -> io::Result
             } else {
                 "none".into()
             },
-            run.predicted_connections
-                .map_or_else(|| "none".into(), count),
+            format!(
+                "{}{}",
+                run.predicted_connections
+                    .map_or_else(|| "none".into(), count),
+                if run.agrees { "" } else { " !" }
+            ),
             percentiles(run.before_cliff_us),
             percentiles(run.after_cliff_us),
             scale(run),
@@ -161,8 +165,8 @@ fn write_proof(proof: &Proof, screen: Screen, out: &mut dyn Write) -> io::Result
     } else {
         let wrong = proof.runs.iter().filter(|run| !run.agrees).count();
         format!(
-            "{} did not come as said: on a busy machine try again; else the model does not hold \
-             on this kernel.",
+            "{} did not come as said (!): on a busy machine try again; else the model does not \
+             hold on this kernel.",
             counted(wrong as u64, "run")
         )
     };

@@ -281,16 +281,19 @@ fn write_timeline(report: &Report, screen: Screen, out: &mut dyn Write) -> io::R
     for line in graph.lines() {
         writeln!(out, "  {}", line.trim_end())?;
     }
+    let addresses = u32::try_from(report.client.sources.len())
+        .unwrap_or(1)
+        .max(1);
     let used = |share: &&[Moment]| {
         let ports = share.iter().filter_map(|moment| moment.ports_in_use).max();
-        u16::try_from(ports.unwrap_or(0)).unwrap_or(u16::MAX)
+        u16::try_from(ports.unwrap_or(0) / addresses).unwrap_or(u16::MAX)
     };
     let ports: Vec<_> = shares.iter().map(used).collect();
     let most = moments
         .iter()
         .filter_map(|moment| moment.ports_in_use)
         .max();
-    let limit = report.predicted_ports.unwrap_or(0);
+    let limit = report.usable_ports.unwrap_or(0) / addresses;
     let limit = u16::try_from(limit).unwrap_or(u16::MAX);
     writeln!(
         out,
