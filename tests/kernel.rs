@@ -610,3 +610,30 @@ fn a_large_table_is_counted_exactly_by_either_source() {
         drop(open);
     });
 }
+
+#[test]
+fn a_servers_orphans_are_not_taken_for_time_wait() {
+    in_namespace("a_servers_orphans_are_not_taken_for_time_wait", || {
+        port_range(40000, 40999);
+        let listener = TcpListener::bind("127.0.0.1:8080").unwrap();
+        let clients: Vec<_> = (0..200)
+            .map(|_| {
+                let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                drop(listener.accept().unwrap());
+                client
+            })
+            .collect();
+        for source in ["sock_diag", "proc"] {
+            let verdict = json(&["verdict", "--json", "--source", source]);
+            assert_eq!(verdict["time_wait"]["total"], 0, "{source}: {verdict}");
+            let gaps = verdict["gaps"].to_string();
+            assert!(!gaps.contains("changed while"), "{source}: {gaps}");
+            let states = json(&["states", "--json", "--source", source]);
+            assert_eq!(
+                states["states"],
+                json!({"FIN_WAIT2": 200, "CLOSE_WAIT": 200})
+            );
+        }
+        drop(clients);
+    });
+}

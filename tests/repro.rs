@@ -398,6 +398,8 @@ fn why_more_connections_were_made_than_ports_is_told() {
                 l_linger: 0,
             };
             for client in listener.incoming().filter_map(Result::ok) {
+                // After connect() has returned.
+                thread::sleep(Duration::from_micros(300));
                 nix::sys::socket::setsockopt(&client, nix::sys::socket::sockopt::Linger, &at_once)
                     .unwrap();
             }

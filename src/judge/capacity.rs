@@ -1,5 +1,6 @@
 //! How many connections a second one flow can carry.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -15,7 +16,7 @@ pub struct Capacity {
     /// Of these, the ones in `ip_local_reserved_ports`.
     pub reserved_ports: u32,
     /// Of the rest, the ones somebody bound explicitly: listeners and others.
-    pub bound_ports: u32,
+    pub bound_ports: Bound,
     /// What remains: the ports one flow can take at most.
     pub usable_ports: u32,
     /// The usable ports that connect() finds without a search.
@@ -37,7 +38,54 @@ pub struct Capacity {
     buckets_bound: bool,
 }
 
+/// A number of bound ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// This many.
+    Exactly(u32),
+    /// This many that listen; the others are unknown.
+    AtLeast(u32),
+}
+
+impl Bound {
+    /// Those that are known.
+    #[must_use]
+    pub fn known(self) -> u32 {
+        match self {
+            Self::Exactly(number) | Self::AtLeast(number) => number,
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exactly(number) => f.write_str(&words::count(*number)),
+            Self::AtLeast(number) => write!(f, "at least {}", words::count(*number)),
+        }
+    }
+}
+
+/// Unknown is null.
+impl Serialize for Bound {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Exactly(number) => serializer.serialize_u32(*number),
+            Self::AtLeast(_) => serializer.serialize_none(),
+        }
+    }
+}
+
 impl Capacity {
+    /// The same where not all bound ports are known.
+    #[must_use]
+    pub fn with_unknown_bound(self) -> Self {
+        Self {
+            bound_ports: Bound::AtLeast(self.bound_ports.known()),
+            ..self
+        }
+    }
+
     /// The capacity under `tunables` where `held` ports are bound explicitly and TIME_WAIT lasts
     /// `hold_time`; `None` when the range or its reserved ports are unknown.
     #[must_use]
@@ -61,7 +109,7 @@ impl Capacity {
         let mut capacity = Self {
             range_ports: range.len(),
             reserved_ports,
-            bound_ports,
+            bound_ports: Bound::Exactly(bound_ports),
             usable_ports,
             fast_ports,
             time_wait_seconds: hold_time.as_secs(),
@@ -154,7 +202,7 @@ mod tests {
             (
                 capacity.usable_ports,
                 capacity.fast_ports,
-                capacity.bound_ports
+                capacity.bound_ports.known()
             ),
             (28232, 14116, 0)
         );
@@ -175,7 +223,7 @@ mod tests {
             (
                 capacity.range_ports,
                 capacity.reserved_ports,
-                capacity.bound_ports,
+                capacity.bound_ports.known(),
                 capacity.usable_ports,
                 capacity.fast_ports
             ),

@@ -300,7 +300,7 @@ fn scaled(tunables: &Tunables, real: &Capacity, scale: f64) -> Option<(Tunables,
     let fewer = |ports: u32| f64::from(ports) / scale;
     // Where nearly all are taken a few of those tell as much.
     let taken = whole(
-        fewer(real.reserved_ports + real.bound_ports)
+        fewer(real.reserved_ports + real.bound_ports.known())
             .round()
             .min(MOST),
     )?;

@@ -165,6 +165,10 @@ impl Serialize for Reported {
 #[must_use]
 pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdict {
     let capacity = Capacity::new(&snapshot.tunables, &snapshot.held(), snapshot.hold_time());
+    let capacity = capacity.map(|known| match snapshot.bound {
+        Some(_) => known,
+        None => known.with_unknown_bound(),
+    });
     let bench = Bench {
         tunables: &snapshot.tunables,
         capacity: capacity.as_ref(),
@@ -244,7 +248,7 @@ fn machine_findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Rep
         let finding = Finding::NoUsablePort {
             range: capacity.range_ports,
             reserved: capacity.reserved_ports,
-            bound: capacity.bound_ports,
+            bound: capacity.bound_ports.known(),
         };
         found(Level::Critical, finding);
     }

@@ -108,8 +108,9 @@ impl Snapshot {
                     "/proc/net/tcp does not show them; sock_diag does, from Linux 6.8"
                 }
                 SourceName::SockDiag => {
-                    "not counted: this kernel does not show them (before Linux 6.8), or the table \
-                     is large and no flow takes half of its ports, so that they do not matter"
+                    "not counted: this kernel does not show them (before Linux 6.8), no port outside \
+                     the range was left to find that out with, or the table is large and no flow \
+                     takes half of its ports, so that they do not matter"
                 }
             }
             .into(),

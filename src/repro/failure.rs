@@ -353,6 +353,7 @@ impl Cause {
                 Errno::EADDRNOTAVAIL if flow_is_full() => Kind::EphemeralPortsExhausted,
                 Errno::EADDRNOTAVAIL => Kind::AddressNotAvailable,
                 Errno::EADDRINUSE => Kind::SourcePortsExhausted,
+                Errno::ECONNRESET => Kind::LostDuringHandshake,
                 Errno::ECONNREFUSED => Kind::ConnectionRefused,
                 Errno::EHOSTUNREACH | Errno::ENETUNREACH => Kind::NoRoute,
                 Errno::ETIMEDOUT => Kind::NoAnswer,
@@ -457,6 +458,13 @@ mod tests {
             (connect(24), true, Kind::TooManyOpenFiles, Some(24), None),
             (connect(13), true, Kind::PermissionDenied, Some(13), None),
             (connect(5), true, Kind::Other, Some(5), None),
+            (
+                connect(104),
+                true,
+                Kind::LostDuringHandshake,
+                Some(104),
+                None,
+            ),
             (
                 server(1040),
                 true,

@@ -9,7 +9,8 @@ use nix::time::{ClockId, clock_getres};
 use super::netlink::Failure;
 use super::{ProcRoot, counters, host, proc_tcp, sock_diag, sysctl};
 use crate::model::{
-    Counters, Gap, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState, Weight,
+    Counters, Gap, PortRange, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState,
+    Weight,
 };
 use crate::refusal::Refusal;
 use crate::words::{counted, percent};
@@ -103,13 +104,13 @@ impl Machine {
             },
             View::Ports | View::Both => PortRule::new(&tunables),
         };
-        let (source, mut table) = match self.source {
+        let (source, table) = match self.source {
             SourceChoice::Proc => (SourceName::Proc, self.read_proc(&rule, &mut gaps)?),
             SourceChoice::SockDiag => (
                 SourceName::SockDiag,
-                self.ask_sock_diag(&rule, view, &counters)?,
+                self.ask_sock_diag(&rule, view, &counters, &mut gaps)?,
             ),
-            SourceChoice::Auto => match self.ask_sock_diag(&rule, view, &counters) {
+            SourceChoice::Auto => match self.ask_sock_diag(&rule, view, &counters, &mut gaps) {
                 Ok(table) => (SourceName::SockDiag, table),
                 Err(error) => {
                     gaps.push(Gap {
@@ -134,10 +135,6 @@ impl Machine {
                 weight: Weight::Decisive,
             });
         }
-        if let (SourceName::SockDiag, View::Ports, Some(total)) = (source, view, counters.time_wait)
-        {
-            table.tally.set_time_wait(total);
-        }
         Ok(Snapshot {
             host: host::read(&self.proc),
             counters,
@@ -150,15 +147,21 @@ impl Machine {
         })
     }
 
-    /// Streams the live sockets, those a process can hold, as far as they can be read.
-    pub(super) fn live_sockets(&self, mut row: impl FnMut(&Socket)) {
-        let by_netlink = self.source != SourceChoice::Proc
-            && sock_diag::rows(sock_diag::LIVE, None, &mut row).is_ok();
+    /// The ephemeral range; `None` when unknown.
+    pub(super) fn port_range(&self) -> Option<PortRange> {
+        sysctl::tunables(&self.proc, &mut Vec::new()).ip_local_port_range
+    }
+
+    /// Streams the live sockets, those a process can hold, as far as they can be read: by netlink
+    /// those with a local port in `ports`.
+    pub(super) fn live_sockets(&self, ports: Option<PortRange>, mut row: impl FnMut(&Socket)) {
+        let ask = || sock_diag::rows(sock_diag::LIVE, ports, &mut row);
+        let by_netlink = self.source != SourceChoice::Proc && retried(ask).is_ok();
         if by_netlink {
             return;
         }
         for name in ["tcp", "tcp6"] {
-            // Whatever is wrong with the file was told when the table was read.
+            // What cannot be read here has no owner, which the report shows.
             let _ = proc_tcp::rows(&self.proc.net(name), procfs::ticks_per_second(), |socket| {
                 row(socket);
                 ControlFlow::Continue(())
@@ -231,44 +234,59 @@ impl Machine {
         })
     }
 
-    fn ask_sock_diag(&self, rule: &PortRule, view: View, counters: &Counters) -> Result<Table> {
+    fn ask_sock_diag(
+        &self,
+        rule: &PortRule,
+        view: View,
+        counters: &Counters,
+        gaps: &mut Vec<Gap>,
+    ) -> Result<Table> {
+        let sockets = counters::sockets(&self.proc);
+        let is_small = sockets.is_none_or(|sockets| sockets <= SMALL);
         // Without the number of TIME_WAIT in all, every row must be counted.
-        let ports = match view {
-            View::Ports => counters.time_wait.and(rule.range),
-            View::States { .. } | View::Both => None,
-        };
-        let dump = || -> Result<(Tally, u64), Failure> {
+        let counted = counters
+            .time_wait
+            .filter(|_| view == View::Ports && !is_small);
+        let ports = counted.and(rule.range);
+        let (mut tally, malformed) = retried(|| {
             let mut tally = Tally::new(rule.clone(), PortSet::default());
             let states = sock_diag::ALL_STATES;
             let malformed = sock_diag::rows(states, ports, |socket| tally.add(socket))?;
             Ok((tally, malformed))
+        })
+        .context("asking the kernel for its TCP sockets by netlink sock_diag")?;
+        if let (Some(total), Some(_)) = (counted, ports) {
+            tally.set_time_wait(total);
+        }
+        let bound = match view {
+            View::States { .. } => None,
+            _ if counters::no_socket_outside_the_table(&self.proc) => Some(PortSet::default()),
+            _ if !is_bound_worth_asking(&tally, rule, is_small) => None,
+            _ => retried(|| sock_diag::bound(rule.range)).unwrap_or_else(|error| {
+                gaps.push(Gap {
+                    what: "sock_diag".into(),
+                    why: format!("asking for bound ports: {error}"),
+                    weight: Weight::Minor,
+                });
+                None
+            }),
         };
-        let dumped = || {
-            let (tally, malformed) = dump()?;
-            let bound = match view {
-                View::States { .. } => None,
-                _ if counters::no_socket_outside_the_table(&self.proc) => Some(PortSet::default()),
-                _ if !self.is_bound_worth_asking(&tally, rule) => None,
-                _ => sock_diag::bound(rule.range)?,
-            };
-            Ok(Table {
-                bound,
-                tally,
-                malformed,
-            })
-        };
-        retried(dumped).context("asking the kernel for its TCP sockets by netlink sock_diag")
+        Ok(Table {
+            bound,
+            tally,
+            malformed,
+        })
     }
+}
 
-    /// Whether to look for bound ports: the walk of the bind hash takes as long as the dump, and
-    /// they matter only where a flow is near its limit. In a small table it costs nothing.
-    fn is_bound_worth_asking(&self, tally: &Tally, rule: &PortRule) -> bool {
-        /// Some 2 ms.
-        const SMALL: u64 = 20_000;
-        let near = |ports: u32| rule.range.is_none_or(|range| ports * 2 >= range.len());
-        counters::sockets(&self.proc).is_none_or(|sockets| sockets <= SMALL)
-            || tally.flows.values().any(|used| near(used.ports_in_use))
-    }
+/// Up to this many sockets a look takes some 5 ms, whatever is asked.
+const SMALL: u64 = 20_000;
+
+/// Whether to look for bound ports: the walk of the bind hash takes as long as the dump, and they
+/// matter only where a flow is near its limit. In a small table it costs nothing.
+fn is_bound_worth_asking(tally: &Tally, rule: &PortRule, is_small: bool) -> bool {
+    let near = |ports: u32| rule.range.is_none_or(|range| ports * 2 >= range.len());
+    is_small || tally.flows.values().any(|used| near(used.ports_in_use))
 }
 
 /// Whether /proc repeated or skipped rows: where the table changes while it is read, the kernel
@@ -277,7 +295,7 @@ fn restless(tally: &Tally, counters: &Counters) -> Option<Gap> {
     /// A few come and go during any read.
     const TOLERATED: f64 = 5.0;
     const FEW: u64 = 100;
-    let (rows, counted) = (tally.time_wait.total, counters.time_wait?);
+    let (rows, counted) = (tally.time_wait.total + tally.orphans, counters.time_wait?);
     let difference = rows.abs_diff(counted);
     (difference > FEW && percent(difference, counted) > TOLERATED).then(|| Gap {
         what: "/proc/net/tcp".into(),
@@ -296,18 +314,55 @@ fn tick() -> Option<Duration> {
         .map(Duration::from)
 }
 
-/// Tries again where the dump was disturbed, a few times: a table that changes all the while is
-/// no reason to hang.
-fn retried(dump: impl Fn() -> Result<Table, Failure>) -> Result<Table, Failure> {
+/// Asks again where the answer was disturbed, a few times: a table that changes all the while is no
+/// reason to hang.
+fn retried<T>(mut ask: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
     const TRIES: usize = 3;
-    let mut last = dump();
+    let mut last = ask();
     for _ in 1..TRIES {
         match last {
-            Err(Failure::Interrupted | Failure::Truncated | Failure::Errno(Errno::ENOBUFS)) => {
-                last = dump();
+            Err(Failure::Interrupted | Failure::Truncated) => last = ask(),
+            Err(Failure::Errno(Errno::ENOBUFS | Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR)) => {
+                last = ask();
             }
             other => return other,
         }
     }
     last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disturbed_answer_is_asked_for_again_and_a_refusal_is_not() {
+        let asked = |answers: &[Result<u8, Failure>]| {
+            let mut left = answers.iter();
+            let last = retried(|| *left.next().expect("three tries at most"));
+            (last, answers.len() - left.len())
+        };
+        let (busy, no) = (Failure::Errno(Errno::ENOBUFS), Failure::Errno(Errno::EPERM));
+        assert_eq!(asked(&[Ok(1)]), (Ok(1), 1));
+        assert_eq!(asked(&[Err(Failure::Interrupted), Ok(2)]), (Ok(2), 2));
+        assert_eq!(
+            asked(&[Err(Failure::Truncated), Err(busy), Err(busy)]),
+            (Err(busy), 3)
+        );
+        assert_eq!(asked(&[Err(no)]), (Err(no), 1));
+    }
+
+    #[test]
+    fn orphans_are_no_sign_of_a_restless_table() {
+        let mut tally = Tally::default();
+        tally.time_wait.total = 3300;
+        tally.orphans = 300;
+        let counters = Counters {
+            time_wait: Some(3600),
+            ..Counters::default()
+        };
+        assert_eq!(restless(&tally, &counters), None);
+        tally.orphans = 0;
+        assert!(restless(&tally, &counters).is_some());
+    }
 }

@@ -37,7 +37,8 @@ pub(super) fn read(proc: &ProcRoot, gaps: &mut Vec<Gap>) -> Counters {
 /// listening or being connected. `alloc` counts the sockets of all namespaces, `inuse` those of
 /// this one's table; neither counts TIME_WAIT (net/ipv4/proc.c).
 pub(super) fn no_socket_outside_the_table(proc: &ProcRoot) -> bool {
-    let (Some(four), Some(six)) = (sockstat(proc, "sockstat"), sockstat(proc, "sockstat6")) else {
+    // Whatever comes between the two reads makes the second count larger, never the first.
+    let (Some(six), Some(four)) = (sockstat(proc, "sockstat6"), sockstat(proc, "sockstat")) else {
         return false;
     };
     let allocated = four("TCP:", "alloc");

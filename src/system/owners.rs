@@ -78,8 +78,9 @@ fn sockets_of(
     deadline: Option<Instant>,
 ) -> HashMap<u32, Flow> {
     let mut sockets = HashMap::new();
+    let ports = machine.port_range();
     loop {
-        machine.live_sockets(|socket| {
+        machine.live_sockets(ports, |socket| {
             let flow = Flow::of(socket);
             if let (Some(inode), true) = (socket.inode, wanted.contains(&flow)) {
                 sockets.insert(inode, flow);

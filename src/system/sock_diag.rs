@@ -61,7 +61,7 @@ pub fn bound(range: Option<PortRange>) -> Result<Option<PortSet>, Failure> {
 fn bind_outside(range: Option<PortRange>) -> Option<(OwnedFd, u16)> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let trial = socket(AddressFamily::Inet, SockType::Stream, flags, None).ok()?;
-    (1024..=u16::MAX)
+    (1..=u16::MAX)
         .rev()
         .filter(|&port| range.is_none_or(|range| !range.contains(port)))
         .take(TRIALS)

@@ -304,7 +304,7 @@ fn write_capacity(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
             range.low,
             range.high,
             count(capacity.reserved_ports),
-            count(capacity.bound_ports),
+            capacity.bound_ports,
             at_most(capacity.max_connections_per_second),
             capacity
                 .fast_connections_per_second
