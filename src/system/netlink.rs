@@ -113,26 +113,40 @@ impl Netlink {
                 Err(Errno::EINTR) => continue,
                 length => length?,
             };
-            let mut rest = self.buffer.get(..length).ok_or(Failure::Truncated)?;
-            while !rest.is_empty() {
-                let message = Message::split(&mut rest).ok_or(Failure::Truncated)?;
-                interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
-                match message.kind {
-                    NLMSG_DONE => {
-                        // A dump that ended early says why here, as a negated errno.
-                        message.errno()?;
-                        return if interrupted {
-                            Err(Failure::Interrupted)
-                        } else {
-                            Ok(())
-                        };
-                    }
-                    NLMSG_ERROR => return message.errno(),
-                    _ => answer(message.payload),
-                }
+            let messages = self.buffer.get(..length).ok_or(Failure::Truncated)?;
+            match read(messages, &mut interrupted, &mut answer)? {
+                Read::Done if interrupted => return Err(Failure::Interrupted),
+                Read::Done => return Ok(()),
+                Read::More => {}
             }
         }
     }
+}
+
+/// Whether an answer goes on after the messages that were read.
+#[derive(Debug, PartialEq, Eq)]
+enum Read {
+    More,
+    Done,
+}
+
+/// Hands the payload of each message in `rest` to `answer`, up to the one that ends the answer;
+/// notes whether any of them says that the dump was disturbed.
+fn read(
+    mut rest: &[u8],
+    interrupted: &mut bool,
+    mut answer: impl FnMut(&[u8]),
+) -> Result<Read, Failure> {
+    while !rest.is_empty() {
+        let message = Message::split(&mut rest).ok_or(Failure::Truncated)?;
+        *interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
+        match message.kind {
+            // A dump that ended early says why here, as a negated errno.
+            NLMSG_DONE | NLMSG_ERROR => return message.errno().map(|()| Read::Done),
+            _ => answer(message.payload),
+        }
+    }
+    Ok(Read::More)
 }
 
 struct Message<'a> {
@@ -233,6 +247,29 @@ mod tests {
         assert_eq!(
             Message::split(&mut bytes.as_slice()).unwrap().errno(),
             Ok(())
+        );
+    }
+
+    #[test]
+    fn a_disturbance_is_remembered_until_the_end_of_the_answer() {
+        let mut disturbed = message(20, b"abcd");
+        disturbed[6..8].copy_from_slice(&NLM_F_DUMP_INTR.to_ne_bytes());
+        let first = [message(20, b"1111"), disturbed].concat();
+        let last = [message(20, b"2222"), message(NLMSG_DONE, &[0; 4])].concat();
+        let mut heard = Vec::new();
+        let mut interrupted = false;
+        let mut hear = |payload: &[u8]| heard.push(payload.to_vec());
+        assert_eq!(read(&first, &mut interrupted, &mut hear), Ok(Read::More));
+        assert!(interrupted);
+        assert_eq!(read(&last, &mut interrupted, &mut hear), Ok(Read::Done));
+        assert!(interrupted);
+        assert_eq!(heard, [b"1111", b"abcd", b"2222"]);
+        let cut = &first[..first.len() - 1];
+        assert_eq!(read(cut, &mut interrupted, |_| {}), Err(Failure::Truncated));
+        let refused = message(NLMSG_ERROR, &(-libc_eperm()).to_ne_bytes());
+        assert_eq!(
+            read(&refused, &mut interrupted, |_| {}),
+            Err(Failure::Errno(Errno::EPERM))
         );
     }
 
