@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 
 /// `NLM_F_REQUEST | NLM_F_DUMP`: list everything that matches.
@@ -95,12 +95,8 @@ impl Netlink {
         message.extend(flags.to_ne_bytes());
         message.extend([0; 8]); // Sequence and port: one request at a time needs neither.
         message.extend(payload);
-        sendto(
-            self.socket.as_raw_fd(),
-            &message,
-            &NetlinkAddr::new(0, 0),
-            MsgFlags::empty(),
-        )?;
+        // Without an address it is for the kernel, and the rights of who opened the socket count.
+        send(self.socket.as_raw_fd(), &message, MsgFlags::empty())?;
 
         let mut interrupted = false;
         loop {
