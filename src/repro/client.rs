@@ -79,12 +79,6 @@ impl Client {
         matches!(self.work, Work::Pool(_))
     }
 
-    /// The source addresses it takes in turn; empty where the kernel chooses.
-    #[must_use]
-    pub fn sources(&self) -> &[IpAddr] {
-        &self.dialer.sources
-    }
-
     pub(super) fn turn(&self, number: u64) -> Result<Turn, mysql::Error> {
         let start = Instant::now();
         if let Work::Pool(pool) = &self.work {
