@@ -44,12 +44,12 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
         peer,
         failed,
     } = Site::open(args)?;
+    let embedded = matches!(peer, Peer::Embedded(_));
     let way = Way {
         sources: &args.source,
         server: target.address(),
-        is_here: matches!(peer, Peer::Embedded(_)) || is_local(target.address().ip()),
+        is_here: embedded || is_local(target.address().ip()),
     };
-    let embedded = matches!(peer, Peer::Embedded(_));
     let machine = Machine::live(SourceChoice::Auto);
     let before = PortsToward::new(&machine.look(View::Ports)?, way);
     let client = match failed {
@@ -223,14 +223,19 @@ impl Site {
             return Self::embedded(args);
         }
         match args.protocol {
-            Protocol::Mysql => Self::mysql(Target::resolve(&login(args)?)?, args),
+            Protocol::Mysql => {
+                let targets = Target::resolve(&login(args)?)?;
+                Self::first_that_answers(targets, args, |target| Ok(watched(target)))
+            }
             Protocol::Tcp => {
                 let only_there = Login {
                     host: args.host.clone().unwrap_or_default(),
                     port: args.port.unwrap_or(MYSQL_PORT),
                     ..Login::default()
                 };
-                Self::tcp(Target::resolve(&only_there)?, args)
+                let targets = Target::resolve(&only_there)?;
+                let knock = |target: &Target| spare_mysql(target, args.force);
+                Self::first_that_answers(targets, args, knock)
             }
         }
     }
@@ -248,17 +253,21 @@ impl Site {
     }
 
     /// A name can have several addresses, and `localhost` often has one where nothing listens: the
-    /// first that lets a connection in is taken, or else the first.
-    fn mysql(targets: Vec<Target>, args: &ReproArgs) -> Result<Self> {
+    /// first that `knock` finds open is taken, or else the first.
+    fn first_that_answers(
+        targets: Vec<Target>,
+        args: &ReproArgs,
+        knock: impl Fn(&Target) -> Result<Result<Peer, mysql::Error>>,
+    ) -> Result<Self> {
         let mut refused = None;
         for target in targets {
             let target = target.patient_for(args.duration());
             render::announce(Some(&TargetReport::new(&target, false).to_string()));
-            match target.open() {
-                Ok(connection) => {
+            match knock(&target)? {
+                Ok(peer) => {
                     return Ok(Self {
                         target,
-                        peer: Watch::start(connection).map_or_else(Peer::Unwatched, Peer::Watched),
+                        peer,
                         failed: None,
                     });
                 }
@@ -274,43 +283,28 @@ impl Site {
         }
         refused.context("the host name has no address")
     }
+}
 
-    /// The first address that lets a plain connection in, or else the first. What greets like MySQL
-    /// is spared: it counts connections that do not log in, and blocks the host.
-    fn tcp(targets: Vec<Target>, args: &ReproArgs) -> Result<Self> {
-        let mut refused = None;
-        for target in targets {
-            let target = target.patient_for(args.duration());
-            render::announce(Some(&TargetReport::new(&target, false).to_string()));
-            match target.greeting() {
-                Ok(first) if greets_like_mysql(&first) && !args.force => {
-                    return Err(Refusal::new(
-                        format!(
-                            "{} greets like MySQL, which blocks a host after some connections \
-                             that do not log in (error 1129, max_connect_errors)",
-                            target.address()
-                        ),
-                        "leave out --protocol tcp, so that each connection logs in; or add --force",
-                    )
-                    .into());
-                }
-                Ok(_) => {
-                    return Ok(Self {
-                        target,
-                        peer: Peer::Unwatched("its protocol is not known".into()),
-                        failed: None,
-                    });
-                }
-                Err(error) => {
-                    refused.get_or_insert(Self {
-                        target,
-                        peer: Peer::Unwatched(in_words(&error)),
-                        failed: Some(error).filter(|_| args.source.is_empty()),
-                    });
-                }
-            }
-        }
-        refused.context("the host name has no address")
+/// Opens the watching connection.
+fn watched(target: &Target) -> Result<Peer, mysql::Error> {
+    let connection = target.open()?;
+    Ok(Watch::start(connection).map_or_else(Peer::Unwatched, Peer::Watched))
+}
+
+/// Looks who is there. What greets like MySQL is spared: it counts connections that do not log in,
+/// and blocks the host.
+fn spare_mysql(target: &Target, force: bool) -> Result<Result<Peer, mysql::Error>> {
+    match target.greeting() {
+        Ok(first) if greets_like_mysql(&first) && !force => Err(Refusal::new(
+            format!(
+                "{} greets like MySQL, which blocks a host after some connections that do not log \
+                 in (error 1129, max_connect_errors)",
+                target.address()
+            ),
+            "leave out --protocol tcp, so that each connection logs in; or add --force",
+        )
+        .into()),
+        greeted => Ok(greeted.map(|_| Peer::Unwatched("its protocol is not known".into()))),
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::judge::advice::Advice;
 use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
-use crate::repro::Report;
+use crate::repro::{Latency, Report};
 use crate::words::{printable, rounded};
 
 /// What `netstat -n | awk '/^tcp/ {++S[$NF]} END {for(a in S) print a, S[a]}'` prints, largest
@@ -91,6 +91,8 @@ pub fn repro(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     fn or_dash(value: Option<impl ToString>) -> String {
         value.map_or_else(|| "-".into(), |value| value.to_string())
     }
+    let p50 = |latency: Option<Latency>| or_dash(latency.map(|known| known.p50));
+    let p99 = |latency: Option<Latency>| or_dash(latency.map(|known| known.p99));
     let ends = report.connect_latency_us;
     let error = report.error.as_ref();
     for (name, value) in [
@@ -107,34 +109,16 @@ pub fn repro(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         ("seconds", report.seconds.to_string()),
         ("rate", rounded(report.rate).to_string()),
         ("predicted_ports", or_dash(report.predicted_ports)),
-        (
-            "first_1000_p50_us",
-            or_dash(ends.first_1000.map(|ends| ends.p50)),
-        ),
-        (
-            "first_1000_p99_us",
-            or_dash(ends.first_1000.map(|ends| ends.p99)),
-        ),
-        (
-            "last_1000_p50_us",
-            or_dash(ends.last_1000.map(|ends| ends.p50)),
-        ),
-        (
-            "last_1000_p99_us",
-            or_dash(ends.last_1000.map(|ends| ends.p99)),
-        ),
-        (
-            "login_p50_us",
-            or_dash(report.login_latency_us.map(|login| login.p50)),
-        ),
+        ("first_1000_p50_us", p50(ends.first_1000)),
+        ("first_1000_p99_us", p99(ends.first_1000)),
+        ("last_1000_p50_us", p50(ends.last_1000)),
+        ("last_1000_p99_us", p99(ends.last_1000)),
+        ("login_p50_us", p50(report.login_latency_us)),
         (
             "cliff_connections",
             or_dash(report.cliff.map(|cliff| cliff.connections)),
         ),
-        (
-            "after_cliff_p50_us",
-            or_dash(ends.after_cliff.map(|after| after.p50)),
-        ),
+        ("after_cliff_p50_us", p50(ends.after_cliff)),
         (
             "time_wait_client_side",
             or_dash(report.time_wait.client_side),

@@ -101,9 +101,10 @@ impl ClientOptions {
                 let (group, _) = group.split_once(']').ok_or_else(|| wrong("] is missing"))?;
                 in_client = group.trim() == "client";
             } else if in_client {
-                let (name, text) = match value_end(line).split_once('=') {
+                let option = without_comment(line);
+                let (name, text) = match option.split_once('=') {
                     Some((name, text)) => (name, Some(value(text))),
-                    None => (value_end(line), None),
+                    None => (option, None),
                 };
                 self.set(&name.trim().replace('_', "-"), text)
                     .map_err(|why| wrong(&why))?;
@@ -159,7 +160,7 @@ fn files_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 }
 
 /// `text` up to a comment outside of quotes.
-fn value_end(text: &str) -> &str {
+fn without_comment(text: &str) -> &str {
     let mut quote = None;
     let mut escaped = false;
     for (at, letter) in text.char_indices() {
@@ -177,7 +178,7 @@ fn value_end(text: &str) -> &str {
 
 /// The value that is written as `text`: without blanks around it, quotes, and escapes.
 fn value(text: &str) -> String {
-    let text = value_end(text).trim();
+    let text = text.trim();
     let quoted = ['"', '\''].into_iter().find_map(|quote| {
         let inner = text.strip_prefix(quote)?;
         inner.strip_suffix(quote)

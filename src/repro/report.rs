@@ -29,15 +29,13 @@ pub struct PortsToward {
     pub fast_free: Option<u32>,
     /// Ports taken.
     pub in_use: u32,
-    /// Of these, the ones that connect() cannot have.
-    pub blocked: u32,
     /// Whether TIME_WAIT reuse applies to it.
     pub reuse_applies: bool,
     /// Whether TIME_WAIT is dropped at `tcp_max_tw_buckets` before the ports are taken.
     pub buckets_bound: bool,
     /// The highest rate it can keep up; `None` when unknown or not bound by ports.
     pub max_rate: Option<f64>,
-    /// Of these, the ones in TIME_WAIT.
+    /// Of the ports taken, the ones in TIME_WAIT.
     pub time_wait: u64,
     /// TIME_WAIT of the server's side; `None` when it runs on another machine.
     pub server_side: Option<u64>,
@@ -113,7 +111,6 @@ impl PortsToward {
             fast_free: capacity
                 .map(|capacity| (capacity.fast_ports * addresses).saturating_sub(fast_blocked)),
             in_use: sum(&|used| used.ports_in_use),
-            blocked: sum(&|used| used.ports_blocked(reuse_applies)),
             reuse_applies,
             buckets_bound: capacity.is_some_and(|capacity| capacity.buckets_bound()),
             max_rate: capacity
