@@ -318,20 +318,33 @@ impl Course {
         }
     }
 
-    /// What a reader at second `look` who knows the last minute by heart expects at `time`. He knows
-    /// a change once it shows in a whole second, a slope once it has lasted ten seconds, and what
-    /// comes back once it has come back. He knows nothing of a change that has not come yet: until
-    /// then it goes on as it was.
-    fn expected(&self, time: f64, look: f64) -> f64 {
-        let told = look - SEEN_AFTER;
+    /// What a reader at second `look` who knows the last minute by heart can expect at `time`: one
+    /// course or, where he cannot tell, the pace of now and the slope of now going on. He knows a
+    /// change once it shows in a whole second, a slope or a curve once it has lasted ten seconds,
+    /// and what comes back once it has come back. Of a change that has not come yet he knows
+    /// nothing: until then it goes on as it was.
+    fn expected(&self, time: f64, look: f64, guess: Guess) -> f64 {
+        let told = (look - SEEN_AFTER).max(0.0);
+        let unsure = |from: f64| match guess {
+            _ if time < look => self.rate(time),
+            Guess::Stays => self.rate(look),
+            Guess::GoesOn => {
+                let back = from.max(look - SLOPE_SEEN_AFTER / 2.0);
+                let slope = (self.rate(look) - self.rate(back)) / (look - back);
+                (self.rate(look) + slope * (time - look)).max(0.0)
+            }
+        };
         match *self {
             Self::Steady { rate } => rate,
             Self::Stepping { .. } | Self::Stopping { .. } | Self::Spike { .. } => {
-                self.rate(time.min(told.max(0.0)))
+                self.rate(time.min(told))
             }
             Self::Ramping { rates, from, to } => {
-                if look < from + SLOPE_SEEN_AFTER || told >= to {
-                    return self.rate(time.min(look));
+                if told < from || told >= to {
+                    return self.rate(time.min(told));
+                }
+                if look < from + SLOPE_SEEN_AFTER {
+                    return unsure(from);
                 }
                 // On and on.
                 let slope = (rates.1 - rates.0) / (to - from);
@@ -341,26 +354,34 @@ impl Course {
                 if look.min(MINUTE) >= period * 1.25 {
                     self.rate(time)
                 } else {
-                    self.rate(look)
+                    unsure(0.0)
                 }
             }
             Self::OnOff { on, off, .. } => self.returning(time, told, on + off, 0.0),
             Self::Burst { first, .. } => self.returning(time, told, BURSTS_EVERY, first),
             Self::StormDies { at, .. } => {
                 if told < at {
-                    self.rate(told.max(0.0))
+                    self.rate(told)
+                } else if look < at + SLOPE_SEEN_AFTER {
+                    unsure(at)
                 } else {
                     self.rate(time)
                 }
             }
             Self::StormGrows {
-                at, base, doubles, rate,
+                at,
+                base,
+                doubles,
+                rate,
             } => {
                 let top = at + doubles * (rate / base).log2();
-                if look < at + SLOPE_SEEN_AFTER || told >= top {
-                    return self.rate(time.min(look));
+                if told < at || told >= top {
+                    self.rate(time.min(told))
+                } else if look < at + SLOPE_SEEN_AFTER {
+                    unsure(at)
+                } else {
+                    base * ((time - at) / doubles).exp2()
                 }
-                base * ((time - at) / doubles).exp2()
             }
         }
     }
@@ -372,9 +393,16 @@ impl Course {
         if latest - period >= first && latest - period >= told - MINUTE {
             self.rate(time)
         } else {
-            self.rate(told.max(0.0))
+            self.rate(told)
         }
     }
+}
+
+/// How a curve that has just begun may go on.
+#[derive(Debug, Clone, Copy)]
+enum Guess {
+    Stays,
+    GoesOn,
 }
 
 /// A client toward one server.
@@ -557,8 +585,10 @@ struct Moment {
     kind: usize,
     /// Seconds until errno 99; `None` where it does not come within a minute.
     came: Option<f64>,
-    /// The same if nothing happened that the reader could not know.
-    knowable: Option<f64>,
+    /// The same if what a reader could expect comes instead.
+    expected: [Option<f64>; 2],
+    /// errno 99 came within the minute before.
+    failed: bool,
     /// The level of RATE_ABOVE_LIMIT; `None` where it is silent.
     spoke: Option<Level>,
     said: Option<f64>,
@@ -568,14 +598,17 @@ struct Moment {
 impl Moment {
     /// The honest rule: whether errno 99 comes is not decided by what no reader could know.
     fn counts(&self) -> bool {
-        self.came.is_some() == self.knowable.is_some()
+        self.expected
+            .iter()
+            .all(|expected| expected.is_some() == self.came.is_some())
     }
 
     /// By how much the moment was missed; `None` where none was to be said, or none could be known
     /// to the second.
     fn error(&self) -> Option<f64> {
-        let (came, knowable, said) = (self.came?, self.knowable?, self.said?);
-        (self.spoke.is_some() && (came - knowable).abs() < 1.0).then(|| (came - said).abs())
+        let (came, said) = (self.came?, self.said?);
+        let close = |expected: &Option<f64>| expected.is_some_and(|at| (at - came).abs() < 1.0);
+        (self.spoke.is_some() && self.expected.iter().all(close)).then(|| (came - said).abs())
     }
 }
 
@@ -596,11 +629,14 @@ fn moments(client: &Client, random: &mut Random, found: &mut Vec<Moment>) {
     };
     let mut arrivals = Arrivals::new(client, random.clone());
     random.next();
+    let mut failed = f64::NEG_INFINITY;
     for look in looks {
         while arrivals.now() < look - STEP / 2.0 {
             let rate = client.course.rate(arrivals.now());
             arrivals.advance(rate, |time| {
-                kernel.connect(time);
+                if !kernel.connect(time) {
+                    failed = time;
+                }
             });
         }
         let sockets = kernel.look(look);
@@ -620,7 +656,8 @@ fn moments(client: &Client, random: &mut Random, found: &mut Vec<Moment>) {
             failed
         };
         let came = ahead(&|time| client.course.rate(time));
-        let knowable = ahead(&|time| client.course.expected(time, look));
+        let expected = [Guess::Stays, Guess::GoesOn]
+            .map(|guess| ahead(&|time| client.course.expected(time, look, guess)));
         let verdict = judge(&sockets, client.ports);
         let finding = verdict
             .findings
@@ -629,7 +666,8 @@ fn moments(client: &Client, random: &mut Random, found: &mut Vec<Moment>) {
         found.push(Moment {
             kind: client.kind,
             came,
-            knowable,
+            expected,
+            failed: failed >= look - MINUTE,
             spoke: finding.map(|it| it.level),
             said: verdict.flows.first().and_then(|it| it.seconds_to_exhaustion),
             about: format!(
@@ -739,13 +777,17 @@ fn a_rate_above_the_limit_is_told_from_one_that_is_none() {
         let figures = Figures::of(found.iter().filter(|it| it.kind == kind));
         println!("{name:20} {figures}");
     }
+    for (name, failed) in [("first time", false), ("after errno 99", true)] {
+        let figures = Figures::of(found.iter().filter(|it| it.failed == failed));
+        println!("{name:20} {figures}");
+    }
     let all = Figures::of(found.iter());
     println!("{:20} {all}", "all");
     if let Ok(path) = std::env::var("TWCHECK_WRONG") {
         let wrong = found
             .iter()
             .filter(|it| it.counts() && it.came.is_some() != it.spoke.is_some())
-            .map(|it| format!("{} came {:?} said {:?} spoke {:?} {}\n", KINDS[it.kind], it.came, it.said, it.spoke, it.about));
+            .map(|it| format!("{} failed {} came {:?} said {:?} spoke {:?} {}\n", KINDS[it.kind], it.failed, it.came, it.said, it.spoke, it.about));
         std::fs::write(path, wrong.collect::<String>()).unwrap();
     }
     assert!(all.precision() >= 90.0 && all.recall() >= 80.0 && all.median_error() < 2.0, "{all}");

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::forecast::{Exhaustion, Pace};
 use crate::model::{Flow, Gap, StateCounts, TcpState};
 use crate::words::{count, counted, percent, rate, rate_limit};
 
@@ -89,12 +90,10 @@ pub enum Finding {
     RateAboveLimit {
         /// Which.
         flow: Flow,
-        /// Connections per second now.
-        rate: f64,
-        /// For how many seconds it has been so.
-        steady_for: usize,
-        /// Seconds until no port is free.
-        seconds: f64,
+        /// How fast it goes.
+        pace: Pace,
+        /// When no port is free.
+        when: Exhaustion,
         /// The rate it could keep up with the ports that open connections leave.
         safe: f64,
     },
@@ -307,17 +306,14 @@ impl fmt::Display for Finding {
                 states(&ports.by_state)
             ),
             Self::RateAboveLimit {
-                flow,
-                rate: now,
-                steady_for,
-                seconds,
-                ..
+                flow, pace, when, ..
             } => write!(
                 f,
-                "In {seconds:.1} s no port is free {}, at the {} connections/s of the last {} s.",
+                "In {:.1} s no port is free {}, at the {} connections/s of the last {} s.",
+                when.likely,
                 Between(flow),
-                rate(*now),
-                steady_for
+                rate(pace.now),
+                pace.steady_for
             ),
             Self::ConnectSlow {
                 flow,

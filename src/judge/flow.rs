@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Capacity;
 use super::capacity::rounded_rate;
 use super::finding::{Cause, Finding, Ports};
-use super::forecast::{self, History, Pace, Rate, STEADY_FOR, safe_rate, seconds_to_exhaustion};
+use super::forecast::{self, Course, Exhaustion, History, Rate, exhaustion, safe_rate};
 use super::verdict::{Level, Thresholds};
 use crate::model::{Flow, FlowUse, Owner, StateCounts, TcpState, Tunables};
 use crate::words::percent;
@@ -56,6 +56,9 @@ pub struct FlowReport {
     /// cannot be told because ports are reused.
     #[serde(serialize_with = "rounded_rate")]
     pub seconds_to_exhaustion: Option<f64>,
+    /// The same at the earliest and at the latest that chance allows; the latter `None` where it
+    /// need not happen at all.
+    pub seconds_to_exhaustion_range: Option<(f64, Option<f64>)>,
     /// How bad it is.
     pub level: Level,
     /// Who holds its live sockets, most first; `None` when nobody looked.
@@ -175,29 +178,35 @@ impl Case<'_> {
         unanswered >= PILE_FROM && unanswered * 2 > live.total()
     }
 
+    /// CRITICAL only where the careful end of the forecast runs out too.
     fn rate_above_limit(&self, capacity: &Capacity) -> Option<(Level, Finding)> {
-        let (seconds, pace) = self.exhaustion(capacity)?;
-        (pace.steady_for >= STEADY_FOR).then(|| {
-            let finding = Finding::RateAboveLimit {
-                flow: *self.flow,
-                rate: pace.now,
-                steady_for: pace.steady_for,
-                seconds,
-                safe: safe_rate(self.forecast_ports(capacity)),
-            };
-            (Level::Critical, finding)
-        })
+        let course = self.course();
+        let when = self.exhaustion(&course, capacity)?;
+        let finding = Finding::RateAboveLimit {
+            flow: *self.flow,
+            pace: course.pace(),
+            when,
+            safe: safe_rate(self.forecast_ports(capacity)),
+        };
+        let level = if when.latest.is_some() {
+            Level::Critical
+        } else {
+            Level::Warning
+        };
+        Some((level, finding))
     }
 
-    /// When the flow runs out, and the pace that makes it. Not told where ports are reused or
-    /// TIME_WAIT is dropped: then it does not take the ports.
-    fn exhaustion(&self, capacity: &Capacity) -> Option<(f64, Pace)> {
+    fn course(&self) -> Course {
+        Course::of(&self.history())
+    }
+
+    /// When the flow runs out. Not told where ports are reused or TIME_WAIT is dropped: then it
+    /// does not take the ports.
+    fn exhaustion(&self, course: &Course, capacity: &Capacity) -> Option<Exhaustion> {
         if self.reuse || capacity.buckets_bound() {
             return None;
         }
-        let pace = self.history().pace();
-        let seconds = seconds_to_exhaustion(pace, self.forecast_ports(capacity))?;
-        Some((seconds, pace))
+        exhaustion(course, self.forecast_ports(capacity))
     }
 
     fn forecast_ports(&self, capacity: &Capacity) -> forecast::Ports<'_> {
@@ -243,7 +252,9 @@ impl Case<'_> {
     /// The flow in numbers; `level` is the worst of its findings.
     pub(super) fn report(&self, level: Level) -> FlowReport {
         let history = self.history();
+        let course = Course::of(&history);
         let capacity = self.bench.capacity;
+        let when = capacity.and_then(|all| self.exhaustion(&course, all));
         let reuse_applies = self.bench.tunables.reuse_applies(self.flow.is_loopback());
         FlowReport {
             source: self.flow.source,
@@ -257,11 +268,10 @@ impl Case<'_> {
             max_connections_per_second: capacity
                 .zip(reuse_applies)
                 .and_then(|(all, reuse)| all.max_rate(reuse)),
-            rate: history.rate(self.reuse || self.bench.overflowing),
+            rate: history.rate(course.pace().now, self.reuse || self.bench.overflowing),
             closed_per_second: history,
-            seconds_to_exhaustion: capacity
-                .and_then(|all| self.exhaustion(all))
-                .map(|(seconds, _)| seconds),
+            seconds_to_exhaustion: when.map(|when| when.likely),
+            seconds_to_exhaustion_range: when.map(|when| (when.earliest, when.latest)),
             level,
             owners: None,
         }

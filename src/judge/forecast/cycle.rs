@@ -1,0 +1,50 @@
+//! What comes back: a wave, an hourly job on a small scale, a client that is on and off.
+
+use super::mean;
+use super::pieces::{PRICE, Story, variance};
+
+/// The shortest period that whole seconds can show.
+const SHORTEST: usize = 3;
+
+/// A period that tells the minute in fewer words than the story without one: the latest period told
+/// in pieces, and of each second before only that it was as one period later.
+pub(super) fn period(seconds: &[u16], story: &Story, scatter: f64) -> Option<usize> {
+    let told = seconds.len();
+    let (cost, period) = (SHORTEST..told)
+        .map(|period| {
+            let again: f64 = (period..told)
+                .map(|age| surprise(seconds, age, age - period, scatter))
+                .sum();
+            // That it comes back, and after how long.
+            (story.cost(period) + again + 2.0 * PRICE, period)
+        })
+        .min_by(|one, other| one.0.total_cmp(&other.0))?;
+    (cost < story.cost(told)).then_some(period)
+}
+
+/// How little the second of age `earlier` is like the one of age `later`, one where chance alone
+/// makes the difference. A period is no whole number of seconds: what the edge of a burst loses or
+/// gains by half a second at most is no surprise (a shift that is uniform over one second has a
+/// variance of a twelfth).
+fn surprise(seconds: &[u16], earlier: usize, later: usize, scatter: f64) -> f64 {
+    let at = |age: usize| f64::from(seconds[age.min(seconds.len() - 1)]);
+    let off = at(earlier) - at(later);
+    let edge = at(later.saturating_sub(1)) - at(later + 1);
+    let level = f64::midpoint(at(earlier), at(later));
+    off * off / (2.0 * variance(level, scatter) + edge * edge / 12.0)
+}
+
+/// One period as it will come, from now on: each second the mean of those it has been.
+pub(super) fn profile(seconds: &[u16], period: usize) -> Vec<f64> {
+    (0..period)
+        .map(|ahead| {
+            let same: Vec<u16> = seconds
+                .iter()
+                .skip(period - 1 - ahead)
+                .step_by(period)
+                .copied()
+                .collect();
+            mean(&same)
+        })
+        .collect()
+}

@@ -1,0 +1,159 @@
+//! The minute told in as few straight pieces as chance allows.
+
+use super::mean;
+
+/// What a number costs that a story needs: a piece, its level, its slope. The Bayesian information
+/// criterion asks for the logarithm of the number of observations, which are sixty seconds; what a
+/// story leaves unexplained costs one a second where chance alone is at work.
+pub(super) const PRICE: f64 = 4.1;
+
+/// The least variance of a second: a rate of six and a half shows as six and seven.
+const ROUNDING: f64 = 0.25;
+
+/// A slope through fewer seconds is none.
+const SLOPE_FROM: usize = 4;
+
+/// Seconds of random arrivals that are believed in before any is seen, so that three seconds that
+/// happen to be alike do not make a client one of clockwork.
+const BELIEVED: f64 = 10.0;
+
+/// The median of a squared normal deviate.
+const MEDIAN: f64 = 0.455;
+
+/// How much the seconds scatter, as a multiple of what random arrivals would (whose variance is
+/// their mean): near 0 for a client of clockwork, above 1 for one that comes in heaps.
+///
+/// Of each three seconds in a row the middle one is held against the mean of the others, so that a
+/// trend is no scatter, and the median is taken, so that a step is none.
+#[expect(clippy::cast_precision_loss)] // At most sixty.
+pub(super) fn scatter(seconds: &[u16]) -> f64 {
+    let mut deviations: Vec<f64> = seconds
+        .windows(3)
+        .map(|three| [0, 1, 2].map(|at| f64::from(three[at])))
+        .filter(|three| three.iter().sum::<f64>() > 0.0)
+        .map(|[later, middle, earlier]| {
+            let off = later - 2.0 * middle + earlier;
+            off * off / (later + 4.0 * middle + earlier)
+        })
+        .collect();
+    deviations.sort_by(f64::total_cmp);
+    let seen = deviations.len() as f64;
+    let median = deviations.get(deviations.len() / 2).unwrap_or(&MEDIAN);
+    (median / MEDIAN * seen + BELIEVED) / (seen + BELIEVED)
+}
+
+/// The variance of a second around `level`.
+pub(super) fn variance(level: f64, scatter: f64) -> f64 {
+    (level * scatter).max(ROUNDING)
+}
+
+/// Seconds through which a straight line goes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Piece {
+    /// Its latest second, by age.
+    pub begin: usize,
+    /// How many there are.
+    pub length: usize,
+    /// Connections per second in its middle.
+    pub level: f64,
+    /// By how much that grows each second; 0 where chance explains the change.
+    pub growth: f64,
+    /// The variance of one of its seconds.
+    pub variance: f64,
+}
+
+impl Piece {
+    /// The cheapest line through `seconds`, and what it costs.
+    #[expect(clippy::cast_precision_loss)] // At most sixty.
+    fn fit(begin: usize, seconds: &[u16], scatter: f64) -> (f64, Self) {
+        let length = seconds.len() as f64;
+        let level = mean(seconds);
+        let variance = variance(level, scatter);
+        let middle = (length - 1.0) / 2.0;
+        let (mut off, mut rise) = (0.0, 0.0);
+        for (age, &count) in seconds.iter().enumerate() {
+            let above = f64::from(count) - level;
+            off += above * above;
+            rise += (middle - age as f64) * above;
+        }
+        let slope = rise / spread(length);
+        let flat = off / variance + 2.0 * PRICE;
+        let sloped = (off - rise * slope) / variance + 3.0 * PRICE;
+        let growing = seconds.len() >= SLOPE_FROM && sloped < flat;
+        let piece = Self {
+            begin,
+            length: seconds.len(),
+            level,
+            growth: if growing { slope } else { 0.0 },
+            variance,
+        };
+        (if growing { sloped } else { flat }, piece)
+    }
+}
+
+/// The sum of the squared distances of `length` seconds from their middle; of one second not 0, so
+/// that it can be divided by.
+pub(super) fn spread(length: f64) -> f64 {
+    (length * (length * length - 1.0) / 12.0).max(0.5)
+}
+
+/// The cheapest story of the latest seconds, for each number of them.
+pub(super) struct Story {
+    /// By the number of seconds told.
+    cost: Vec<f64>,
+    /// The earliest piece of each; `None` for a second in which a change fell.
+    last: Vec<Option<Piece>>,
+}
+
+impl Story {
+    /// Finds it by dynamic programming (optimal partitioning, Jackson et al. 2005): the best story
+    /// of some seconds is the best one of fewer and one piece more.
+    pub(super) fn of(seconds: &[u16], scatter: f64) -> Self {
+        let mut story = Self {
+            cost: vec![0.0],
+            last: vec![None],
+        };
+        for end in 1..=seconds.len() {
+            // A change seldom falls between two seconds: the one that it falls into is neither here
+            // nor there, and costs the one number that it is.
+            let change = if end > 1 {
+                story.cost[end - 1] + PRICE
+            } else {
+                f64::INFINITY
+            };
+            let mut best = (change, None);
+            for begin in 0..end {
+                let (cost, piece) = Piece::fit(begin, &seconds[begin..end], scatter);
+                let cost = story.cost[begin] + cost;
+                if cost < best.0 {
+                    best = (cost, Some(piece));
+                }
+            }
+            story.cost.push(best.0);
+            story.last.push(best.1);
+        }
+        story
+    }
+
+    /// What it costs to tell the latest `seconds`.
+    pub(super) fn cost(&self, seconds: usize) -> f64 {
+        self.cost[seconds]
+    }
+
+    /// The pieces, the latest first.
+    pub(super) fn pieces(&self) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        let mut end = self.last.len() - 1;
+        while end > 0 {
+            end = match self.last[end] {
+                Some(piece) => {
+                    pieces.push(piece);
+                    piece.begin
+                }
+                None => end - 1,
+            };
+        }
+        pieces.reverse();
+        pieces
+    }
+}
