@@ -2,7 +2,7 @@
 
 use super::cycle;
 use super::history::History;
-use super::pieces::{Piece, Story, scatter, spread, variance};
+use super::pieces::{Lines, Piece, scatter, spread, variance};
 
 /// A pace must have been kept for so many seconds to be one: a burst ends by itself.
 const STEADY_FOR: usize = 3;
@@ -59,10 +59,11 @@ impl Course {
     pub fn of(history: &History) -> Self {
         let seconds = history.lived();
         let scatter = scatter(seconds);
-        let story = Story::of(seconds, scatter);
+        let lines = Lines::through(seconds, scatter);
+        let story = lines.story(0);
         let pieces = story.pieces();
         let again = (pieces.len() > 1)
-            .then(|| cycle::period(seconds, &story, scatter))
+            .then(|| cycle::period(seconds, &lines, story.cost(seconds.len()), scatter))
             .flatten();
         if let Some(period) = again {
             return Self {
@@ -166,7 +167,7 @@ impl Piece {
     fn opened_within(&self, seconds: f64) -> f64 {
         // A trend is followed for as long as it has been seen; a falling one ends at zero, it does
         // not turn around.
-        let mut until = seconds.min(self.length as f64);
+        let mut until = if self.growth > 0.0 { seconds } else { seconds.min(self.length as f64) };
         if self.growth < 0.0 {
             until = until.min(-self.now() / self.growth);
         }
@@ -182,7 +183,7 @@ impl Piece {
         if self.growth == 0.0 {
             return level;
         }
-        let until = seconds.min(length);
+        let until = if self.growth > 0.0 { seconds } else { seconds.min(length) };
         let lever = self.since_middle() * seconds + until * until / 2.0 + until * (seconds - until);
         level + self.variance / spread(length) * lever * lever
     }

@@ -1,25 +1,30 @@
 //! What comes back: a wave, an hourly job on a small scale, a client that is on and off.
 
 use super::mean;
-use super::pieces::{PRICE, Story, variance};
+use super::pieces::{Lines, PRICE, Story, variance};
 
 /// The shortest period that whole seconds can show.
 const SHORTEST: usize = 3;
 
-/// A period that tells the minute in fewer words than the story without one: the latest period told
-/// in pieces, and of each second before only that it was as one period later.
-pub(super) fn period(seconds: &[u16], story: &Story, scatter: f64) -> Option<usize> {
+/// A period that tells the minute in fewer words than `cost`, that of the story without one: one
+/// period told in pieces, wherever that is cheapest, and of every other second only that it is as
+/// one period away. A quarter of the period must have come back.
+pub(super) fn period(seconds: &[u16], lines: &Lines, cost: f64, scatter: f64) -> Option<usize> {
     let told = seconds.len();
-    let (cost, period) = (SHORTEST..told)
+    let stories: Vec<Story> = (0..told).map(|begin| lines.story(begin)).collect();
+    let (again, period) = (SHORTEST..=told * 4 / 5)
         .map(|period| {
+            let once = stories[..=told - period]
+                .iter()
+                .map(|story| story.cost(period))
+                .fold(f64::INFINITY, f64::min);
             let again: f64 = (period..told)
                 .map(|age| surprise(seconds, age, age - period, scatter))
                 .sum();
-            // That it comes back, and after how long.
-            (story.cost(period) + again + 2.0 * PRICE, period)
+            (once + again + PRICE, period)
         })
         .min_by(|one, other| one.0.total_cmp(&other.0))?;
-    (cost < story.cost(told)).then_some(period)
+    (again < cost).then_some(period)
 }
 
 /// How little the second of age `earlier` is like the one of age `later`, one where chance alone

@@ -97,8 +97,38 @@ pub(super) fn spread(length: f64) -> f64 {
     (length * (length * length - 1.0) / 12.0).max(0.5)
 }
 
-/// The cheapest story of the latest seconds, for each number of them.
+/// The cheapest line through each stretch of the seconds.
+pub(super) struct Lines {
+    seconds: usize,
+    /// By the stretch's end, then by its beginning.
+    lines: Vec<(f64, Piece)>,
+}
+
+impl Lines {
+    pub(super) fn through(seconds: &[u16], scatter: f64) -> Self {
+        let stretches = (1..=seconds.len()).flat_map(|end| (0..end).map(move |begin| (begin, end)));
+        let lines = stretches
+            .map(|(begin, end)| Piece::fit(begin, &seconds[begin..end], scatter))
+            .collect();
+        Self {
+            seconds: seconds.len(),
+            lines,
+        }
+    }
+
+    fn of(&self, begin: usize, end: usize) -> (f64, Piece) {
+        self.lines[end * (end - 1) / 2 + begin]
+    }
+
+    /// The cheapest story of the seconds from age `begin` on, up to each later one.
+    pub(super) fn story(&self, begin: usize) -> Story {
+        Story::of(self, begin)
+    }
+}
+
+/// The cheapest story of the seconds from some age on, for each number of them.
 pub(super) struct Story {
+    begin: usize,
     /// By the number of seconds told.
     cost: Vec<f64>,
     /// The earliest piece of each; `None` for a second in which a change fell.
@@ -108,23 +138,24 @@ pub(super) struct Story {
 impl Story {
     /// Finds it by dynamic programming (optimal partitioning, Jackson et al. 2005): the best story
     /// of some seconds is the best one of fewer and one piece more.
-    pub(super) fn of(seconds: &[u16], scatter: f64) -> Self {
+    fn of(lines: &Lines, begin: usize) -> Self {
         let mut story = Self {
+            begin,
             cost: vec![0.0],
             last: vec![None],
         };
-        for end in 1..=seconds.len() {
+        for told in 1..=lines.seconds - begin {
             // A change seldom falls between two seconds: the one that it falls into is neither here
             // nor there, and costs the one number that it is.
-            let change = if end > 1 {
-                story.cost[end - 1] + PRICE
+            let change = if told > 1 {
+                story.cost[told - 1] + PRICE
             } else {
                 f64::INFINITY
             };
             let mut best = (change, None);
-            for begin in 0..end {
-                let (cost, piece) = Piece::fit(begin, &seconds[begin..end], scatter);
-                let cost = story.cost[begin] + cost;
+            for before in 0..told {
+                let (cost, piece) = lines.of(begin + before, begin + told);
+                let cost = story.cost[before] + cost;
                 if cost < best.0 {
                     best = (cost, Some(piece));
                 }
@@ -135,7 +166,7 @@ impl Story {
         story
     }
 
-    /// What it costs to tell the latest `seconds`.
+    /// What it costs to tell so many seconds.
     pub(super) fn cost(&self, seconds: usize) -> f64 {
         self.cost[seconds]
     }
@@ -143,14 +174,14 @@ impl Story {
     /// The pieces, the latest first.
     pub(super) fn pieces(&self) -> Vec<Piece> {
         let mut pieces = Vec::new();
-        let mut end = self.last.len() - 1;
-        while end > 0 {
-            end = match self.last[end] {
+        let mut told = self.last.len() - 1;
+        while told > 0 {
+            told = match self.last[told] {
                 Some(piece) => {
                     pieces.push(piece);
-                    piece.begin
+                    piece.begin - self.begin
                 }
-                None => end - 1,
+                None => told - 1,
             };
         }
         pieces.reverse();
