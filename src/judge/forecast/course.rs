@@ -57,13 +57,14 @@ impl Course {
     /// The course that follows from the last minute.
     #[must_use]
     pub fn of(history: &History) -> Self {
-        let seconds = history.lived();
+        let lived = history.lived();
+        let seconds = lived.seconds;
         let scatter = scatter(seconds);
         let lines = Lines::through(seconds, scatter);
         let story = lines.story(0);
         let pieces = story.pieces();
         let again = (pieces.len() > 1)
-            .then(|| cycle::period(seconds, &lines, story.cost(seconds.len()), scatter))
+            .then(|| cycle::period(&lived, &lines, &story, scatter))
             .flatten();
         if let Some(period) = again {
             return Self {

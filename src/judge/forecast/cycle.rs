@@ -1,30 +1,45 @@
 //! What comes back: a wave, an hourly job on a small scale, a client that is on and off.
 
+use super::history::Lived;
 use super::mean;
-use super::pieces::{Lines, PRICE, Story, variance};
+use super::pieces::{Lines, PRICE, Piece, Story, variance};
 
 /// The shortest period that whole seconds can show.
 const SHORTEST: usize = 3;
 
-/// A period that tells the minute in fewer words than `cost`, that of the story without one: one
-/// period told in pieces, wherever that is cheapest, and of every other second only that it is as
-/// one period away. A quarter of the period must have come back.
-pub(super) fn period(seconds: &[u16], lines: &Lines, cost: f64, scatter: f64) -> Option<usize> {
-    let told = seconds.len();
+/// A period that tells the minute in fewer words than the `story` without one: one period told in
+/// pieces, wherever that is cheapest, and of every other second only that it is as one period away.
+/// A quarter of the period must have come back, and a change with it.
+pub(super) fn period(lived: &Lived, lines: &Lines, story: &Story, scatter: f64) -> Option<usize> {
+    let told = lived.seconds.len();
+    let pieces = story.pieces();
     let stories: Vec<Story> = (0..told).map(|begin| lines.story(begin)).collect();
-    let (again, period) = (SHORTEST..=told * 4 / 5)
+    let (cost, period) = (SHORTEST..=told * 4 / 5)
+        .filter(|&period| a_change_came_back(&pieces, period, lived))
         .map(|period| {
             let once = stories[..=told - period]
                 .iter()
                 .map(|story| story.cost(period))
                 .fold(f64::INFINITY, f64::min);
             let again: f64 = (period..told)
-                .map(|age| surprise(seconds, age, age - period, scatter))
+                .map(|age| surprise(lived.seconds, age, age - period, scatter))
                 .sum();
             (once + again + PRICE, period)
         })
         .min_by(|one, other| one.0.total_cmp(&other.0))?;
-    (again < cost).then_some(period)
+    (cost < story.cost(told)).then_some(period)
+}
+
+/// Whether what lies a period or more back is more than one flat piece, or the client's beginning
+/// there has its like a period later.
+fn a_change_came_back(pieces: &[Piece], period: usize, lived: &Lived) -> bool {
+    let told = lived.seconds.len();
+    let ends = pieces.iter().map(|piece| piece.begin + piece.length);
+    let begun_again = |end: usize| (end + period).abs_diff(told) <= 1;
+    pieces.iter().any(|piece| {
+        let end = piece.begin + piece.length;
+        (period < end && end < told) || (piece.growth != 0.0 && period + 3 < end)
+    }) || lived.begun && ends.clone().any(begun_again)
 }
 
 /// How little the second of age `earlier` is like the one of age `later`, one where chance alone

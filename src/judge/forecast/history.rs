@@ -65,13 +65,28 @@ impl History {
 
     /// The whole seconds in which the client was there. The zeros before it began are no history,
     /// and the second in which it began is not a whole one.
-    pub(super) fn lived(&self) -> &[u16] {
-        match self.0.iter().rposition(|&count| count > 0) {
-            None => &[],
-            Some(first) if first + 1 == self.0.len() => &self.0,
-            Some(first) => &self.0[..first],
+    pub(super) fn lived(&self) -> Lived<'_> {
+        let first = self.0.iter().rposition(|&count| count > 0);
+        let begun = first.is_some_and(|first| first + 1 < self.0.len());
+        let whole = match first {
+            Some(first) if begun => first,
+            Some(_) => self.0.len(),
+            None => 0,
+        };
+        Lived {
+            seconds: &self.0[..whole],
+            begun,
         }
     }
+}
+
+/// What there is of a client in the minute.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lived<'a> {
+    /// Connections closed per second, the latest second first.
+    pub seconds: &'a [u16],
+    /// Whether it began within the minute.
+    pub begun: bool,
 }
 
 /// A hold time in whole seconds, rounded up.

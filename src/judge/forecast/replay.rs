@@ -57,34 +57,66 @@ pub fn exhaustion(course: &Course, ports: Ports) -> Option<Exhaustion> {
     }
     let late = ports.late.as_secs_f64();
     let opened = |side| move |seconds| course.opened_within(seconds, side);
-    let likely = runs_out(opened(Side::Likely), ports, late)?;
+    let back_late = |late| move |seconds| ports.back_late(seconds, late);
+    let back = |seconds| ports.back_by_turns(seconds);
+    let likely = runs_out(opened(Side::Likely), back, ports)?;
+    let earliest = runs_out(opened(Side::Hasty), back_late(late), ports);
+    let latest = runs_out(opened(Side::Careful), back_late(0.0), ports);
     Some(Exhaustion {
         likely,
-        earliest: runs_out(opened(Side::Hasty), ports, late).unwrap_or(likely).min(likely),
-        latest: runs_out(opened(Side::Careful), ports, 0.0).map(|latest| latest.max(likely)),
+        earliest: earliest.unwrap_or(likely).min(likely),
+        latest: latest.map(|latest| latest.max(likely)),
     })
 }
 
 /// The step of the replay, far below what a forecast is good for.
 const STEP: f64 = 0.02;
 
-/// The seconds until no port is free, each coming back `late` after its time.
-fn runs_out(opened_within: impl Fn(f64) -> f64, ports: Ports, late: f64) -> Option<f64> {
+/// The seconds until no port is free, where so many are back within some seconds.
+fn runs_out(
+    opened_within: impl Fn(f64) -> f64,
+    back_within: impl Fn(f64) -> f64,
+    ports: Ports,
+) -> Option<f64> {
     let free = f64::from(ports.free);
     let horizon = ports.hold_time.as_secs_f64();
     let mut now = 0.0;
     while now <= horizon {
-        let returned = if now < late {
-            0.0
-        } else {
-            f64::from(ports.overdue) + returned_within(ports.time_wait_left, now - late)
-        };
-        if free + returned - opened_within(now) <= 0.0 {
+        if free + back_within(now) - opened_within(now) <= 0.0 {
             return Some(now);
         }
         now += STEP;
     }
     None
+}
+
+impl Ports<'_> {
+    /// Ports back within `seconds`, each `late` after its time.
+    fn back_late(self, seconds: f64, late: f64) -> f64 {
+        if seconds < late {
+            return 0.0;
+        }
+        f64::from(self.overdue) + returned_within(self.time_wait_left, seconds - late)
+    }
+
+    /// Ports back within `seconds` as the wheel turns: at each turn, all whose time is over. The
+    /// overdue ones tell when it turned last: their time ran out since, at the pace at which the
+    /// next ones follow.
+    fn back_by_turns(self, seconds: f64) -> f64 {
+        let period = self.late.as_secs_f64();
+        let follow = returned_within(self.time_wait_left, 2.0) / 2.0;
+        let since = if follow > 0.0 {
+            (f64::from(self.overdue) / follow).min(period)
+        } else {
+            0.0
+        };
+        let first = period - since;
+        if seconds < first {
+            return 0.0;
+        }
+        let last = first + ((seconds - first) / period).floor() * period;
+        f64::from(self.overdue) + returned_within(self.time_wait_left, last)
+    }
 }
 
 /// The highest steady rate at which the flow does not run out within the next minute.
@@ -95,7 +127,8 @@ pub fn safe_rate(ports: Ports) -> f64 {
     // Each step halves what is left of 65,536: 20 leave less than a tenth.
     for _ in 0..20 {
         let middle = f64::midpoint(safe, unsafe_rate);
-        if runs_out(|seconds| middle * seconds, ports, late).is_some() {
+        let back = |seconds| ports.back_late(seconds, late);
+        if runs_out(|seconds| middle * seconds, back, ports).is_some() {
             unsafe_rate = middle;
         } else {
             safe = middle;
