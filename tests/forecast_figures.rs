@@ -33,6 +33,9 @@ const SEEN_AFTER: f64 = 1.0;
 /// A slope cannot be told from chance before it has lasted some seconds.
 const SLOPE_SEEN_AFTER: f64 = 10.0;
 
+/// Moments further apart than so many seconds are not one and the same.
+const SAME_REASON: f64 = 5.0;
+
 /// Moments by default: a few seconds in a debug build.
 const MOMENTS: usize = 2000;
 
@@ -596,11 +599,14 @@ struct Moment {
 }
 
 impl Moment {
-    /// The honest rule: whether errno 99 comes is not decided by what no reader could know.
+    /// The honest rule: whether errno 99 comes is not decided by what no reader could know. Where it
+    /// comes at quite another moment than expected, it comes for another reason.
     fn counts(&self) -> bool {
-        self.expected
-            .iter()
-            .all(|expected| expected.is_some() == self.came.is_some())
+        self.expected.iter().all(|&expected| match (expected, self.came) {
+            (None, None) => true,
+            (Some(expected), Some(came)) => (expected - came).abs() < SAME_REASON,
+            _ => false,
+        })
     }
 
     /// By how much the moment was missed; `None` where none was to be said, or none could be known

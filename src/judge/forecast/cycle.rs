@@ -20,7 +20,8 @@ pub(super) fn period(lived: &Lived, lines: &Lines, story: &Story, scatter: f64) 
             let once = stories[..=told - period]
                 .iter()
                 .map(|story| story.cost(period))
-                .fold(f64::INFINITY, f64::min);
+                .fold(f64::INFINITY, f64::min)
+                .max(4.0 * PRICE);
             let again: f64 = (period..told)
                 .map(|age| surprise(lived.seconds, age, age - period, scatter))
                 .sum();
