@@ -32,6 +32,8 @@ pub struct Pace {
 pub struct Course {
     seen: f64,
     scatter: f64,
+    /// Whether it has been kept for long enough to be more than a burst.
+    kept: bool,
     way: Way,
 }
 
@@ -70,15 +72,17 @@ impl Course {
             return Self {
                 seen: seconds.iter().map(|&count| f64::from(count)).sum(),
                 scatter,
+                kept: true,
                 way: Way::Again(cycle::profile(seconds, period), seconds.len()),
             };
         }
-        let piece = latest(&pieces);
+        let (piece, kept) = latest(&pieces);
         #[expect(clippy::cast_precision_loss)] // At most sixty.
         let seen = piece.level * piece.length as f64;
         Self {
             seen,
             scatter,
+            kept,
             way: Way::Straight(piece),
         }
     }
@@ -106,11 +110,7 @@ impl Course {
     /// Whether it is more than chance.
     #[must_use]
     pub fn is_known(&self) -> bool {
-        self.seen >= ENOUGH
-            && match &self.way {
-                Way::Straight(piece) => piece.length >= STEADY_FOR,
-                Way::Again(..) => true,
-            }
+        self.kept && self.seen >= ENOUGH
     }
 
     /// Connections opened within the next `seconds`.
@@ -138,19 +138,19 @@ impl Course {
     }
 }
 
-/// The latest piece; where it is too short to be a pace the slower of the latest two: who speeds up
-/// has to show it, who slows down is believed.
-fn latest(pieces: &[Piece]) -> Piece {
+/// The latest piece, and whether it is a pace; where it is too short to be one the slower of the
+/// latest two: who speeds up has to show it, who slows down is believed.
+fn latest(pieces: &[Piece]) -> (Piece, bool) {
     match *pieces {
-        [] => Piece {
-            begin: 0,
-            length: 0,
-            level: 0.0,
-            growth: 0.0,
-            variance: 0.0,
-        },
-        [short, before, ..] if short.length < STEADY_FOR && before.level < short.level => before,
-        [latest, ..] => latest,
+        [] => (Piece::default(), false),
+        [short, before, ..] if short.length < STEADY_FOR => {
+            if before.level < short.level {
+                (before, before.length >= STEADY_FOR)
+            } else {
+                (short, true)
+            }
+        }
+        [latest, ..] => (latest, latest.length >= STEADY_FOR),
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) fn variance(level: f64, scatter: f64) -> f64 {
 }
 
 /// Seconds through which a straight line goes.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Piece {
     /// Its latest second, by age.
     pub begin: usize,
