@@ -56,7 +56,14 @@ pub fn exhaustion(course: &Course, ports: Ports) -> Option<Exhaustion> {
         return None;
     }
     let late = ports.late.as_secs_f64();
-    let opened = |side| move |seconds| course.opened_within(seconds, side);
+    let wanted = ports.wanted(course.pace().now);
+    let opened = |side| {
+        move |seconds: f64| {
+            course
+                .opened_within(seconds, side)
+                .max(wanted * seconds.min(late))
+        }
+    };
     let back_late = |late| move |seconds| ports.back_late(seconds, late);
     let back = |seconds| ports.back_by_turns(seconds);
     let likely = runs_out(opened(Side::Likely), back, ports)?;
@@ -91,6 +98,19 @@ fn runs_out(
 }
 
 impl Ports<'_> {
+    /// The pace that the client would like to have until the wheel has turned, where fewer ports
+    /// are free than it takes until then at `pace`. Then it has perhaps been held back: it took
+    /// what the last turns gave, and what it wants its busiest second shows best.
+    fn wanted(self, pace: f64) -> f64 {
+        let late = self.late.as_secs_f64();
+        if f64::from(self.free) > pace * late {
+            return 0.0;
+        }
+        let recent = late.ceil() as usize;
+        let latest = self.time_wait_left.iter().rev().take(recent);
+        latest.copied().max().unwrap_or(0).into()
+    }
+
     /// Ports back within `seconds`, each `late` after its time.
     fn back_late(self, seconds: f64, late: f64) -> f64 {
         if seconds < late {
