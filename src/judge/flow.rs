@@ -211,6 +211,7 @@ impl Case<'_> {
 
     fn forecast_ports(&self, capacity: &Capacity) -> forecast::Ports<'_> {
         forecast::Ports {
+            usable: capacity.usable_ports,
             free: capacity.usable_ports.saturating_sub(self.blocked()),
             time_wait_left: &self.used.time_wait_left,
             overdue: self.used.overdue,

@@ -7,6 +7,8 @@ use super::course::{Course, Side};
 /// The ports of a flow as the forecast needs them.
 #[derive(Debug, Clone, Copy)]
 pub struct Ports<'a> {
+    /// Ports there are.
+    pub usable: u32,
     /// Ports the flow can still have.
     pub free: u32,
     /// Ports in TIME_WAIT by whole seconds left: when they come back.
@@ -52,11 +54,11 @@ pub struct Exhaustion {
 /// time: by then each port that is held now has come back, and it was a steady state.
 #[must_use]
 pub fn exhaustion(course: &Course, ports: Ports) -> Option<Exhaustion> {
-    if !course.is_known() {
+    let late = ports.late.as_secs_f64();
+    let wanted = ports.wanted();
+    if !course.is_known() && wanted == 0.0 {
         return None;
     }
-    let late = ports.late.as_secs_f64();
-    let wanted = ports.wanted(course.pace().now);
     let opened = |side| {
         move |seconds: f64| {
             course
@@ -98,12 +100,13 @@ fn runs_out(
 }
 
 impl Ports<'_> {
-    /// The pace that the client would like to have until the wheel has turned, where fewer ports
-    /// are free than it takes until then at `pace`. Then it has perhaps been held back: it took
-    /// what the last turns gave, and what it wants its busiest second shows best.
-    fn wanted(self, pace: f64) -> f64 {
+    /// The pace that the client would like to have until the wheel has turned, where no more ports
+    /// are free than one turn gives back. Then it has perhaps been held back: it took what the last
+    /// turns gave, and what it wants its busiest second shows best.
+    fn wanted(self) -> f64 {
         let late = self.late.as_secs_f64();
-        if f64::from(self.free) > pace * late {
+        let one_turn = f64::from(self.usable) * late / self.hold_time.as_secs_f64();
+        if f64::from(self.free) > one_turn {
             return 0.0;
         }
         let recent = late.ceil() as usize;
