@@ -35,12 +35,15 @@ pub(super) fn period(lived: &Lived, lines: &Lines, story: &Story, scatter: f64) 
 /// there has its like a period later.
 fn a_change_came_back(pieces: &[Piece], period: usize, lived: &Lived) -> bool {
     let told = lived.seconds.len();
-    let ends = pieces.iter().map(|piece| piece.begin + piece.length);
-    let begun_again = |end: usize| (end + period).abs_diff(told) <= 1;
-    pieces.iter().any(|piece| {
+    let begun_again = pieces.windows(2).any(|pair| {
+        let end = pair[0].begin + pair[0].length;
+        (end + period).abs_diff(told) <= 1 && pair[1].level == 0.0
+    });
+    let came_back = pieces.iter().any(|piece| {
         let end = piece.begin + piece.length;
         (period < end && end < told) || (piece.growth != 0.0 && period + 3 < end)
-    }) || lived.begun && ends.clone().any(begun_again)
+    });
+    came_back || lived.begun && begun_again
 }
 
 /// How little the second of age `earlier` is like the one of age `later`, one where chance alone

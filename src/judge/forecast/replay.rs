@@ -150,7 +150,7 @@ pub fn safe_rate(ports: Ports) -> f64 {
     // Each step halves what is left of 65,536: 20 leave less than a tenth.
     for _ in 0..20 {
         let middle = f64::midpoint(safe, unsafe_rate);
-        let back = |seconds| ports.back_late(seconds, late);
+        let back = |seconds| ports.back_by_turns(seconds);
         if runs_out(|seconds| middle * seconds, back, ports).is_some() {
             unsafe_rate = middle;
         } else {
