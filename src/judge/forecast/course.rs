@@ -5,7 +5,7 @@ use super::history::History;
 use super::pieces::{Lines, Piece, scatter, spread, variance};
 
 /// A pace must have been kept for so many seconds to be one: a burst ends by itself.
-const STEADY_FOR: usize = 3;
+const STEADY_FOR: usize = 2;
 
 /// Fewer connections are no pace: the mean of ten that come at random is off by a third.
 const ENOUGH: f64 = 10.0;
