@@ -156,7 +156,7 @@ impl Laboratory {
         changes: &[Change],
     ) -> Option<Self> {
         let ports = Capacity::new(now, held, hold_time)?.usable_ports;
-        now.reuse_applies(false)?;
+        now.reuse_allowed(false)?;
         if ports == 0 {
             return None;
         }
@@ -218,7 +218,7 @@ impl Bench<'_> {
             // No bound: the pace that finds one elsewhere finds none.
             return vec![base];
         };
-        let held = if tunables.reuse_applies(false) == Some(true) {
+        let held = if tunables.reuse_allowed(false) == Some(true) {
             tunables.reuse_delay()
         } else {
             self.hold_time
@@ -435,7 +435,7 @@ mod tests {
             gaps: Vec::new(),
         };
         let advice = advise(&snapshot, None);
-        let hold_time = snapshot.hold_time();
+        let hold_time = snapshot.hold_time;
         Laboratory::new(
             &snapshot.tunables,
             &PortSet::default(),

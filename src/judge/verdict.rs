@@ -7,9 +7,11 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::Capacity;
 use super::finding::Finding;
-use super::flow::{Bench, FlowReport};
+use super::reuse::alone;
+use super::source::{SourceBound, bound_sources};
+use super::flow::{Bench, FlowReport, LEAK_FROM};
 use super::forecast::lateness;
-use crate::model::{Flow, Gap, Host, Owner, Snapshot, TimeWaitSplit, Tunables, Weight};
+use crate::model::{Flow, Gap, Host, Owner, Snapshot, TcpState, TimeWaitSplit, Tunables, Weight};
 use crate::words::{count, percent};
 
 /// How bad it is, mildest first.
@@ -164,18 +166,20 @@ impl Serialize for Reported {
 /// Judges one snapshot; lists at most `top` flows, all for 0.
 #[must_use]
 pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdict {
-    let capacity = Capacity::new(&snapshot.tunables, &snapshot.held(), snapshot.hold_time());
-    let capacity = capacity.map(|known| match snapshot.bound {
-        Some(_) => known,
-        None => known.with_unknown_bound(),
-    });
+    let capacity = Capacity::of(snapshot);
+    let bound_sources = capacity
+        .as_ref()
+        .map_or_else(Vec::new, |capacity| bound_sources(&snapshot.tally, capacity));
+    let held = snapshot.held();
     let bench = Bench {
-        tunables: &snapshot.tunables,
+        snapshot,
+        held: &held,
         capacity: capacity.as_ref(),
         thresholds,
-        hold_time: snapshot.hold_time(),
-        late: lateness(snapshot.hold_time(), snapshot.tick),
+        late: lateness(snapshot.hold_time, snapshot.tick),
         overflowing: overflowing(snapshot),
+        alone: alone(snapshot),
+        bound_sources: &bound_sources,
     };
     let mut flows: Vec<_> = snapshot
         .tally
@@ -201,7 +205,13 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
     let flows_total = flows.len();
     flows.truncate(if top == 0 { flows_total } else { top });
 
-    let mut findings = Vec::new();
+    // Where there is no port to be had, that is the cause of all the rest.
+    let mut findings: Vec<_> = capacity.iter().filter_map(no_usable_port).collect();
+    findings.extend(
+        bound_sources
+            .iter()
+            .filter_map(|source| short_source(source, thresholds)),
+    );
     let mut reports = Vec::new();
     for (index, (Reverse((level, ..)), _, case, found)) in flows.into_iter().enumerate() {
         reports.push(case.report(level));
@@ -234,6 +244,66 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
     }
 }
 
+/// No flow can have any port: the range is reserved or bound as a whole.
+fn no_usable_port(capacity: &Capacity) -> Option<Reported> {
+    (capacity.usable_ports == 0).then(|| Reported {
+        level: Level::Critical,
+        flow: None,
+        finding: Finding::NoUsablePort {
+            range: capacity.range_ports,
+            reserved: capacity.reserved_ports,
+            bound: capacity.bound_ports.known(),
+        },
+    })
+}
+
+/// The ports of a source, where they get short.
+fn short_source(source: &SourceBound, thresholds: Thresholds) -> Option<Reported> {
+    let share = percent(source.taken, source.usable);
+    let level = if share >= thresholds.crit || source.taken >= source.usable {
+        Level::Critical
+    } else {
+        Level::Warning
+    };
+    (share >= thresholds.warn).then_some(Reported {
+        level,
+        flow: None,
+        finding: Finding::SourceBound(*source),
+    })
+}
+
+/// So many inbound connections in CLOSE_WAIT are a leak whatever else there is.
+const INBOUND_LEAK_FROM: u64 = 1000;
+
+/// The service that leaves most connections open which its clients have closed, where they are many,
+/// or most of all that are open.
+fn inbound_leak(snapshot: &Snapshot) -> Option<Finding> {
+    let by_port = &snapshot.tally.inbound_close_wait;
+    let (&port, &waiting) = by_port.iter().max_by_key(|&(port, waiting)| (waiting, port))?;
+    let open = snapshot.tally.states.get(TcpState::Established);
+    let open = snapshot.counters.established.unwrap_or(0).max(open);
+    let most = waiting >= LEAK_FROM && waiting * 2 > open;
+    (most || waiting >= INBOUND_LEAK_FROM).then_some(Finding::InboundCloseWait { port, waiting })
+}
+
+/// What connection tracking has failed at; `None` where it never did.
+fn nat_failure(snapshot: &Snapshot) -> Option<(Level, Finding)> {
+    let insert_failed = snapshot.counters.insert_failed.unwrap_or(0);
+    let dropped = snapshot.counters.dropped.unwrap_or(0);
+    let grown = snapshot.growth.map_or(0, |grown| {
+        grown.insert_failed.unwrap_or(0) + grown.dropped.unwrap_or(0)
+    });
+    let level = if grown > 0 { Level::Warning } else { Level::Ok };
+    (insert_failed + dropped > 0).then_some((
+        level,
+        Finding::NatFailed {
+            insert_failed,
+            dropped,
+            grown,
+        },
+    ))
+}
+
 /// Findings about the machine as a whole.
 fn machine_findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Reported> {
     let mut findings = Vec::new();
@@ -244,14 +314,6 @@ fn machine_findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Rep
             finding,
         });
     };
-    if let Some(capacity) = capacity.filter(|capacity| capacity.usable_ports == 0) {
-        let finding = Finding::NoUsablePort {
-            range: capacity.range_ports,
-            reserved: capacity.reserved_ports,
-            bound: capacity.bound_ports.known(),
-        };
-        found(Level::Critical, finding);
-    }
     let overflows = snapshot.counters.time_wait_overflows.unwrap_or(0);
     if let (Some(limit), true) = (snapshot.tunables.tcp_max_tw_buckets, overflows > 0) {
         let now = overflowing(snapshot);
@@ -265,6 +327,12 @@ fn machine_findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Rep
                 below_ports: capacity.is_some_and(Capacity::buckets_bound),
             },
         );
+    }
+    if let Some(finding) = inbound_leak(snapshot) {
+        found(Level::Warning, finding);
+    }
+    if let Some((level, finding)) = nat_failure(snapshot) {
+        found(level, finding);
     }
     if let Some((tracked, limit)) = snapshot.counters.conntrack
         && percent(tracked, limit) >= CONNTRACK_NEARLY_FULL
@@ -292,6 +360,10 @@ fn machine_findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Rep
 
 /// Whether TIME_WAIT sockets are being dropped at `tcp_max_tw_buckets`.
 pub(super) fn overflowing(snapshot: &Snapshot) -> bool {
+    let grown = snapshot.growth.and_then(|grown| grown.time_wait_overflows);
+    if grown.unwrap_or(0) > 0 {
+        return true;
+    }
     snapshot.counters.time_wait_overflows.unwrap_or(0) > 0
         && snapshot.tunables.tcp_max_tw_buckets.is_some_and(|limit| {
             percent(snapshot.tally.time_wait.total, limit) >= BUCKETS_NEARLY_FULL

@@ -1,16 +1,20 @@
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
 use nix::time::{ClockId, clock_getres};
 
 use super::netlink::Failure;
 use super::{ProcRoot, counters, host, proc_tcp, sock_diag, sysctl};
 use crate::model::{
-    Counters, Gap, PortRange, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState,
-    Weight,
+    Counters, Flow, Gap, Growth, Listeners, PortRange, PortRule, PortSet, Snapshot, Socket,
+    SourceName, Tally, TcpState, Timestamps, Weight,
 };
 use crate::refusal::Refusal;
 use crate::words::{counted, percent};
@@ -104,24 +108,7 @@ impl Machine {
             },
             View::Ports | View::Both => PortRule::new(&tunables),
         };
-        let (source, table) = match self.source {
-            SourceChoice::Proc => (SourceName::Proc, self.read_proc(&rule, &mut gaps)?),
-            SourceChoice::SockDiag => (
-                SourceName::SockDiag,
-                self.ask_sock_diag(&rule, view, &counters, &mut gaps)?,
-            ),
-            SourceChoice::Auto => match self.ask_sock_diag(&rule, view, &counters, &mut gaps) {
-                Ok(table) => (SourceName::SockDiag, table),
-                Err(error) => {
-                    gaps.push(Gap {
-                        what: "sock_diag".into(),
-                        why: format!("{error:#}; read /proc/net/tcp instead"),
-                        weight: Weight::Minor,
-                    });
-                    (SourceName::Proc, self.read_proc(&rule, &mut gaps)?)
-                }
-            },
-        };
+        let (source, table) = self.read(&rule, view, &counters, &mut gaps)?;
         if source == SourceName::Proc {
             gaps.extend(restless(&table.tally, &counters));
         }
@@ -137,7 +124,11 @@ impl Machine {
         }
         Ok(Snapshot {
             host: host::read(&self.proc),
+            hold_time: table.tally.rule().hold_time,
+            addresses: (!self.recorded).then(addresses).flatten(),
+            timestamps: HashMap::new(),
             counters,
+            growth: None,
             tunables,
             bound: table.bound,
             tally: table.tally,
@@ -145,6 +136,77 @@ impl Machine {
             source,
             gaps,
         })
+    }
+
+    /// Reads the table under `rule`, and once more where it shows that rows are to be folded under
+    /// another one.
+    fn read(
+        &self,
+        rule: &PortRule,
+        view: View,
+        counters: &Counters,
+        gaps: &mut Vec<Gap>,
+    ) -> Result<(SourceName, Table)> {
+        let mut told = Vec::new();
+        let (source, table) = self.read_once(rule, view, counters, &mut told)?;
+        let Some(better) = better(rule, &table) else {
+            gaps.extend(told);
+            return Ok((source, table));
+        };
+        let (source, mut again) = self.read_once(&better, view, counters, gaps)?;
+        again.tally.count_shared();
+        again.bound = again.bound.or(table.bound);
+        Ok((source, again))
+    }
+
+    fn read_once(
+        &self,
+        rule: &PortRule,
+        view: View,
+        counters: &Counters,
+        gaps: &mut Vec<Gap>,
+    ) -> Result<(SourceName, Table)> {
+        match self.source {
+            SourceChoice::Proc => Ok((SourceName::Proc, self.read_proc(rule, gaps)?)),
+            SourceChoice::SockDiag => Ok((
+                SourceName::SockDiag,
+                self.ask_sock_diag(rule, view, counters, gaps)?,
+            )),
+            SourceChoice::Auto => match self.ask_sock_diag(rule, view, counters, gaps) {
+                Ok(table) => Ok((SourceName::SockDiag, table)),
+                Err(error) => {
+                    gaps.push(Gap {
+                        what: "sock_diag".into(),
+                        why: format!("{error:#}; read /proc/net/tcp instead"),
+                        weight: Weight::Minor,
+                    });
+                    Ok((SourceName::Proc, self.read_proc(rule, gaps)?))
+                }
+            },
+        }
+    }
+
+    /// The other ends of live outbound sockets by whether they have TCP timestamps; nothing where
+    /// only netlink would tell.
+    #[must_use]
+    pub fn timestamps(&self) -> HashMap<Flow, Timestamps> {
+        if self.source == SourceChoice::Proc {
+            return HashMap::new();
+        }
+        let ports = self.port_range();
+        retried(|| sock_diag::timestamps(ports)).unwrap_or_default()
+    }
+
+    /// What the kernel counts from `before` to the end of `pause`; `None` on a recorded host.
+    #[must_use]
+    pub fn growth(&self, before: &Counters, pause: Duration) -> Option<Growth> {
+        if self.recorded {
+            return None;
+        }
+        thread::sleep(pause);
+        // What could not be read has been told at the first look.
+        let after = counters::read(&self.proc, &mut Vec::new());
+        Some(Growth::between(before, &after))
     }
 
     /// The ephemeral range; `None` when unknown.
@@ -193,11 +255,11 @@ impl Machine {
         }
         // Listeners of one family decide about rows of the other. They come first in each file, so
         // a glance at tcp, then tcp6 as a whole, tells them all before the rest of tcp is read.
-        let mut listening = PortSet::default();
+        let mut listening = Listeners::default();
         // Whatever is wrong with the file is told by the full read below.
         let _ = proc_tcp::rows(&files[0].1, ticks, |socket| {
             match socket.state {
-                TcpState::Listen => listening.insert(socket.local.port()),
+                TcpState::Listen => listening.insert(socket.local),
                 // Before Linux 4.4 a listener's half-open connections followed it.
                 TcpState::SynRecv => {}
                 _ => return ControlFlow::Break(()),
@@ -248,8 +310,17 @@ impl Machine {
             .time_wait
             .filter(|_| view == View::Ports && !is_small);
         let ports = counted.and(rule.range);
+        let is_about_ports = !matches!(view, View::States { .. });
+        let mut bound = match is_about_ports && is_small {
+            true => self.bound(rule, gaps),
+            false => None,
+        };
+        let rule = PortRule {
+            bound: bound.as_ref().map_or_else(|| rule.bound.clone(), |bound| rule.bound.union(bound)),
+            ..rule.clone()
+        };
         let (mut tally, malformed) = retried(|| {
-            let mut tally = Tally::new(rule.clone(), PortSet::default());
+            let mut tally = Tally::new(rule.clone(), Listeners::default());
             let states = sock_diag::ALL_STATES;
             let malformed = sock_diag::rows(states, ports, |socket| tally.add(socket))?;
             Ok((tally, malformed))
@@ -257,36 +328,116 @@ impl Machine {
         .context("asking the kernel for its TCP sockets by netlink sock_diag")?;
         if let (Some(total), Some(_)) = (counted, ports) {
             tally.set_time_wait(total);
+            self.count_inbound(&mut tally, counters);
         }
-        let bound = match view {
-            View::States { .. } => None,
-            _ if counters::no_socket_outside_the_table(&self.proc) => Some(PortSet::default()),
-            _ if !is_bound_worth_asking(&tally, rule, is_small) => None,
-            _ => retried(|| sock_diag::bound(rule.range)).unwrap_or_else(|error| {
-                gaps.push(Gap {
-                    what: "sock_diag".into(),
-                    why: format!("asking for bound ports: {error}"),
-                    weight: Weight::Minor,
-                });
-                None
-            }),
-        };
+        if is_about_ports && !is_small && is_bound_worth_asking(&tally, &rule) {
+            bound = self.bound(&rule, gaps);
+        }
         Ok(Table {
             bound,
             tally,
             malformed,
         })
     }
+
+    /// Ports of the range that somebody bound, besides those that listen; `None` when unknown.
+    fn bound(&self, rule: &PortRule, gaps: &mut Vec<Gap>) -> Option<PortSet> {
+        let mut failed = |error: Failure| {
+            gaps.push(Gap {
+                what: "sock_diag".into(),
+                why: format!("asking for bound ports: {error}"),
+                weight: Weight::Minor,
+            });
+        };
+        let chosen = retried(|| sock_diag::chosen(rule.range)).unwrap_or_else(|error| {
+            failed(error);
+            PortSet::default()
+        });
+        if counters::no_socket_outside_the_table(&self.proc) {
+            return Some(chosen);
+        }
+        let idle = retried(|| sock_diag::bound(rule.range)).unwrap_or_else(|error| {
+            failed(error);
+            None
+        });
+        idle.map(|idle| idle.union(&chosen))
+    }
+
+    /// Counts the CLOSE_WAIT that a look at the ephemeral ports alone has left out, where there may
+    /// be many: the kernel's number of open connections tells.
+    fn count_inbound(&self, tally: &mut Tally, counters: &Counters) {
+        let seen = tally.states.get(TcpState::Established) + tally.states.get(TcpState::CloseWait);
+        let unseen = counters.established.unwrap_or(0).saturating_sub(seen);
+        if unseen < MANY {
+            return;
+        }
+        let waiting = 1 << TcpState::CloseWait as u32;
+        let range = tally.rule().range;
+        // Without an answer they are not counted, as they were not before.
+        let _ = retried(|| {
+            let mut inbound = tally.inbound_close_wait.clone();
+            sock_diag::rows(waiting, None, |socket| {
+                let port = socket.local.port();
+                if range.is_some_and(|range| !range.contains(port)) {
+                    *inbound.entry(port).or_default() += 1;
+                }
+            })?;
+            Ok(inbound)
+        })
+        .map(|inbound| tally.inbound_close_wait = inbound);
+    }
+}
+
+/// As many connections are worth a look of their own.
+const MANY: u64 = 100;
+
+/// The rule under which the rows of `table` are to be folded, where that is another than the one
+/// they were folded under: TIME_WAIT lasts longer than the settings say, ports turned out to be
+/// bound, or flows bound to an interface share ports with one that is not.
+fn better(rule: &PortRule, table: &Table) -> Option<PortRule> {
+    /// Timers are read in whole ticks, up to 10 ms.
+    const ROUNDING: Duration = Duration::from_millis(10);
+    let folded = table.tally.rule();
+    let longest = table.tally.longest_left;
+    let hold_time = if longest <= rule.hold_time + ROUNDING {
+        rule.hold_time
+    } else {
+        Duration::from_secs(u64::try_from(longest.as_millis().div_ceil(1000)).unwrap_or(u64::MAX))
+    };
+    let better = PortRule {
+        hold_time,
+        bound: table.bound.clone().unwrap_or_else(|| folded.bound.clone()),
+        shared: table.tally.flows_to_share(),
+        ..rule.clone()
+    };
+    (better != *folded).then_some(better)
+}
+
+/// This machine's own addresses; `None` when they cannot be read.
+fn addresses() -> Option<Vec<IpAddr>> {
+    let interfaces = getifaddrs().ok()?;
+    let own = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let four = address.as_sockaddr_in().map(|four| IpAddr::V4(four.ip()));
+        four.or_else(|| address.as_sockaddr_in6().map(|six| IpAddr::V6(six.ip())))
+    });
+    Some(own.collect())
 }
 
 /// Up to this many sockets a look takes some 5 ms, whatever is asked.
 const SMALL: u64 = 20_000;
 
-/// Whether to look for bound ports: the walk of the bind hash takes as long as the dump, and they
-/// matter only where a flow is near its limit. In a small table it costs nothing.
-fn is_bound_worth_asking(tally: &Tally, rule: &PortRule, is_small: bool) -> bool {
-    let near = |ports: u32| rule.range.is_none_or(|range| ports * 2 >= range.len());
-    is_small || tally.flows.values().any(|used| near(used.ports_in_use))
+/// Whether to look for bound ports in a large table: the walk of the bind hash takes as long as the
+/// dump, and they matter only where a flow is near its limit.
+fn is_bound_worth_asking(tally: &Tally, rule: &PortRule) -> bool {
+    let usable = rule.range.map_or(0, |range| {
+        range.ports().filter(|&port| !rule.reserved.contains(port)).count()
+    });
+    // At least half of what can be had is left to those that are bound.
+    tally
+        .flows
+        .values()
+        .any(|used| used.countable_in_use() as usize * 4 >= usable)
 }
 
 /// Whether /proc repeated or skipped rows: where the table changes while it is read, the kernel

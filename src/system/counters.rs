@@ -82,8 +82,8 @@ fn tcp_ext(text: &str) -> Result<Counters> {
     };
     Ok(Counters {
         time_wait_overflows: counter("TCPTimeWaitOverflow"),
-        time_wait: None,
-        conntrack: None,
+        time_wait_recycled: counter("TWRecycled"),
+        ..Counters::default()
     })
 }
 
@@ -119,8 +119,7 @@ mod tests {
             tcp_ext(text).unwrap(),
             Counters {
                 time_wait_overflows: Some(17),
-                time_wait: None,
-                conntrack: None
+                ..Counters::default()
             }
         );
         let old = tcp_ext("TcpExt: SyncookiesSent\nTcpExt: 0\n").unwrap();

@@ -95,6 +95,8 @@ pub fn parse(line: &[u8], ticks_per_second: u64) -> Option<Socket> {
         } else {
             columns.nth(3).and_then(decimal).filter(|&inode| inode != 0)
         },
+        interface: None,
+        retransmits: 0,
     })
 }
 
@@ -172,6 +174,8 @@ mod tests {
                 remote: "0.0.0.0:0".parse().unwrap(),
                 time_wait_left: None,
                 inode: Some(9034),
+                interface: None,
+                retransmits: 0,
             })
         );
     }
@@ -186,6 +190,8 @@ mod tests {
                 remote: "127.0.0.2:3306".parse().unwrap(),
                 time_wait_left: None,
                 inode: Some(9036),
+                interface: None,
+                retransmits: 0,
             })
         );
     }

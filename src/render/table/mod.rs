@@ -14,7 +14,7 @@ pub use repro::repro;
 use super::Screen;
 use crate::judge::flow::FlowReport;
 use crate::judge::states::States;
-use crate::judge::verdict::Verdict;
+use crate::judge::verdict::{Level, Verdict};
 use crate::model::{Owner, StateCounts, TcpState};
 use crate::words::{at_most, count, counted, percent, printable, rate, rate_limit, sparkline};
 
@@ -172,8 +172,8 @@ fn write_findings(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
         writeln!(out, "\n{} ({})", screen.paint(level, code), level.word())?;
         let mut steps: Vec<String> = Vec::new();
         for reported in alike {
-            // Where there is one finding the summary has said it.
-            if verdict.findings.len() > 1 {
+            // Where there is one in trouble the summary has said it.
+            if verdict.findings.len() > 1 || level == Level::Ok {
                 let message = reported.finding.to_string();
                 writeln!(out, "{}", screen.wrap("  ", "  ", &message))?;
             }
