@@ -148,6 +148,14 @@ impl Capacity {
         Some(capacity)
     }
 
+    /// The highest rate of a flow to another machine that has timestamps; `None` where ports do not
+    /// bound it.
+    #[must_use]
+    pub fn max_rate_at_best(&self) -> Option<f64> {
+        self.max_connections_per_second_with_reuse
+            .or(self.max_connections_per_second)
+    }
+
     /// The highest rate a flow can keep up; `None` where ports do not bound it.
     #[must_use]
     pub fn max_rate(&self, reuse_works: bool) -> Option<f64> {

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::model::{Flow, From, Gap, Reuse, StateCounts, TcpState};
 use super::source::SourceBound;
+use crate::model::{Flow, From, Gap, Reuse, StateCounts, TcpState};
 use crate::words::{count, counted, percent, rate, rate_limit};
 
 /// The ports of one flow, as evidence.
@@ -102,6 +102,8 @@ pub enum Finding {
         port: u16,
         /// Whether it is reserved; it listens otherwise.
         reserved: bool,
+        /// Further flows of which the same is true.
+        others: usize,
     },
     /// Clients have closed connections that a service here has not.
     InboundCloseWait {
@@ -376,7 +378,8 @@ impl fmt::Display for Finding {
                 count(ports.usable),
                 states(&ports.by_state),
                 match ports.reuse {
-                    Reuse::Refuted => ": TIME_WAIT reuse is allowed here but does not work toward it",
+                    Reuse::Refuted =>
+                        ": TIME_WAIT reuse is allowed here but does not work toward it",
                     Reuse::Allowed => ", if its end has no TCP timestamps",
                     Reuse::Unknown =>
                         ", if this machine's net.ipv4.tcp_tw_reuse, which cannot be read, is off",
@@ -396,14 +399,20 @@ impl fmt::Display for Finding {
                 flow,
                 port,
                 reserved,
+                others,
             } => write!(
                 f,
-                "A connection {} sits on port {port}, which {}.",
+                "A connection {} sits on port {port}, which {}{}.",
                 Between(flow),
                 if *reserved {
                     "is reserved"
                 } else {
                     "a service listens on"
+                },
+                match others {
+                    0 => String::new(),
+                    1 => "; one more flow has such ports".into(),
+                    more => format!("; {more} more flows have such ports"),
                 }
             ),
             Self::InboundCloseWait { port, waiting } => write!(

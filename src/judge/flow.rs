@@ -8,10 +8,10 @@ use serde::Serialize;
 use super::Capacity;
 use super::capacity::rounded_rate;
 use super::finding::{Cause, Finding, Ports};
-use super::source::SourceBound;
 use super::forecast::{self, History, Pace, Rate, STEADY_FOR, safe_rate, seconds_to_exhaustion};
-use super::verdict::{Level, Thresholds};
 use super::reuse::reuse;
+use super::source::SourceBound;
+use super::verdict::{Level, Thresholds};
 use crate::model::{
     Flow, FlowUse, Interface, Owner, PortRange, PortSet, Reuse, Snapshot, StateCounts, TcpState,
 };
@@ -21,6 +21,9 @@ use crate::words::percent;
 /// port by port at some 0.4 µs each (5.4 ms for 14,116, measured on Linux 6.18), so with one in 200
 /// free it takes some 80 µs, four times what a connect() on loopback costs otherwise.
 const FAST_PORTS_SPENT: u32 = 200;
+
+/// Through fewer fast ports than these a search takes no longer than connect() itself.
+const FAST_PORTS_WORTH_A_SEARCH: u32 = 100;
 
 /// So many CLOSE_WAIT sockets, and most of a flow's, are a leak even while ports are plenty: an
 /// application that closes has a handful.
@@ -199,7 +202,6 @@ impl Case<'_> {
             findings.extend(self.connect_slow(capacity));
             findings.extend(self.own_range());
         }
-        findings.extend(self.service_port());
         findings
     }
 
@@ -276,17 +278,6 @@ impl Case<'_> {
         ))
     }
 
-    /// A port that a service may want.
-    fn service_port(&self) -> Option<(Level, Finding)> {
-        let (port, reserved) = self.used.service_port?;
-        let finding = Finding::ServicePortTaken {
-            flow: *self.flow,
-            port,
-            reserved,
-        };
-        Some((Level::Ok, finding))
-    }
-
     fn rate_above_limit(&self, capacity: &Capacity) -> Option<(Level, Finding)> {
         let (seconds, pace) = self.exhaustion(capacity)?;
         (pace.steady_for >= STEADY_FOR).then(|| {
@@ -327,7 +318,8 @@ impl Case<'_> {
             .used
             .fast_blocked(self.reuse.works(), self.bench.range());
         let free = capacity.fast_ports.saturating_sub(blocked);
-        (blocked > 0 && free * FAST_PORTS_SPENT <= capacity.fast_ports).then(|| {
+        let is_search_long = capacity.fast_ports >= FAST_PORTS_WORTH_A_SEARCH;
+        (is_search_long && free * FAST_PORTS_SPENT <= capacity.fast_ports).then(|| {
             let finding = Finding::ConnectSlow {
                 flow: *self.flow,
                 blocked,
@@ -372,8 +364,7 @@ impl Case<'_> {
             ports_free: free(self.blocked()),
             ports_free_with_reuse: free(self.blocked_at_best()).filter(|_| open),
             by_state: self.used.by_state.clone(),
-            max_connections_per_second: capacity
-                .and_then(|all| all.max_rate(self.reuse.works())),
+            max_connections_per_second: capacity.and_then(|all| all.max_rate(self.reuse.works())),
             max_connections_per_second_with_reuse: capacity
                 .filter(|_| open)
                 .and_then(|all| all.max_rate(true)),

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::Capacity;
-use crate::model::{FlowUse, Interface, PortRange, SourceUse, Tally, TcpState};
+use crate::model::{FlowUse, Interface, PortRange, PortRule, Snapshot, SourceUse, TcpState};
 
 /// A source address whose clients bind() it and leave the port to bind().
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,10 +38,11 @@ const WITNESS: u32 = 8;
 /// first (`inet_csk_find_open_port` in net/ipv4/inet_connection_sock.c: "we do the opposite to not
 /// pollute connect() users"), and never gives a port of one address twice.
 #[must_use]
-pub fn bound_sources(tally: &Tally, capacity: &Capacity) -> Vec<SourceBound> {
-    let Some(range) = tally.rule().range else {
-        return Vec::new();
-    };
+pub fn bound_sources(snapshot: &Snapshot, capacity: &Capacity) -> Vec<SourceBound> {
+    let tally = &snapshot.tally;
+    // Before Linux 4.2 connect() went through all ports alike. A kernel that has tcp_tw_recycle is
+    // older than 4.12: too old to tell.
+    let parity_tells = snapshot.tunables.tcp_tw_recycle.is_none();
     let mut flows: HashMap<_, Vec<&FlowUse>> = HashMap::new();
     for (flow, used) in &tally.flows {
         let key = (flow.source, flow.interface);
@@ -51,7 +53,7 @@ pub fn bound_sources(tally: &Tally, capacity: &Capacity) -> Vec<SourceBound> {
         .iter()
         .filter_map(|source| {
             let flows = flows.get(&(source.address, source.interface))?;
-            shows_bind(source, flows, capacity, range).then(|| SourceBound {
+            shows_bind(source, flows, capacity, tally.rule(), parity_tells).then(|| SourceBound {
                 address: source.address,
                 interface: source.interface,
                 taken: source.ports.len(),
@@ -66,7 +68,8 @@ fn shows_bind(
     source: &SourceUse,
     flows: &[&FlowUse],
     capacity: &Capacity,
-    range: PortRange,
+    rule: &PortRule,
+    parity_tells: bool,
 ) -> bool {
     let slow = |used: &FlowUse| used.countable_in_use() - used.fast_in_use;
     let sockets: u32 = flows.iter().map(|used| used.countable_in_use()).sum();
@@ -76,15 +79,17 @@ fn shows_bind(
         .iter()
         .map(|used| slow(used).min(used.countable_in_use().saturating_sub(capacity.fast_ports)))
         .sum();
-    if seen_slow < FEWEST || explained * 10 > seen_slow || source.ports.len() < sockets {
+    if seen_slow < explained + FEWEST
+        || source.ports.len() < sockets
+        || rule.range.is_none_or(|range| is_one_block(source, range))
+    {
         return false;
     }
-    if is_one_block(source, range) {
-        return false; // A range of the client's own, from which connect() takes one after the other.
-    }
     let slow_ports = capacity.usable_ports - capacity.fast_ports;
-    let expected = sockets.min(slow_ports);
-    if seen_slow * 20 >= expected * 19 && !is_a_lone_pool(flows) {
+    if parity_tells
+        && seen_slow * 20 >= least_slow(sockets, slow_ports) * 19
+        && was_just_so(flows, rule)
+    {
         return true;
     }
     // Without the order of parities there is still that no port is shared.
@@ -92,15 +97,36 @@ fn shows_bind(
         && chance_of_no_shared_port(flows, capacity.usable_ports) < UNLIKELY
 }
 
-/// Whether it is one flow of open connections: they may be older than the range of now, whose low
-/// end decides which ports come first.
-fn is_a_lone_pool(flows: &[&FlowUse]) -> bool {
+/// How many of `sockets` ports bind() takes on the side of `slow_ports` at least. With SO_REUSEADDR
+/// it goes through the lower half of the range first, that side of it and then the other
+/// (`attempt_half`); without it takes all of that side before any other.
+fn least_slow(sockets: u32, slow_ports: u32) -> u32 {
+    let of_half = slow_ports / 2;
+    let lower_half = of_half * 2;
+    if sockets <= lower_half {
+        sockets.min(of_half)
+    } else {
+        (sockets - of_half).min(slow_ports)
+    }
+}
+
+/// Whether the ports show what the clients do now. TIME_WAIT keeps a slow port for a minute, and
+/// the fast ones that were taken before it, when it was their turn, are back before it is: so the
+/// latest must be new. Of open connections it is not known when they began; flows to several
+/// destinations agree hardly by chance.
+fn was_just_so(flows: &[&FlowUse], rule: &PortRule) -> bool {
+    /// The lateness of timers, within which fast ports may just have come back.
+    const NEW: Duration = Duration::from_secs(3);
     let waiting: u64 = flows
         .iter()
         .map(|used| used.by_state.get(TcpState::TimeWait))
         .sum();
     let all: u64 = flows.iter().map(|used| used.by_state.total()).sum();
-    flows.len() < 2 && waiting * 2 < all
+    if waiting * 2 < all {
+        return flows.len() > 1;
+    }
+    let newest = flows.iter().filter_map(|used| used.slow_left_most).max();
+    newest.is_some_and(|left| left + NEW >= rule.hold_time)
 }
 
 /// Whether the ports of `source` are all those between the lowest and the highest.

@@ -7,10 +7,10 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::Capacity;
 use super::finding::Finding;
-use super::reuse::alone;
-use super::source::{SourceBound, bound_sources};
 use super::flow::{Bench, FlowReport, LEAK_FROM};
 use super::forecast::lateness;
+use super::reuse::alone;
+use super::source::{SourceBound, bound_sources};
 use crate::model::{Flow, Gap, Host, Owner, Snapshot, TcpState, TimeWaitSplit, Tunables, Weight};
 use crate::words::{count, percent};
 
@@ -169,7 +169,7 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
     let capacity = Capacity::of(snapshot);
     let bound_sources = capacity
         .as_ref()
-        .map_or_else(Vec::new, |capacity| bound_sources(&snapshot.tally, capacity));
+        .map_or_else(Vec::new, |capacity| bound_sources(snapshot, capacity));
     let held = snapshot.held();
     let bench = Bench {
         snapshot,
@@ -279,11 +279,29 @@ const INBOUND_LEAK_FROM: u64 = 1000;
 /// or most of all that are open.
 fn inbound_leak(snapshot: &Snapshot) -> Option<Finding> {
     let by_port = &snapshot.tally.inbound_close_wait;
-    let (&port, &waiting) = by_port.iter().max_by_key(|&(port, waiting)| (waiting, port))?;
+    let (&port, &waiting) = by_port
+        .iter()
+        .max_by_key(|&(port, waiting)| (waiting, port))?;
     let open = snapshot.tally.states.get(TcpState::Established);
     let open = snapshot.counters.established.unwrap_or(0).max(open);
     let most = waiting >= LEAK_FROM && waiting * 2 > open;
     (most || waiting >= INBOUND_LEAK_FROM).then_some(Finding::InboundCloseWait { port, waiting })
+}
+
+/// Outbound connections on ports that a service may want.
+fn service_port_taken(snapshot: &Snapshot) -> Option<Finding> {
+    let flows = &snapshot.tally.flows;
+    let taken = flows
+        .iter()
+        .filter_map(|(flow, used)| Some((used.service_port?, flow)));
+    let others = taken.clone().count().saturating_sub(1);
+    let ((port, reserved), flow) = taken.min()?;
+    Some(Finding::ServicePortTaken {
+        flow: *flow,
+        port,
+        reserved,
+        others,
+    })
 }
 
 /// What connection tracking has failed at; `None` where it never did.
@@ -327,6 +345,9 @@ fn machine_findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Rep
                 below_ports: capacity.is_some_and(Capacity::buckets_bound),
             },
         );
+    }
+    if let Some(finding) = service_port_taken(snapshot) {
+        found(Level::Ok, finding);
     }
     if let Some(finding) = inbound_leak(snapshot) {
         found(Level::Warning, finding);
@@ -411,7 +432,8 @@ mod tests {
     use super::*;
     use crate::judge::advice::advise;
     use crate::model::{
-        Counters, PortRange, PortRule, PortSet, Socket, SourceName, Tally, TcpState, TimeWaitReuse,
+        Counters, Growth, Listeners, PortRange, PortRule, PortSet, Reuse, Socket, SourceName,
+        Tally, TcpState, TimeWaitReuse, Timestamps,
     };
 
     const SPENT: Option<u64> = Some(30_000);
@@ -432,14 +454,17 @@ mod tests {
         }
     }
 
-    /// One flow to 10.0.0.2:3306 with sockets in these states, on ascending ports; TIME_WAIT with
-    /// `left` milliseconds to go.
+    /// One flow to 10.0.0.2:3306 with sockets in these states, on the ports that connect() takes: the
+    /// even ones first; TIME_WAIT with `left` milliseconds to go.
     fn host(tunables: Tunables, sockets: &[(TcpState, u16)], left: Option<u64>) -> Snapshot {
-        let mut tally = Tally::new(PortRule::new(&tunables), PortSet::default());
+        let mut tally = Tally::new(PortRule::new(&tunables), Listeners::default());
         let states = sockets
             .iter()
             .flat_map(|&(state, number)| std::iter::repeat_n(state, number.into()));
-        for (port, state) in (40000_u16..).zip(states) {
+        let ports = (40000_u16..41000)
+            .step_by(2)
+            .chain((40001..41000).step_by(2));
+        for (port, state) in ports.zip(states) {
             let waits = state == TcpState::TimeWait;
             tally.add(&Socket {
                 state,
@@ -447,10 +472,16 @@ mod tests {
                 remote: ([10, 0, 0, 2], 3306).into(),
                 time_wait_left: left.map(Duration::from_millis).filter(|_| waits),
                 inode: None,
+                interface: None,
+                retransmits: 0,
             });
         }
         Snapshot {
             host: Host::default(),
+            hold_time: tunables.told_hold_time(),
+            addresses: None,
+            timestamps: HashMap::new(),
+            growth: None,
             tunables,
             bound: Some(PortSet::default()),
             tally,
@@ -475,87 +506,169 @@ mod tests {
     #[test]
     fn each_threshold_holds_on_both_sides() {
         for (sockets, findings) in [
-            (&[(Established, 499)][..], &[][..]),
+            (&[(Established, 497)][..], &[][..]),
+            (&[(Established, 498)][..], &[("CONNECT_SLOW", Warning)][..]),
+            (&[(Established, 499)][..], &[("CONNECT_SLOW", Warning)][..]),
             (
-                &[(Established, 500)],
-                &[("PORTS_LOW", Warning), ("HELD_OPEN", Warning)],
+                &[(Established, 500)][..],
+                &[
+                    ("PORTS_LOW", Warning),
+                    ("HELD_OPEN", Warning),
+                    ("CONNECT_SLOW", Warning),
+                ][..],
             ),
             (
-                &[(Established, 799)],
-                &[("PORTS_LOW", Warning), ("HELD_OPEN", Warning)],
+                &[(Established, 799)][..],
+                &[
+                    ("PORTS_LOW", Warning),
+                    ("HELD_OPEN", Warning),
+                    ("CONNECT_SLOW", Warning),
+                ][..],
             ),
             (
-                &[(Established, 800)],
-                &[("PORTS_LOW", Critical), ("HELD_OPEN", Critical)],
+                &[(Established, 800)][..],
+                &[
+                    ("PORTS_LOW", Critical),
+                    ("HELD_OPEN", Critical),
+                    ("CONNECT_SLOW", Warning),
+                ][..],
             ),
             (
-                &[(Established, 999)],
-                &[("PORTS_LOW", Critical), ("HELD_OPEN", Critical)],
+                &[(Established, 999)][..],
+                &[
+                    ("PORTS_LOW", Critical),
+                    ("HELD_OPEN", Critical),
+                    ("CONNECT_SLOW", Warning),
+                ][..],
             ),
             (
-                &[(Established, 1000)],
-                &[("PORTS_EXHAUSTED", Critical), ("HELD_OPEN", Critical)],
+                &[(Established, 1000)][..],
+                &[("PORTS_EXHAUSTED", Critical), ("HELD_OPEN", Critical)][..],
             ),
-            (&[(CloseWait, 99)], &[]),
-            (&[(CloseWait, 100)], &[("CLOSE_WAIT_LEAK", Warning)]),
-            (&[(CloseWait, 100), (Established, 100)], &[]),
-            (&[(SynSent, 9)], &[]),
-            (&[(SynSent, 10)], &[("SYN_SENT_PILE", Warning)]),
-            (&[(SynSent, 10), (Established, 10)], &[]),
+            (&[(CloseWait, 99)][..], &[][..]),
+            (&[(CloseWait, 100)][..], &[("CLOSE_WAIT_LEAK", Warning)][..]),
+            (&[(CloseWait, 100), (Established, 100)][..], &[][..]),
+            (&[(SynSent, 9)][..], &[][..]),
+            (&[(SynSent, 10)][..], &[("SYN_SENT_PILE", Warning)][..]),
+            (&[(SynSent, 10), (Established, 10)][..], &[][..]),
             (
-                &[(SynSent, 1000)],
-                &[("PORTS_EXHAUSTED", Critical), ("SYN_SENT_PILE", Critical)],
+                &[(SynSent, 1000)][..],
+                &[("PORTS_EXHAUSTED", Critical), ("SYN_SENT_PILE", Critical)][..],
             ),
             (
-                &[(CloseWait, 1000)],
-                &[("PORTS_EXHAUSTED", Critical), ("CLOSE_WAIT_LEAK", Critical)],
+                &[(CloseWait, 1000)][..],
+                &[("PORTS_EXHAUSTED", Critical), ("CLOSE_WAIT_LEAK", Critical)][..],
             ),
             // Churn: PORTS_EXHAUSTED speaks for itself.
             (
-                &[(TimeWait, 501), (Established, 499)],
-                &[("PORTS_EXHAUSTED", Critical)],
+                &[(TimeWait, 501), (Established, 499)][..],
+                &[("PORTS_EXHAUSTED", Critical)][..],
             ),
             (
-                &[(FinWait2, 600), (Established, 400)],
-                &[("PORTS_EXHAUSTED", Critical)],
+                &[(FinWait2, 600), (Established, 400)][..],
+                &[("PORTS_EXHAUSTED", Critical)][..],
             ),
-            // 498 of the 500 fast ports are taken by the first 995.
             (
-                &[(TimeWait, 995)],
-                &[("PORTS_LOW", Critical), ("CONNECT_SLOW", Warning)],
+                &[(TimeWait, 995)][..],
+                &[("PORTS_LOW", Critical), ("CONNECT_SLOW", Warning)][..],
             ),
-            (&[(TimeWait, 993)], &[("PORTS_LOW", Critical)]),
+            (&[(TimeWait, 497)][..], &[][..]),
         ] {
             let snapshot = host(plain(), sockets, SPENT);
             assert_eq!(found(&snapshot), findings, "{sockets:?}");
         }
     }
 
-    #[test]
-    fn what_reuse_gives_back_blocks_nothing_and_causes_nothing() {
-        let tunables = Tunables {
+    fn with_reuse() -> Tunables {
+        Tunables {
             tcp_tw_reuse: Some(TimeWaitReuse::On),
             ..plain()
+        }
+    }
+
+    /// The other end of the one flow has timestamps, or has none.
+    fn answered(mut snapshot: Snapshot, timestamps: bool) -> Snapshot {
+        let flow = *snapshot.tally.flows.keys().next().unwrap();
+        let ends = Timestamps {
+            with: timestamps.into(),
+            without: (!timestamps).into(),
+        };
+        snapshot.timestamps.insert(flow, ends);
+        snapshot
+    }
+
+    #[test]
+    fn what_reuse_gives_back_blocks_nothing_and_causes_nothing() {
+        let found_with_reuse = |sockets: &[_], left| {
+            let snapshot = host(with_reuse(), sockets, left);
+            found(&answered(snapshot, true))
         };
         // All 1,000 ports are in use; 600 of them can be had again, 400 are held open.
-        let snapshot = host(
-            tunables.clone(),
-            &[(TimeWait, 600), (Established, 400)],
-            SPENT,
-        );
-        assert_eq!(found(&snapshot), []);
-        let snapshot = host(
-            tunables.clone(),
-            &[(TimeWait, 450), (Established, 550)],
-            SPENT,
+        assert_eq!(
+            found_with_reuse(&[(TimeWait, 600), (Established, 400)], SPENT),
+            []
         );
         assert_eq!(
-            found(&snapshot),
+            found_with_reuse(&[(TimeWait, 450), (Established, 550)], SPENT),
             [("PORTS_LOW", Warning), ("HELD_OPEN", Warning)]
         );
         // Younger than the delay they block.
-        let snapshot = host(tunables, &[(TimeWait, 1000)], Some(59_500));
-        assert_eq!(found(&snapshot), [("PORTS_EXHAUSTED", Critical)]);
+        assert_eq!(
+            found_with_reuse(&[(TimeWait, 1000)], Some(59_500)),
+            [("PORTS_EXHAUSTED", Critical)]
+        );
+    }
+
+    #[test]
+    fn reuse_that_is_only_allowed_is_not_counted_on() {
+        let full = || host(with_reuse(), &[(TimeWait, 1000)], SPENT);
+        assert_eq!(found(&full()), [("PORTS_EXHAUSTED", Warning)]);
+        assert_eq!(found(&answered(full(), true)), []);
+        assert_eq!(
+            found(&answered(full(), false)),
+            [("PORTS_EXHAUSTED", Critical)]
+        );
+        // Held open: reuse has nothing to do with it.
+        let held = host(with_reuse(), &[(Established, 1000)], None);
+        assert_eq!(
+            found(&held),
+            [("PORTS_EXHAUSTED", Critical), ("HELD_OPEN", Critical)]
+        );
+        let flow = &verdict(&full(), DEFAULT, 10).flows[0];
+        assert_eq!(
+            (flow.reuse, flow.ports_free, flow.ports_free_with_reuse),
+            (Reuse::Allowed, Some(0), Some(1000))
+        );
+        // What the kernel counts between two looks is this flow's, the only one that is active.
+        let mut active = host(with_reuse(), &[(TimeWait, 600)], Some(59_900));
+        active.growth = Some(Growth {
+            time_wait_recycled: Some(3),
+            ..Growth::default()
+        });
+        assert_eq!(verdict(&active, DEFAULT, 10).flows[0].reuse, Reuse::Seen);
+        active.growth = None;
+        assert_eq!(verdict(&active, DEFAULT, 10).flows[0].reuse, Reuse::Allowed);
+    }
+
+    #[test]
+    fn a_hidden_setting_is_careful_and_no_reason_for_unknown_where_nothing_hangs_on_it() {
+        let hidden = || Tunables {
+            tcp_tw_reuse: None,
+            tcp_timestamps: None,
+            tcp_max_tw_buckets: None,
+            ..plain()
+        };
+        assert_eq!(found(&host(hidden(), &[(TimeWait, 10)], SPENT)), []);
+        let full = host(hidden(), &[(TimeWait, 1000)], SPENT);
+        assert_eq!(found(&full), [("PORTS_EXHAUSTED", Warning)]);
+        let capacity = verdict(&full, DEFAULT, 10).capacity.unwrap();
+        assert_eq!(
+            (
+                capacity.time_wait_dropped,
+                capacity.max_connections_per_second.map(f64::round)
+            ),
+            (None, Some(17.0))
+        );
     }
 
     #[test]
@@ -622,16 +735,6 @@ mod tests {
             (flow.ports_free, flow.max_connections_per_second),
             (None, None)
         );
-    }
-
-    #[test]
-    fn a_timer_longer_than_the_settings_say_sets_the_hold_time() {
-        let snapshot = host(plain(), &[(TimeWait, 10)], Some(119_400));
-        assert_eq!(snapshot.hold_time(), Duration::from_secs(120));
-        let capacity = verdict(&snapshot, DEFAULT, 10).capacity.unwrap();
-        assert_eq!(capacity.time_wait_seconds, 120);
-        let rounded = host(plain(), &[(TimeWait, 10)], Some(60_004));
-        assert_eq!(rounded.hold_time(), Duration::from_secs(60));
     }
 
     #[test]

@@ -402,9 +402,11 @@ impl Tally {
     pub fn count_shared(&mut self) {
         for (flow, used) in &mut self.flows {
             let beside = self.shared_ports.get(&flow.without_interface());
-            let (Some(own), Some(beside), true) =
-                (self.shared_ports.get(flow), beside, flow.interface.is_some())
-            else {
+            let (Some(own), Some(beside), true) = (
+                self.shared_ports.get(flow),
+                beside,
+                flow.interface.is_some(),
+            ) else {
                 continue;
             };
             let more = beside.without(own);
@@ -517,10 +519,19 @@ mod tests {
             }
         );
         assert_eq!(
-            (used.ports_blocked(false, rule().range), used.ports_blocked(true, rule().range)),
+            (
+                used.ports_blocked(false, rule().range),
+                used.ports_blocked(true, rule().range)
+            ),
             (6, 4)
         );
-        assert_eq!((used.fast_blocked(false, rule().range), used.fast_blocked(true, rule().range)), (4, 3));
+        assert_eq!(
+            (
+                used.fast_blocked(false, rule().range),
+                used.fast_blocked(true, rule().range)
+            ),
+            (4, 3)
+        );
         assert_eq!(tally.flows.len(), 1);
         assert_eq!(tally.inbound_time_wait.get(&3306), Some(&1));
     }

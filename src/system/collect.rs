@@ -316,7 +316,9 @@ impl Machine {
             false => None,
         };
         let rule = PortRule {
-            bound: bound.as_ref().map_or_else(|| rule.bound.clone(), |bound| rule.bound.union(bound)),
+            bound: bound
+                .as_ref()
+                .map_or_else(|| rule.bound.clone(), |bound| rule.bound.union(bound)),
             ..rule.clone()
         };
         let (mut tally, malformed) = retried(|| {
@@ -431,7 +433,10 @@ const SMALL: u64 = 20_000;
 /// dump, and they matter only where a flow is near its limit.
 fn is_bound_worth_asking(tally: &Tally, rule: &PortRule) -> bool {
     let usable = rule.range.map_or(0, |range| {
-        range.ports().filter(|&port| !rule.reserved.contains(port)).count()
+        range
+            .ports()
+            .filter(|&port| !rule.reserved.contains(port))
+            .count()
     });
     // At least half of what can be had is left to those that are bound.
     tally

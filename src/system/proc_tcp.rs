@@ -164,6 +164,8 @@ mod tests {
                 remote: "127.0.0.1:3306".parse().unwrap(),
                 time_wait_left: Some(Duration::from_millis(59_280)),
                 inode: None,
+                interface: None,
+                retransmits: 0,
             })
         );
         assert_eq!(
