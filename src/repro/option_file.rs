@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use crate::refusal::Refusal;
 use crate::secret::Secret;
+use crate::system::file;
 
 /// What the group `[client]` of a file says; the last mention of an option counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,7 +73,7 @@ impl ClientOptions {
                 "name a file with a group [client], such as ~/.my.cnf, that this user may read",
             )
         };
-        let text = fs::read_to_string(path).map_err(unreadable)?;
+        let text = file::named_by_user(path).map_err(unreadable)?;
         if fs::metadata(path).map_err(unreadable)?.mode() & 0o002 != 0 {
             let why = "it is writable by everyone, so anyone could name another server in it";
             return Err(refusal(
