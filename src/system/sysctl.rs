@@ -161,7 +161,7 @@ mod tests {
         ) {
             let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
             let pieces: Vec<_> = pieces(&list).collect();
-            prop_assert_eq!(pieces.concat(), list);
+            prop_assert_eq!(&pieces.concat(), &list);
             for (index, piece) in pieces.iter().enumerate() {
                 prop_assert!(piece.len() <= LONGEST_WRITE);
                 prop_assert!(index + 1 == pieces.len() || piece.ends_with(','));
