@@ -349,37 +349,57 @@ fn disagreement(proc: &ProcRoot, tally: &Tally, counters: &Counters) -> Option<G
     let waiting = tally.time_wait.total + tally.orphans;
     // Half-open connections have rows, but are no sockets yet.
     let open = tally.states.total() - waiting - tally.states.get(TcpState::SynRecv);
-    let waiting = (waiting, "TIME_WAIT row", counters.time_wait);
-    let open = (open, "other row", counters::in_table(proc));
-    let gap = |(rows, kind, counted): (u64, &str, Option<u64>), meaning: &str, weight| Gap {
+    let established = [TcpState::Established, TcpState::CloseWait]
+        .map(|state| tally.states.get(state))
+        .iter()
+        .sum();
+    let gap = |rows: u64, kind: &str, (file, counted): (&str, u64), meaning: &str, weight| Gap {
         what: proc.net("tcp").display().to_string(),
         why: format!(
             "{} where {} counts {}: {meaning}",
-            self::counted(rows, kind),
-            proc.net("sockstat").display(),
-            count(counted.unwrap_or_default())
+            self::counted(rows, &format!("{kind} row")),
+            proc.net(file).display(),
+            count(counted)
         ),
         weight,
     };
-    let is_missing = |&(rows, _, counted): &(u64, &str, Option<u64>)| {
-        let missing = counted.unwrap_or_default().saturating_sub(rows);
-        missing > FEW_MISSING && percent(missing, counted.unwrap_or_default()) > TOLERATED_MISSING
-    };
-    let missing = [waiting, open].into_iter().find(is_missing);
-    if let (Some(missing), true) = (missing, proc.is_recorded()) {
+    let missing = [
+        (waiting, "TIME_WAIT", "sockstat", counters.time_wait),
+        (open, "other", "sockstat", counters::in_table(proc)),
+        (
+            established,
+            "ESTABLISHED or CLOSE_WAIT",
+            "snmp",
+            counters.established,
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(rows, kind, file, counted)| Some((rows, kind, file, counted?)))
+    .find(|&(rows, _, _, counted)| {
+        let missing = counted.saturating_sub(rows);
+        missing > FEW_MISSING && percent(missing, counted) > TOLERATED_MISSING
+    });
+    if let (Some((rows, kind, file, counted)), true) = (missing, proc.is_recorded()) {
         let meaning = "rows are missing, or the files were copied at different times; before Linux \
                        4.10 the TIME_WAIT of all containers are counted";
-        return Some(gap(missing, meaning, Weight::Decisive));
+        return Some(gap(rows, kind, (file, counted), meaning, Weight::Decisive));
     }
-    let difference = waiting.0.abs_diff(counters.time_wait?);
-    let differs = difference > FEW && percent(difference, counters.time_wait?) > TOLERATED;
+    let counted = counters.time_wait?;
+    let difference = waiting.abs_diff(counted);
+    let differs = difference > FEW && percent(difference, counted) > TOLERATED;
     differs.then(|| {
         let meaning = if proc.is_recorded() {
             "it changed while it was copied"
         } else {
             "it changed while it was read; sock_diag is not disturbed"
         };
-        gap(waiting, meaning, Weight::Minor)
+        gap(
+            waiting,
+            "TIME_WAIT",
+            ("sockstat", counted),
+            meaning,
+            Weight::Minor,
+        )
     })
 }
 

@@ -110,7 +110,7 @@ enum Other {
     /// A blank line, a shell's prompt, a command that names the file: whoever copied the table
     /// from a terminal took it along.
     Surroundings,
-    /// A row that was cut off or damaged.
+    /// A row or a heading that was cut off or damaged.
     Damaged,
     /// Anything else.
     Unknown,
@@ -124,7 +124,12 @@ impl Other {
             return Self::Surroundings;
         };
         if first == b"sl" || holds(line, b"local_address") {
-            return Self::Heading;
+            let is_whole = holds(line, b"inode");
+            return if is_whole {
+                Self::Heading
+            } else {
+                Self::Damaged
+            };
         }
         if is_slot(first) || columns.take(2).any(|column| endpoint(column).is_some()) {
             return Self::Damaged;
@@ -429,6 +434,12 @@ mod tests {
         );
         let error = b"cat: /proc/net/tcp: Permission denied\n";
         assert_eq!(read(error), (vec![], Rest::default()));
+        let cut = Rest {
+            malformed: 1,
+            first_malformed: 1,
+            ..WHOLE
+        };
+        assert_eq!(read(&HEADING.as_bytes()[..20]), (vec![], cut));
     }
 
     #[test]
