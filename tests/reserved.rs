@@ -92,7 +92,7 @@ fn random_lists_of_reserved_ports_are_told_whole_and_the_kernel_agrees() {
     in_namespace(test, || {
         port_range(40000, 40999);
         let mut random = Random::new(test);
-        // The 21 ports of the first report, none, and as chance will have it.
+        // None, a list a little longer than a small buffer, a long one, and as chance will have it.
         let mut lengths = vec![0, 21, 200];
         lengths.extend((0..12).map(|_| usize::from(random.below(201))));
         for (round, length) in (1..).zip(lengths) {

@@ -96,7 +96,9 @@ impl Machine {
         let tunables = sysctl::tunables(&self.proc, &mut gaps);
         if matches!(view, View::States { .. }) {
             // Sockets are counted without any setting.
-            gaps.iter_mut().for_each(|gap| gap.weight = Weight::Minor);
+            for gap in &mut gaps {
+                gap.weight = Weight::Minor;
+            }
         }
         let counters = counters::read(&self.proc, &mut gaps);
         let rule = match view {
