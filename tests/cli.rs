@@ -145,6 +145,14 @@ fn every_refusal_of_a_run_is_exit_3_and_says_what_to_type() {
             "the first line of /dev/null is empty",
         ),
         (
+            &["repro", "--host", "h", "--password-file", "/dev/zero"],
+            "it is longer than 1 MiB",
+        ),
+        (
+            &["repro", "--host", "localhost", "--tls-ca", "/dev/zero"],
+            "it is longer than 1 MiB",
+        ),
+        (
             &["repro", "--svg", "/nonexistent/run.svg"],
             "hint: name a file in a folder that this user may write",
         ),

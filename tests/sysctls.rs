@@ -1,13 +1,15 @@
-//! Lists of reserved ports of any length: the kernel answers them whole once, and a second read
-//! not at all.
+//! Sysctls as the kernel gives them: lists of reserved ports, which it answers whole once and a
+//! second time not at all, and those that a container hides.
 
 mod common;
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use common::{
-    connect_until_error, exit, in_namespace, json, port_range, serve, stderr, sysctl, text, twcheck,
+    connect_until_error, exit, has_namespaces, in_namespace, json, port_range, serve, stderr,
+    sysctl, text, twcheck,
 };
 use serde_json::{Value, json};
 
@@ -153,4 +155,44 @@ fn a_list_in_another_notation_than_the_kernels_is_the_same_list() {
             assert!(stderr(&refused).len() < 600, "{}", stderr(&refused));
         },
     );
+}
+
+/// Runs `verdict` where `hide` has hidden a part of /proc/sys; the gaps by what they are about.
+fn gaps_where(hide: &str) -> Vec<(String, String)> {
+    let script = format!(
+        "{hide} && exec {} verdict --json",
+        env!("CARGO_BIN_EXE_twcheck")
+    );
+    let arguments = ["--user", "--map-root-user", "--net", "--mount", "--"];
+    let output = Command::new("unshare")
+        .args(arguments)
+        .args(["sh", "-c", &script])
+        .output()
+        .unwrap();
+    let verdict: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", text(&output)));
+    let text = |gap: &Value, field: &str| gap[field].as_str().unwrap().to_owned();
+    let gaps = verdict["gaps"].as_array().unwrap().iter();
+    gaps.map(|gap| (text(gap, "what"), text(gap, "why")))
+        .collect()
+}
+
+#[test]
+fn a_sysctl_that_a_container_hides_is_unknown_and_not_what_an_empty_file_would_say() {
+    if !has_namespaces(
+        "a_sysctl_that_a_container_hides_is_unknown_and_not_what_an_empty_file_would_say",
+    ) {
+        return;
+    }
+    let gaps = gaps_where("mount -t tmpfs none /proc/sys/net/ipv4");
+    let hidden = "this kernel, or this container, does not show it".to_owned();
+    assert!(
+        gaps.contains(&("net.ipv4.tcp_tw_reuse".into(), hidden)),
+        "{gaps:?}"
+    );
+    // As container runtimes mask a file.
+    let masked = "/proc/sys/net/ipv4/ip_local_reserved_ports";
+    let gaps = gaps_where(&format!("mount --bind /dev/null {masked}"));
+    let why = format!("reading {masked}: it is not a regular file");
+    assert!(gaps.contains(&(RESERVED.into(), why)), "{gaps:?}");
 }
