@@ -100,7 +100,12 @@ impl Machine {
                 gap.weight = Weight::Minor;
             }
         }
-        let counters = counters::read(&self.proc, &mut gaps);
+        let mut counters = counters::read(&self.proc, &mut gaps);
+        if tunables.tcp_max_tw_buckets.is_none() {
+            // Before Linux 4.11 there was one limit and one count for all namespaces, and only the
+            // first of them showed the limit.
+            counters.time_wait = None;
+        }
         let rule = match view {
             View::States { by_flow } => PortRule {
                 by_flow,
@@ -383,7 +388,7 @@ fn disagreement(proc: &ProcRoot, tally: &Tally, counters: &Counters) -> Option<G
     });
     if let (Some((rows, kind, file, counted)), true) = (missing, proc.is_recorded()) {
         let meaning = "rows are missing, or the files were copied at different times; before Linux \
-                       4.10 the TIME_WAIT of all containers are counted";
+                       4.11 the TIME_WAIT of all containers are counted";
         return Some(gap(rows, kind, (file, counted), meaning, Weight::Decisive));
     }
     let counted = counters.time_wait?;
