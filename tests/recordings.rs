@@ -252,13 +252,19 @@ fn a_table_is_read_whatever_its_blanks_widths_and_surroundings() {
 /// The listeners of a table that was put together by hand may come last.
 #[test]
 fn a_listener_behind_its_rows_makes_them_inbound_all_the_same() {
-    let accepted = "   1: 020200C0:0CEA 010200C0:9C41 06 00000000:00000000 03:00000100 00000000     0        0 0 3 0\n";
-    for table in [
-        format!("{HEADING}{LISTEN}{accepted}"),
-        format!("{HEADING}{accepted}{LISTEN}"),
+    // Both ends are ports that connect() could have taken: only the listener tells.
+    let listen = LISTEN.replace("0CEA", "9C62");
+    let accepted = "   1: 020200C0:9C62 010200C0:9C41 06 00000000:00000000 03:00000100 00000000     0        0 0 3 0\n";
+    for root in [
+        Root::new(format!("{HEADING}{listen}{accepted}")),
+        Root::new(format!("{HEADING}{accepted}{listen}")),
+        Root::new(format!("{HEADING}{accepted}")).with(
+            "net/tcp6",
+            format!("{HEADING}{}{listen}", accepted.replace("9C41", "9C43")),
+        ),
     ] {
-        let (_, report) = Root::new(table).run("verdict");
-        assert_eq!(report["time_wait"]["inbound"], 1);
+        let (_, report) = root.run("verdict");
+        assert_eq!(report["time_wait"]["outbound"], 0, "{report}");
     }
 }
 
