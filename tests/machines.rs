@@ -177,7 +177,7 @@ fn try_a_machine(dice: &mut Dice, number: u16) -> Result<(), String> {
     let exact = made == said || (is_odd && made == said + 1);
     let after = json(&["verdict", "--json", "--top", "0"]);
     let level = &flow(&after, destination, on_lo)["level"];
-    if exact && errno == Some(99) && (level == "critical" || is_odd) {
+    if exact && errno == Some(99) && level == "critical" {
         return Ok(());
     }
     Err(format!(

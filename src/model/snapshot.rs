@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Flow, PortSet, Tally, Timestamps, Tunables};
+use super::{Flow, FlowUse, PortRange, PortSet, Tally, Timestamps, Tunables};
 
 /// Something that could not be read. Unknown, never zero.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -177,7 +177,35 @@ impl Snapshot {
                 SourceName::SockDiag => Weight::None,
             },
         });
-        self.gaps.iter().cloned().chain(bound)
+        self.gaps
+            .iter()
+            .cloned()
+            .chain(bound)
+            .chain(self.interfaces_unknown())
+    }
+
+    /// Sockets bound to an interface have ports of their own, which /proc/net/tcp does not tell
+    /// apart: it matters where a flow seems to have more ports than there are, or where addresses
+    /// are link-local, which are the interface's own.
+    fn interfaces_unknown(&self) -> Option<Gap> {
+        let ports = self.tunables.ip_local_port_range.map(PortRange::len);
+        let is_told_apart = |(flow, used): (&Flow, &FlowUse)| {
+            let more = ports.is_some_and(|ports| used.ports_in_use > ports);
+            let link_local = match flow.destination {
+                IpAddr::V6(address) => address.is_unicast_link_local(),
+                IpAddr::V4(_) => false,
+            };
+            more || link_local
+        };
+        let matters = self.source == SourceName::Proc && self.tally.flows.iter().any(is_told_apart);
+        matters.then(|| Gap {
+            what: "interfaces that sockets are bound to".into(),
+            why:
+                "/proc/net/tcp does not show them, so flows that have ports of their own are taken \
+                  for one; sock_diag does"
+                    .into(),
+            weight: Weight::Minor,
+        })
     }
 
     /// Ports of either kind that connect() skips because somebody bound them.

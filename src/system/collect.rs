@@ -188,10 +188,7 @@ impl Machine {
                 Err(error) => {
                     gaps.push(Gap {
                         what: "sock_diag".into(),
-                        why: format!(
-                            "{error:#}; read {} instead",
-                            self.proc.net("tcp").display()
-                        ),
+                        why: format!("{error:#}; read {} instead", self.proc.net("tcp").display()),
                         weight: Weight::Minor,
                     });
                     Ok((SourceName::Proc, self.read_proc(rule, gaps)?))
@@ -366,7 +363,8 @@ impl Machine {
             tally.set_time_wait(total);
             self.count_inbound(&mut tally, counters);
         }
-        if is_about_ports && !is_small && is_bound_worth_asking(&tally, &rule) {
+        let outside = counters::outside_the_table(&self.proc);
+        if is_about_ports && !is_small && is_bound_worth_asking(&tally, outside) {
             bound = self.bound(&rule, gaps);
         }
         Ok(Table {
@@ -389,7 +387,7 @@ impl Machine {
             failed(error);
             PortSet::default()
         });
-        if counters::no_socket_outside_the_table(&self.proc) {
+        if counters::outside_the_table(&self.proc) == Some(0) {
             return Some(chosen);
         }
         let idle = retried(|| sock_diag::bound(rule.range)).unwrap_or_else(|error| {
@@ -463,20 +461,25 @@ fn addresses() -> Option<Vec<IpAddr>> {
 /// Up to this many sockets a look takes some 5 ms, whatever is asked.
 const SMALL: u64 = 20_000;
 
-/// Whether to look for bound ports in a large table: the walk of the bind hash takes as long as the
-/// dump, and they matter only where a flow is near its limit.
-fn is_bound_worth_asking(tally: &Tally, rule: &PortRule) -> bool {
-    let usable = rule.range.map_or(0, |range| {
-        range
-            .ports()
-            .filter(|&port| !rule.reserved.contains(port))
-            .count()
-    });
-    // At least half of what can be had is left to those that are bound.
-    tally
+/// Whether to look for bound ports in a large table, with so many sockets `outside` it: the walk of
+/// the bind hash takes as long as the dump, and it matters only where all that may be bound and what
+/// the fullest flow takes are a good part of what can be had.
+fn is_bound_worth_asking(tally: &Tally, outside: Option<u64>) -> bool {
+    /// A quarter: whoever asks for less than PORTS_LOW's half is told in good time.
+    const PART: u64 = 4;
+    let rule = tally.rule();
+    let Some((range, outside)) = rule.range.zip(outside) else {
+        return true;
+    };
+    let can_be_had = |port: &u16| !rule.reserved.contains(*port);
+    let usable = range.ports().filter(can_be_had).count() as u64;
+    let most = tally.flows.values().map(|used| used.ports_in_use).max();
+    let open: u64 = tally
         .flows
         .values()
-        .any(|used| used.countable_in_use() as usize * 4 >= usable)
+        .map(|used| used.by_state.without(TcpState::TimeWait).total())
+        .sum();
+    (u64::from(most.unwrap_or(0)) + open + outside) * PART >= usable
 }
 
 /// What is wrong with a socket table of /proc; `None` where nothing is.

@@ -103,19 +103,15 @@ fn sum_over_cpus(text: &str, column: &str) -> Option<u64> {
     values.try_fold(0_u64, |sum, value| sum.checked_add(value?))
 }
 
-/// Whether every TCP socket of this kernel is in the table: then none is bound to a port without
-/// listening or being connected. `alloc` counts the sockets of all namespaces, `inuse` those of
-/// this one's table; neither counts TIME_WAIT (net/ipv4/proc.c).
-pub(super) fn no_socket_outside_the_table(proc: &ProcRoot) -> bool {
+/// TCP sockets that are in no table of this namespace: those that are bound to a port without
+/// listening or being connected, those that are not, and those of other namespaces. `alloc` counts
+/// the sockets of all namespaces, `inuse` those of this one's table; neither counts TIME_WAIT
+/// (net/ipv4/proc.c). `None` when unknown.
+pub(super) fn outside_the_table(proc: &ProcRoot) -> Option<u64> {
     // Whatever comes between the two reads makes the second count larger, never the first.
-    let (Some(six), Some(four)) = (sockstat(proc, "sockstat6"), sockstat(proc, "sockstat")) else {
-        return false;
-    };
-    let allocated = four("TCP:", "alloc");
-    let in_table = four("TCP:", "inuse").zip(six("TCP6:", "inuse"));
-    allocated
-        .zip(in_table)
-        .is_some_and(|(allocated, (four, six))| allocated <= four + six)
+    let (six, four) = (sockstat(proc, "sockstat6")?, sockstat(proc, "sockstat")?);
+    let in_table = four("TCP:", "inuse")? + six("TCP6:", "inuse")?;
+    Some(four("TCP:", "alloc")?.saturating_sub(in_table))
 }
 
 /// Sockets of this namespace's table, of either family as far as it is known, without TIME_WAIT;
@@ -159,16 +155,16 @@ mod tests {
         let write = |file: &str, text: &str| {
             std::fs::write(root.path().join("net").join(file), text).unwrap();
         };
-        assert!(!no_socket_outside_the_table(&proc), "unknown is not none");
+        assert_eq!(outside_the_table(&proc), None, "unknown is not none");
         assert_eq!(in_table(&proc), None);
         write("sockstat6", "TCP6: inuse 2\nUDP6: inuse 9\n");
-        for (allocated, none) in [(6, true), (7, true), (8, false)] {
+        for (allocated, outside) in [(6, 0), (7, 0), (8, 1)] {
             let line = format!("TCP: inuse 5 orphan 0 tw 300 alloc {allocated} mem 65\n");
             write(
                 "sockstat",
                 &format!("sockets: used 9\n{line}UDP: inuse 3 mem 0\n"),
             );
-            assert_eq!(no_socket_outside_the_table(&proc), none, "{allocated}");
+            assert_eq!(outside_the_table(&proc), Some(outside), "{allocated}");
         }
         assert_eq!(in_table(&proc), Some(7));
         assert_eq!(read(&proc, &mut Vec::new()).time_wait, Some(300));

@@ -179,7 +179,7 @@ pub fn parse(line: &[u8], ticks_per_second: u64) -> Option<Socket> {
     let state = TcpState::from_kernel(u8::try_from(hex(columns.next()?)?).ok()?)?;
     let _queues = columns.next()?;
     let (kind, ticks) = timer(columns.next()?)?;
-    let _retransmits = columns.next()?; // Hexadecimal.
+    let retransmits = hex(columns.next()?)?;
     let (_uid, _timeout) = (columns.next()?, columns.next()?);
     let inode = columns.next()?;
     Some(Socket {
@@ -202,7 +202,7 @@ pub fn parse(line: &[u8], ticks_per_second: u64) -> Option<Socket> {
             decimal(inode).filter(|&inode| inode != 0)
         },
         interface: None,
-        retransmits: 0,
+        retransmits: u8::try_from(retransmits).unwrap_or(u8::MAX),
     })
 }
 

@@ -81,12 +81,12 @@ pub fn tunables(proc: &ProcRoot, gaps: &mut Vec<Gap>) -> Tunables {
         ip_local_port_range: reader.required("net.ipv4.ip_local_port_range", PortRange::parse),
         ip_local_reserved_ports: reader
             .required("net.ipv4.ip_local_reserved_ports", PortSet::parse),
-        tcp_tw_reuse: reader.required("net.ipv4.tcp_tw_reuse", |text| {
+        tcp_tw_reuse: reader.expected("net.ipv4.tcp_tw_reuse", |text| {
             TimeWaitReuse::from_kernel(number(text)?)
         }),
         tcp_tw_reuse_delay_ms: reader.optional("net.ipv4.tcp_tw_reuse_delay", number),
-        tcp_timestamps: reader.required("net.ipv4.tcp_timestamps", number),
-        tcp_max_tw_buckets: reader.required("net.ipv4.tcp_max_tw_buckets", number),
+        tcp_timestamps: reader.expected("net.ipv4.tcp_timestamps", number),
+        tcp_max_tw_buckets: reader.expected("net.ipv4.tcp_max_tw_buckets", number),
         tcp_fin_timeout_s: reader.optional("net.ipv4.tcp_fin_timeout", number),
         tcp_tw_recycle: reader.optional("net.ipv4.tcp_tw_recycle", number),
         tcp_tw_timeout_s: reader.optional("net.ipv4.tcp_tw_timeout", number),
@@ -103,39 +103,42 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// A sysctl that every supported kernel has, though a container may hide it: absence is a gap.
+    /// A sysctl without which nothing can be said of ports, though a container may hide it.
     fn required<T>(&mut self, key: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        self.value(key, parse, true)
+        self.value(key, parse, Some(Weight::Decisive))
+    }
+
+    /// A sysctl that every supported kernel has, though a container may hide it. Where an answer
+    /// hangs on it, that is judged: most do not.
+    fn expected<T>(&mut self, key: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        self.value(key, parse, Some(Weight::Minor))
     }
 
     /// A sysctl that only some kernels have: absence is an answer.
     fn optional<T>(&mut self, key: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        self.value(key, parse, false)
+        self.value(key, parse, None)
     }
 
+    /// What `key` holds; what its absence weighs is `absence`.
     fn value<T>(
         &mut self,
         key: &str,
         parse: impl Fn(&str) -> Option<T>,
-        required: bool,
+        absence: Option<Weight>,
     ) -> Option<T> {
-        let why = match read(self.proc, key) {
-            Ok(None) if !required => return None,
-            Ok(None) => self.proc.absence().into(),
-            Ok(Some(text)) => match parse(&text) {
+        let why = match (read(self.proc, key), absence) {
+            (Ok(None), None) => return None,
+            (Ok(None), _) => self.proc.absence().into(),
+            (Ok(Some(text)), _) => match parse(&text) {
                 Some(value) => return Some(value),
                 None => format!("holds {:?}, which is not understood", shown(&text)),
             },
-            Err(error) => format!("{error:#}"),
+            (Err(error), _) => format!("{error:#}"),
         };
         self.gaps.push(Gap {
             what: key.to_owned(),
             why,
-            weight: if required {
-                Weight::Decisive
-            } else {
-                Weight::Minor
-            },
+            weight: absence.unwrap_or(Weight::Minor),
         });
         None
     }
