@@ -7,14 +7,14 @@
 //! `TWCHECK_SEED=7 TWCHECK_MOMENTS=20000 cargo test --test forecast_figures -- --nocapture` is a
 //! long run by hand.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use twcheck::judge::verdict::{Level, Thresholds, Verdict, verdict};
 use twcheck::model::{
-    Counters, Host, PortRange, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState,
+    Counters, Host, Listeners, PortRange, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState,
     TimeWaitReuse, Tunables,
 };
 
@@ -35,6 +35,9 @@ const SLOPE_SEEN_AFTER: f64 = 10.0;
 
 /// Moments further apart than so many seconds are not one and the same.
 const SAME_REASON: f64 = 5.0;
+
+/// The lowest port.
+const LOW: u32 = 20_000;
 
 /// Moments by default: a few seconds in a debug build.
 const MOMENTS: usize = 2000;
@@ -531,7 +534,10 @@ impl Kernel {
     /// What the socket table shows at `time`.
     fn look(&self, time: f64) -> Vec<Socket> {
         let held = self.held.iter().filter(|it| it.back > time);
-        held.zip(20_000_u16..)
+        // The kernel gives the ports of one parity first.
+        let fast = (LOW..LOW + self.ports).step_by(2);
+        let slow = (LOW + 1..LOW + self.ports).step_by(2);
+        held.zip(fast.chain(slow))
             .map(|(connection, port)| {
                 let left = connection.closed + MINUTE - time;
                 let open = connection.closed > time;
@@ -541,10 +547,12 @@ impl Kernel {
                     } else {
                         TcpState::TimeWait
                     },
-                    local: SocketAddr::from(([10, 0, 0, 1], port)),
+                    local: SocketAddr::from(([10, 0, 0, 1], u16::try_from(port).unwrap())),
                     remote: SocketAddr::from(([10, 0, 0, 2], 3306)),
                     time_wait_left: (!open).then(|| Duration::from_secs_f64(left.max(0.0))),
                     inode: None,
+                    interface: None,
+                    retransmits: 0,
                 }
             })
             .collect()
@@ -553,21 +561,25 @@ impl Kernel {
 
 /// What the judge says of `sockets`.
 fn judge(sockets: &[Socket], ports: u32) -> Verdict {
-    let high = 20_000 + u16::try_from(ports - 1).unwrap();
+    let [low, high] = [LOW, LOW + ports - 1].map(|port| u16::try_from(port).unwrap());
     let tunables = Tunables {
-        ip_local_port_range: Some(PortRange { low: 20_000, high }),
+        ip_local_port_range: Some(PortRange { low, high }),
         ip_local_reserved_ports: Some(PortSet::default()),
         tcp_tw_reuse: Some(TimeWaitReuse::Off),
         tcp_timestamps: Some(1),
         tcp_max_tw_buckets: Some(262_144),
         ..Tunables::default()
     };
-    let mut tally = Tally::new(PortRule::new(&tunables), PortSet::default());
+    let mut tally = Tally::new(PortRule::new(&tunables), Listeners::default());
     for socket in sockets {
         tally.add(socket);
     }
     let snapshot = Snapshot {
         host: Host::default(),
+        hold_time: tunables.told_hold_time(),
+        addresses: None,
+        timestamps: HashMap::new(),
+        growth: None,
         tunables,
         bound: Some(PortSet::default()),
         tally,

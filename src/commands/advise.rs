@@ -40,7 +40,7 @@ pub fn run(args: &AdviseArgs) -> Result<Exit> {
 /// Tries the advice out in private namespaces.
 fn proof(snapshot: &Snapshot, advice: &Advice) -> Result<Proof> {
     let held = snapshot.held();
-    let hold_time = snapshot.hold_time();
+    let hold_time = snapshot.hold_time;
     let laboratory = Laboratory::new(&snapshot.tunables, &held, hold_time, &advice.changes)
         .ok_or_else(|| {
             Refusal::new(

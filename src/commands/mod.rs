@@ -1,6 +1,7 @@
 //! One file per subcommand, named as the user types it: collect → judge → render.
 
 pub mod advise;
+mod closer;
 pub mod repro;
 pub mod states;
 pub mod verdict;

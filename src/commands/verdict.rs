@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::closer;
 use crate::cli::{Format, VerdictArgs};
 use crate::exit::Exit;
 use crate::judge::verdict::verdict;
@@ -16,7 +17,7 @@ use crate::system::{View, owners};
 pub fn run(args: &VerdictArgs) -> Result<Exit> {
     let thresholds = args.thresholds()?;
     let machine = args.source.machine()?;
-    let snapshot = machine.look(View::Ports)?;
+    let snapshot = closer::look(&machine, View::Ports)?;
     let mut verdict = verdict(&snapshot, thresholds, args.top);
     let flows = verdict.flows_to_own(args.owners || args.sample.is_some());
     if !flows.is_empty() {

@@ -127,12 +127,12 @@ impl Serialize for Sysctl {
 #[must_use]
 pub fn advise(snapshot: &Snapshot, goal: Option<Goal>) -> Advice {
     let held = snapshot.held();
-    let hold_time = snapshot.hold_time();
+    let hold_time = snapshot.hold_time;
     let now = Capacity::new(&snapshot.tunables, &held, hold_time);
     let mut plan = Plan {
         tunables: snapshot.tunables.clone(),
         held: &held,
-        listening: &snapshot.tally.listening,
+        listening: snapshot.tally.listening.ports(),
         hold_time,
         loopback: goal.is_some_and(|goal| goal.is_loopback()),
         now: &snapshot.tunables,
@@ -178,7 +178,7 @@ struct Plan<'a> {
 impl Plan<'_> {
     /// The rate toward one destination.
     fn max_rate(&self) -> Option<f64> {
-        let reuse = self.tunables.reuse_applies(self.loopback)?;
+        let reuse = self.tunables.reuse_allowed(self.loopback)?;
         self.capacity()?.max_rate(reuse)
     }
 
@@ -297,7 +297,7 @@ fn reuse(plan: &mut Plan) {
                 "A port in TIME_WAIT can be taken again for the same destination after {} instead \
                  of {} s ({now}). It works on the side that connects.",
                 time(delay),
-                plan.tunables.hold_time().as_secs()
+                plan.tunables.told_hold_time().as_secs()
             ),
             "Small: timestamps guard against stray packets of the old connection. Middleboxes \
              that strip timestamps make it useless, not harmful.",
@@ -441,7 +441,7 @@ fn not_recommended(tunables: &Tunables) -> Vec<Remark> {
             "lower net.ipv4.tcp_fin_timeout",
             format!(
                 "It limits FIN_WAIT2, not TIME_WAIT, which stays {} s: no effect on errno 99.",
-                tunables.hold_time().as_secs()
+                tunables.told_hold_time().as_secs()
             ),
         ),
         remark(
@@ -517,7 +517,7 @@ fn pool(tunables: &Tunables, busiest: Option<(&Flow, &FlowUse)>) -> Remark {
         )
     };
     let example = time(EXAMPLE_BUSY);
-    let hold = tunables.hold_time().as_secs_f64();
+    let hold = tunables.told_hold_time().as_secs_f64();
     let why = match busiest {
         Some((flow, used)) if used.by_state.get(TcpState::TimeWait) > 0 => {
             #[expect(clippy::cast_precision_loss)] // At most the number of ports.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::model::{PortSet, Tunables};
+use crate::model::{PortSet, Snapshot, Tunables};
 use crate::words;
 
 /// The ports of this machine, and the rate they bear toward one destination.
@@ -17,25 +17,36 @@ pub struct Capacity {
     pub reserved_ports: u32,
     /// Of the rest, the ones somebody bound explicitly: listeners and others.
     pub bound_ports: Bound,
+    /// Of the rest, the one end of an odd range that no search can be counted on to reach
+    /// ([`PortRange::uncounted`](crate::model::PortRange::uncounted)).
+    pub unreached_ports: u32,
     /// What remains: the ports one flow can take at most.
     pub usable_ports: u32,
     /// The usable ports that connect() finds without a search.
     pub fast_ports: u32,
     /// How long TIME_WAIT keeps a port.
     pub time_wait_seconds: u64,
-    /// The highest rate that a flow to another machine can keep up with the settings of now; `None`
-    /// where ports do not bound it ([`Self::buckets_bound`]) or it is unknown.
+    /// The highest rate that a flow to another machine can keep up with the settings of now, where
+    /// its TIME_WAIT is not reused; `None` where ports do not bound it
+    /// ([`Self::time_wait_dropped`]).
     #[serde(serialize_with = "rounded_rate")]
     pub max_connections_per_second: Option<f64>,
-    /// The highest rate at which connect() stays cheap; `None` likewise.
+    /// The same where TIME_WAIT is reused, because the other end has timestamps; `None` likewise,
+    /// and where the settings here forbid it.
+    #[serde(serialize_with = "rounded_rate")]
+    pub max_connections_per_second_with_reuse: Option<f64>,
+    /// The highest rate at which connect() stays cheap without reuse; `None` where ports do not
+    /// bound it.
     #[serde(serialize_with = "rounded_rate")]
     pub fast_connections_per_second: Option<f64>,
+    /// Whether `tcp_max_tw_buckets` is below the usable ports: TIME_WAIT beyond it is dropped at
+    /// once, so that ports do not bound the rate and TIME_WAIT does not protect. `None` when the
+    /// limit is unknown; then the rates are those without it.
+    pub time_wait_dropped: Option<bool>,
     #[serde(skip)]
     hold_time: Duration,
     #[serde(skip)]
     reuse_delay: Duration,
-    #[serde(skip)]
-    buckets_bound: bool,
 }
 
 /// A number of bound ports.
@@ -77,13 +88,18 @@ impl Serialize for Bound {
 }
 
 impl Capacity {
-    /// The same where not all bound ports are known.
+    /// The capacity of a machine as one look tells it; `None` when the range or its reserved ports
+    /// are unknown.
     #[must_use]
-    pub fn with_unknown_bound(self) -> Self {
-        Self {
-            bound_ports: Bound::AtLeast(self.bound_ports.known()),
-            ..self
-        }
+    pub fn of(snapshot: &Snapshot) -> Option<Self> {
+        let all = Self::new(&snapshot.tunables, &snapshot.held(), snapshot.hold_time)?;
+        Some(match snapshot.bound {
+            Some(_) => all,
+            None => Self {
+                bound_ports: Bound::AtLeast(all.bound_ports.known()),
+                ..all
+            },
+        })
     }
 
     /// The capacity under `tunables` where `held` ports are bound explicitly and TIME_WAIT lasts
@@ -93,67 +109,81 @@ impl Capacity {
         let range = tunables.ip_local_port_range?;
         let reserved = tunables.ip_local_reserved_ports.as_ref()?;
         let (mut reserved_ports, mut bound_ports, mut usable_ports, mut fast_ports) = (0, 0, 0, 0);
+        let mut unreached_ports = 0;
         for port in range.ports() {
             if reserved.contains(port) {
                 reserved_ports += 1;
             } else if held.contains(port) {
                 bound_ports += 1;
+            } else if range.uncounted() == Some(port) {
+                unreached_ports += 1;
             } else {
                 usable_ports += 1;
                 fast_ports += u32::from(range.is_fast(port));
             }
         }
-        let buckets_bound = tunables
-            .tcp_max_tw_buckets
-            .is_some_and(|limit| limit < u64::from(usable_ports));
         let mut capacity = Self {
             range_ports: range.len(),
             reserved_ports,
             bound_ports: Bound::Exactly(bound_ports),
+            unreached_ports,
             usable_ports,
             fast_ports,
             time_wait_seconds: hold_time.as_secs(),
             max_connections_per_second: None,
+            max_connections_per_second_with_reuse: None,
             fast_connections_per_second: None,
+            time_wait_dropped: tunables
+                .tcp_max_tw_buckets
+                .map(|limit| limit < u64::from(usable_ports)),
             hold_time,
             reuse_delay: tunables.reuse_delay(),
-            buckets_bound,
         };
-        if let Some(reuse) = tunables.reuse_applies(false) {
-            capacity.max_connections_per_second = capacity.max_rate(reuse);
-            capacity.fast_connections_per_second = capacity.fast_rate(reuse);
-        }
+        capacity.max_connections_per_second = capacity.max_rate(false);
+        capacity.fast_connections_per_second = capacity.fast_rate(false);
+        capacity.max_connections_per_second_with_reuse = match tunables.reuse_allowed(false) {
+            Some(false) => None,
+            Some(true) | None => capacity.max_rate(true),
+        };
         Some(capacity)
+    }
+
+    /// The highest rate of a flow to another machine that has timestamps; `None` where ports do not
+    /// bound it.
+    #[must_use]
+    pub fn max_rate_at_best(&self) -> Option<f64> {
+        self.max_connections_per_second_with_reuse
+            .or(self.max_connections_per_second)
     }
 
     /// The highest rate a flow can keep up; `None` where ports do not bound it.
     #[must_use]
-    pub fn max_rate(&self, reuse_applies: bool) -> Option<f64> {
-        self.per_second(self.usable_ports, reuse_applies)
+    pub fn max_rate(&self, reuse_works: bool) -> Option<f64> {
+        self.per_second(self.usable_ports, reuse_works)
     }
 
     /// The highest rate at which connect() stays cheap on a flow; `None` likewise.
     #[must_use]
-    pub fn fast_rate(&self, reuse_applies: bool) -> Option<f64> {
-        self.per_second(self.fast_ports, reuse_applies)
+    pub fn fast_rate(&self, reuse_works: bool) -> Option<f64> {
+        self.per_second(self.fast_ports, reuse_works)
     }
 
     /// How often `ports` can be taken in a second, each being held for its time.
-    fn per_second(&self, ports: u32, reuse_applies: bool) -> Option<f64> {
-        let held = if reuse_applies {
+    fn per_second(&self, ports: u32, reuse_works: bool) -> Option<f64> {
+        let held = if reuse_works {
             self.reuse_delay
         } else {
             self.hold_time
         };
-        let bound = !self.buckets_bound && !held.is_zero();
+        let bound = !self.buckets_bound() && !held.is_zero();
         bound.then(|| f64::from(ports) / held.as_secs_f64())
     }
 
-    /// Whether `tcp_max_tw_buckets` is below the usable ports: TIME_WAIT beyond it is dropped at
-    /// once, so ports do not bound the rate and TIME_WAIT does not protect.
+    /// Whether it is known that `tcp_max_tw_buckets` is below the usable ports: see
+    /// [`Self::time_wait_dropped`].
     #[must_use]
     pub fn buckets_bound(&self) -> bool {
-        self.buckets_bound
+        self.time_wait_dropped == Some(true)
     }
 }
 
@@ -192,7 +222,7 @@ mod tests {
 
     fn capacity(tunables: &Tunables, held: &[u16]) -> Option<Capacity> {
         let held = held.iter().copied().collect();
-        Capacity::new(tunables, &held, tunables.hold_time())
+        Capacity::new(tunables, &held, tunables.told_hold_time())
     }
 
     #[test]

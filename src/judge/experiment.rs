@@ -156,7 +156,7 @@ impl Laboratory {
         changes: &[Change],
     ) -> Option<Self> {
         let ports = Capacity::new(now, held, hold_time)?.usable_ports;
-        now.reuse_applies(false)?;
+        now.reuse_allowed(false)?;
         if ports == 0 {
             return None;
         }
@@ -218,7 +218,7 @@ impl Bench<'_> {
             // No bound: the pace that finds one elsewhere finds none.
             return vec![base];
         };
-        let held = if tunables.reuse_applies(false) == Some(true) {
+        let held = if tunables.reuse_allowed(false) == Some(true) {
             tunables.reuse_delay()
         } else {
             self.hold_time
@@ -287,8 +287,8 @@ impl Bench<'_> {
             pace: Some(PACE),
             pool: None,
             duration: LASTING,
-            max_rate: real.max_connections_per_second,
-            scaled_max_rate: capacity.max_connections_per_second,
+            max_rate: real.max_rate_at_best(),
+            scaled_max_rate: capacity.max_rate_at_best(),
             predicted: None,
         })
     }
@@ -409,7 +409,11 @@ pub struct Run {
 mod tests {
     use super::*;
     use crate::judge::advice::advise;
-    use crate::model::{Counters, Host, PortRule, Snapshot, SourceName, Tally, TimeWaitReuse};
+    use std::collections::HashMap;
+
+    use crate::model::{
+        Counters, Host, Listeners, PortRule, Snapshot, SourceName, Tally, TimeWaitReuse,
+    };
 
     fn stock() -> Tunables {
         Tunables {
@@ -426,7 +430,11 @@ mod tests {
     fn laboratory(tunables: Tunables) -> Option<Laboratory> {
         let snapshot = Snapshot {
             host: Host::default(),
-            tally: Tally::new(PortRule::new(&tunables), PortSet::default()),
+            tally: Tally::new(PortRule::new(&tunables), Listeners::default()),
+            hold_time: tunables.told_hold_time(),
+            addresses: None,
+            timestamps: HashMap::new(),
+            growth: None,
             tunables,
             bound: None,
             counters: Counters::default(),
@@ -435,7 +443,7 @@ mod tests {
             gaps: Vec::new(),
         };
         let advice = advise(&snapshot, None);
-        let hold_time = snapshot.hold_time();
+        let hold_time = snapshot.hold_time;
         Laboratory::new(
             &snapshot.tunables,
             &PortSet::default(),

@@ -1,9 +1,11 @@
 //! What can be wrong, in words: codes, evidence, next steps.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use super::forecast::{Exhaustion, Pace};
-use crate::model::{Flow, Gap, StateCounts, TcpState};
+use super::source::SourceBound;
+use crate::model::{Flow, From, Gap, Reuse, StateCounts, TcpState};
 use crate::words::{count, counted, percent, rate, rate_limit};
 
 /// The ports of one flow, as evidence.
@@ -11,14 +13,14 @@ use crate::words::{count, counted, percent, rate, rate_limit};
 pub struct Ports {
     /// Which.
     pub flow: Flow,
-    /// Ports connect() cannot have.
+    /// Ports connect() cannot have; where it is open whether TIME_WAIT is reused, without that.
     pub blocked: u32,
     /// Ports there are.
     pub usable: u32,
     /// Sockets that block them, by state.
     pub by_state: StateCounts,
-    /// Whether TIME_WAIT is reused already.
-    pub reuse: bool,
+    /// Whether TIME_WAIT is reused.
+    pub reuse: Reuse,
     /// The rate it can keep up; `None` where ports do not bound it.
     pub max_rate: Option<f64>,
     /// The rate it could keep up if TIME_WAIT were reused; `None` likewise.
@@ -84,15 +86,49 @@ pub enum Finding {
         /// Of the rest bound.
         bound: u32,
     },
+    /// The ports of a source address are handed out by bind(), and short.
+    SourceBound(SourceBound),
+    /// A flow takes all of a part of the range and nothing beside it.
+    OwnRange {
+        /// Which.
+        flow: Flow,
+        /// The first and the last port.
+        span: (u16, u16),
+    },
+    /// An outbound connection sits on a port that is reserved, or that a service listens on.
+    ServicePortTaken {
+        /// Which.
+        flow: Flow,
+        /// The lowest such port.
+        port: u16,
+        /// Whether it is reserved; it listens otherwise.
+        reserved: bool,
+        /// Further flows of which the same is true.
+        others: usize,
+    },
+    /// Clients have closed connections that a service here has not.
+    InboundCloseWait {
+        /// The service's port.
+        port: u16,
+        /// How many connections.
+        waiting: u64,
+    },
+    /// Connection tracking failed.
+    NatFailed {
+        /// Connections that could not be tracked, since the namespace was made.
+        insert_failed: u64,
+        /// Packets dropped because of that.
+        dropped: u64,
+        /// How much both grew between two looks.
+        grown: u64,
+    },
     /// A flow is above a threshold of its usable ports.
     PortsLow(Ports),
     /// At the recent rate a flow runs out.
     RateAboveLimit {
         /// Which.
         flow: Flow,
-        /// How fast it goes.
-        pace: Pace,
-        /// When no port is free.
+        /// When no port is free, and the pace that leads there.
         when: Exhaustion,
         /// The rate it could keep up with the ports that open connections leave.
         safe: f64,
@@ -151,11 +187,15 @@ impl Finding {
     pub fn code(&self) -> &'static str {
         match self {
             Self::PortsExhausted(_) | Self::NoUsablePort { .. } => "PORTS_EXHAUSTED",
+            Self::SourceBound(_) => "SOURCE_BOUND",
+            Self::OwnRange { .. } => "OWN_PORT_RANGE",
+            Self::ServicePortTaken { .. } => "SERVICE_PORT_TAKEN",
+            Self::NatFailed { .. } => "NAT_FAILED",
             Self::PortsLow(_) => "PORTS_LOW",
             Self::RateAboveLimit { .. } => "RATE_ABOVE_LIMIT",
             Self::ConnectSlow { .. } => "CONNECT_SLOW",
             Self::HeldOpen(_) => "HELD_OPEN",
-            Self::CloseWaitLeak(_) => "CLOSE_WAIT_LEAK",
+            Self::CloseWaitLeak(_) | Self::InboundCloseWait { .. } => "CLOSE_WAIT_LEAK",
             Self::SynSentPile(_) => "SYN_SENT_PILE",
             Self::TwBucketOverflow { .. } => "TW_BUCKET_OVERFLOW",
             Self::ConntrackFull { .. } => "CONNTRACK_FULL",
@@ -172,6 +212,36 @@ impl Finding {
             Self::NoUsablePort { .. } => {
                 "Widen net.ipv4.ip_local_port_range, or take ports out of \
                  net.ipv4.ip_local_reserved_ports: see `twcheck advise`."
+                    .into()
+            }
+            Self::SourceBound(_) => {
+                "Set IP_BIND_ADDRESS_NO_PORT before bind() in the client, or leave the source \
+                 address to the kernel: then each destination has all the ports. Until then: a pool, \
+                 or more source addresses. net.ipv4.tcp_tw_reuse does not help bind()."
+                    .into()
+            }
+            Self::OwnRange { .. } => {
+                "If the client says errno 99, widen the range it was given (socket option \
+                 IP_LOCAL_PORT_RANGE, or its own setting); the sysctls do not help there."
+                    .into()
+            }
+            Self::ServicePortTaken { port, .. } => format!(
+                "A service that starts on port {port} meanwhile fails with errno 98; the port is \
+                 back when the connection ends: ss -tanp sport = :{port}."
+            ),
+            Self::InboundCloseWait { port, .. } => format!(
+                "Mend the service: it must close a connection that its client has ended. Until then \
+                 restart it: ss -tnp state close-wait sport = :{port}."
+            ),
+            Self::NatFailed { grown: 0, .. } => {
+                "Nothing now; it is an old count. If it grows, connections through this machine \
+                 hang: cat /proc/net/stat/nf_conntrack."
+                    .into()
+            }
+            Self::NatFailed { .. } => {
+                "Connections that this machine translates (NAT) hang and end with errno 110: give \
+                 the rule more ports or addresses to translate to, or look whether the table is \
+                 full: conntrack -S, conntrack -C."
                     .into()
             }
             Self::RateAboveLimit { safe, .. } => format!(
@@ -242,15 +312,31 @@ impl Ports {
                  closes too.",
                 self.flow.server()
             ),
-            Cause::Churn if self.reuse => {
-                "Keep connections open (a pool): TIME_WAIT reuse is in force already. \
-                 `twcheck advise` shows what else raises the limit."
-                    .into()
-            }
-            Cause::Churn => match (self.max_rate, self.max_rate_with_reuse) {
+            Cause::Churn => self.spare_ports(),
+        }
+    }
+
+    /// What helps a flow whose connections are opened and closed again.
+    fn spare_ports(&self) -> String {
+        let server = self.flow.server();
+        match self.reuse {
+            Reuse::Seen => "Keep connections open (a pool): TIME_WAIT reuse is in force already. \
+                            `twcheck advise` shows what else raises the limit."
+                .into(),
+            Reuse::Refuted => format!(
+                "Keep connections open (a pool). TIME_WAIT reuse is allowed here, and does not work: \
+                 {server} has no TCP timestamps (ss -tin dst {server} shows no ts), or something \
+                 between strips them. Switch them on there (net.ipv4.tcp_timestamps=1)."
+            ),
+            Reuse::Allowed | Reuse::Unknown => format!(
+                "Keep connections open (a pool). Whether TIME_WAIT reuse works here: ss -tin dst \
+                 {server} shows ts among the options of a live connection where the other end has \
+                 TCP timestamps, and nstat -az TcpExtTWRecycled grows."
+            ),
+            Reuse::Off => match (self.max_rate, self.max_rate_with_reuse) {
                 (Some(now), Some(with_reuse)) => format!(
                     "Keep connections open (a pool). Until then sysctl -w net.ipv4.tcp_tw_reuse=1 \
-                     with net.ipv4.tcp_timestamps=1 on this side lifts the limit from {} to {} \
+                     with net.ipv4.tcp_timestamps=1 on both sides lifts the limit from {} to {} \
                      connections/s; `twcheck advise` shows what else does.",
                     rate(now),
                     rate(with_reuse)
@@ -268,7 +354,7 @@ struct Between<'a>(&'a Flow);
 
 impl fmt::Display for Between<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "from {} toward {}", self.0.source, self.0.server())
+        write!(f, "from {} toward {}", From(self.0), self.0.server())
     }
 }
 
@@ -277,12 +363,75 @@ impl fmt::Display for Finding {
         match self {
             Self::PortsExhausted(ports) => write!(
                 f,
-                "No port is free {}: {} of {} are taken ({}). New connections there fail with \
-                 errno 99.",
+                "No port is free {}{}: {} of {} are taken ({}). New connections there fail with \
+                 errno 99{}.",
                 Between(&ports.flow),
+                if ports.reuse.is_open() {
+                    ", unless TIME_WAIT reuse works there"
+                } else {
+                    ""
+                },
                 count(ports.blocked),
                 count(ports.usable),
-                states(&ports.by_state)
+                states(&ports.by_state),
+                match ports.reuse {
+                    Reuse::Refuted =>
+                        ": TIME_WAIT reuse is allowed here but does not work toward it",
+                    Reuse::Allowed => ", if its end has no TCP timestamps",
+                    Reuse::Unknown =>
+                        ", if this machine's net.ipv4.tcp_tw_reuse, which cannot be read, is off",
+                    Reuse::Off | Reuse::Seen => "",
+                }
+            ),
+            Self::SourceBound(source) => write_source(f, source),
+            Self::OwnRange { flow, span } => write!(
+                f,
+                "Every port from {} to {} is taken {}, and none beside them: a client that has a \
+                 port range of its own is at its end there, and meets errno 99.",
+                span.0,
+                span.1,
+                Between(flow)
+            ),
+            Self::ServicePortTaken {
+                flow,
+                port,
+                reserved,
+                others,
+            } => write!(
+                f,
+                "A connection {} sits on port {port}, which {}{}.",
+                Between(flow),
+                if *reserved {
+                    "is reserved"
+                } else {
+                    "a service listens on"
+                },
+                match others {
+                    0 => String::new(),
+                    1 => "; one more flow has such ports".into(),
+                    more => format!("; {more} more flows have such ports"),
+                }
+            ),
+            Self::InboundCloseWait { port, waiting } => write!(
+                f,
+                "A service here does not close: {} on its port {port} were ended by the client and \
+                 are still open.",
+                counted(*waiting, "connection")
+            ),
+            Self::NatFailed {
+                insert_failed,
+                dropped,
+                grown,
+            } => write!(
+                f,
+                "Connection tracking could not take {} and dropped {} since it began{}.",
+                counted(*insert_failed, "connection"),
+                counted(*dropped, "packet"),
+                if *grown > 0 {
+                    format!(", {} while this was looked at", count(*grown))
+                } else {
+                    ", none just now".into()
+                }
             ),
             Self::NoUsablePort {
                 range,
@@ -298,22 +447,24 @@ impl fmt::Display for Finding {
             ),
             Self::PortsLow(ports) => write!(
                 f,
-                "{:.0} % of the ports {} are taken: {} of {} ({}).",
+                "{:.0} % of the ports {} are taken: {} of {} ({}){}.",
                 percent(ports.blocked, ports.usable).floor(),
                 Between(&ports.flow),
                 count(ports.blocked),
                 count(ports.usable),
-                states(&ports.by_state)
+                states(&ports.by_state),
+                if ports.reuse.is_open() {
+                    "; they come back early if TIME_WAIT reuse works there"
+                } else {
+                    ""
+                }
             ),
-            Self::RateAboveLimit {
-                flow, pace, when, ..
-            } => write!(
+            Self::RateAboveLimit { flow, when, .. } => write!(
                 f,
-                "In {:.1} s no port is free {}, at the {} connections/s of the last {} s.",
-                when.likely,
+                "{} no port is free {}, at {}.",
+                within(when),
                 Between(flow),
-                rate(pace.now),
-                pace.steady_for
+                at_pace(when.pace)
             ),
             Self::ConnectSlow {
                 flow,
@@ -389,8 +540,8 @@ fn write_overflow(
     } else {
         write!(
             f,
-            "The kernel has dropped {overflows} TIME_WAIT sockets at tcp_max_tw_buckets = {limit}, \
-             but does not now ({total} held)."
+            "The kernel has dropped {overflows} TIME_WAIT sockets at the tcp_max_tw_buckets of then, \
+             but does not now ({total} held, {limit} allowed)."
         )?;
     }
     if below_ports {
@@ -399,6 +550,64 @@ fn write_overflow(
         )?;
     }
     Ok(())
+}
+
+fn write_source(f: &mut fmt::Formatter<'_>, source: &SourceBound) -> fmt::Result {
+    let from = source_name(source.address, source.interface.map(|it| it.to_string()));
+    let left = source.usable.saturating_sub(source.taken);
+    write!(
+        f,
+        "{} {from}: its ports are handed out by bind(), one pool over all destinations ({} here); {} \
+         of {} are taken. {}",
+        if left == 0 {
+            "No port is free for clients that bind()"
+        } else {
+            "Ports get short for clients that bind()"
+        },
+        count(source.destinations),
+        count(source.taken),
+        count(source.usable),
+        if left == 0 {
+            "bind() fails with errno 98.".into()
+        } else {
+            format!("{} are left, then bind() fails with errno 98.", count(left))
+        }
+    )
+}
+
+fn source_name(address: IpAddr, interface: Option<String>) -> String {
+    interface.map_or_else(|| address.to_string(), |name| format!("{address}%{name}"))
+}
+
+/// When, as exactly as it can be told: `In 12.4 s`, `In 28 to 41 s`.
+fn within(when: &Exhaustion) -> String {
+    match when.latest {
+        Some(latest) if latest - when.earliest < 1.0 => format!("In {:.1} s", when.likely),
+        Some(latest) => format!("In {:.0} to {latest:.0} s", when.earliest.floor()),
+        None => format!(
+            "Perhaps in {:.0} s, in {:.0} s at the earliest,",
+            when.likely,
+            when.earliest.floor()
+        ),
+    }
+}
+
+/// The pace that the forecast goes on with: `the 15.0 connections/s of the last 10 s`.
+fn at_pace(pace: Pace) -> String {
+    let now = rate(pace.now);
+    let seconds = pace.steady_for;
+    match pace.period {
+        Some(period) => format!("{now} connections/s on average, coming back every {period} s"),
+        None if pace.growth > 0.0 => format!(
+            "{now} connections/s now, {} more each second for {seconds} s",
+            rate(pace.growth)
+        ),
+        None if pace.growth < 0.0 => format!(
+            "{now} connections/s now, {} fewer each second for {seconds} s",
+            rate(-pace.growth)
+        ),
+        None => format!("the {now} connections/s of the last {seconds} s"),
+    }
 }
 
 /// The three commonest states: `27,990 TIME_WAIT, 10 ESTABLISHED`.

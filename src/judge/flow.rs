@@ -8,9 +8,15 @@ use serde::Serialize;
 use super::Capacity;
 use super::capacity::rounded_rate;
 use super::finding::{Cause, Finding, Ports};
-use super::forecast::{self, Course, Exhaustion, History, Rate, exhaustion, safe_rate};
+use super::forecast::{
+    self, Course, Exhaustion, History, Rate, Trouble, exhaustion, safe_rate,
+};
+use super::reuse::reuse;
+use super::source::SourceBound;
 use super::verdict::{Level, Thresholds};
-use crate::model::{Flow, FlowUse, Owner, StateCounts, TcpState, Tunables};
+use crate::model::{
+    Flow, FlowUse, Interface, Owner, PortRange, PortSet, Reuse, Snapshot, StateCounts, TcpState,
+};
 use crate::words::percent;
 
 /// connect() is called slow once at most this part of a flow's fast ports is free. The search goes
@@ -18,13 +24,19 @@ use crate::words::percent;
 /// free it takes some 80 µs, four times what a connect() on loopback costs otherwise.
 const FAST_PORTS_SPENT: u32 = 200;
 
+/// Through fewer fast ports than these a search takes no longer than connect() itself.
+const FAST_PORTS_WORTH_A_SEARCH: u32 = 100;
+
 /// So many CLOSE_WAIT sockets, and most of a flow's, are a leak even while ports are plenty: an
 /// application that closes has a handful.
-const LEAK_FROM: u64 = 100;
+pub(super) const LEAK_FROM: u64 = 100;
 
 /// So many attempts at once that nobody answers, and most of a flow's live sockets, are a server
 /// that is down: one answered in time takes a round trip.
 const PILE_FROM: u64 = 10;
+
+/// So many ports in a row are no accident.
+const OWN_RANGE_FROM: u32 = 50;
 
 /// One outbound flow.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -37,17 +49,29 @@ pub struct FlowReport {
     pub destination_port: u16,
     /// Loopback by address, as the kernel judges it.
     pub loopback: bool,
-    /// Whether TIME_WAIT reuse applies; `None` when unknown.
+    /// The interface its sockets are bound to; `None` where they are bound to none, or that is
+    /// unknown.
+    pub interface: Option<Interface>,
+    /// Whether TIME_WAIT is reused.
+    pub reuse: Reuse,
+    /// The same as yes or no; `None` where it is open.
     pub reuse_applies: Option<bool>,
     /// Ports the flow takes, in any state.
     pub ports_in_use: u32,
-    /// Ports it can still have; `None` when the range is unknown.
+    /// Ports it can still have, where it is open whether TIME_WAIT is reused: without that; `None`
+    /// when the range is unknown.
     pub ports_free: Option<u32>,
+    /// Ports it can still have if TIME_WAIT is reused; `None` likewise, and where that is not open.
+    pub ports_free_with_reuse: Option<u32>,
     /// Its sockets by state.
     pub by_state: StateCounts,
-    /// The highest rate it can keep up; `None` when unknown, or not bound by ports.
+    /// The highest rate it can keep up, where it is open whether TIME_WAIT is reused: without that;
+    /// `None` when unknown, or not bound by ports.
     #[serde(serialize_with = "rounded_rate")]
     pub max_connections_per_second: Option<f64>,
+    /// The same if TIME_WAIT is reused; `None` likewise, and where that is not open.
+    #[serde(serialize_with = "rounded_rate")]
+    pub max_connections_per_second_with_reuse: Option<f64>,
     /// Connections closed in each of the last seconds, the latest first.
     pub closed_per_second: History,
     /// How fast that is.
@@ -59,6 +83,9 @@ pub struct FlowReport {
     /// The same at the earliest and at the latest that chance allows; the latter `None` where it
     /// need not happen at all.
     pub seconds_to_exhaustion_range: Option<(f64, Option<f64>)>,
+    /// Since when TIME_WAIT has taken more of its ports than the warning threshold, and when they
+    /// are back; `None` where it does not.
+    pub trouble: Option<Trouble>,
     /// How bad it is.
     pub level: Level,
     /// Who holds its live sockets, most first; `None` when nobody looked.
@@ -73,6 +100,7 @@ impl FlowReport {
             source: self.source,
             destination: self.destination,
             destination_port: self.destination_port,
+            interface: self.interface,
         }
     }
 
@@ -85,14 +113,19 @@ impl FlowReport {
 
 /// What all flows are judged by.
 pub(super) struct Bench<'a> {
-    pub tunables: &'a Tunables,
+    pub snapshot: &'a Snapshot,
     pub capacity: Option<&'a Capacity>,
     pub thresholds: Thresholds,
-    /// How long TIME_WAIT lasts, and how much longer at worst.
-    pub hold_time: Duration,
+    /// How much longer than the hold time a port is kept at worst.
     pub late: Duration,
     /// TIME_WAIT sockets are being dropped at `tcp_max_tw_buckets`.
     pub overflowing: bool,
+    /// The only flow that closes connections just now, if there is but one.
+    pub alone: Option<&'a Flow>,
+    /// Ports that somebody bound.
+    pub held: &'a PortSet,
+    /// Sources whose ports are handed out by bind().
+    pub bound_sources: &'a [SourceBound],
 }
 
 /// One flow before the bench.
@@ -100,7 +133,7 @@ pub(super) struct Case<'a> {
     bench: &'a Bench<'a>,
     flow: &'a Flow,
     used: &'a FlowUse,
-    reuse: bool,
+    reuse: Reuse,
 }
 
 impl<'a> Bench<'a> {
@@ -109,15 +142,49 @@ impl<'a> Bench<'a> {
             bench: self,
             flow,
             used,
-            reuse: self.tunables.reuse_applies_to(flow),
+            reuse: reuse(self.snapshot, flow, used, self.alone),
         }
+    }
+
+    fn range(&self) -> Option<PortRange> {
+        self.snapshot.tunables.ip_local_port_range
     }
 }
 
 impl Case<'_> {
-    /// Ports of the flow that connect() cannot have.
+    /// Ports of the flow that connect() cannot have; where it is open whether TIME_WAIT is reused,
+    /// without that.
     pub(super) fn blocked(&self) -> u32 {
-        self.used.ports_blocked(self.reuse)
+        self.used
+            .ports_blocked(self.reuse.works(), self.bench.range())
+    }
+
+    /// The same if TIME_WAIT is reused where that is open.
+    fn blocked_at_best(&self) -> u32 {
+        let works = self.reuse.works() || self.reuse.is_open();
+        self.used.ports_blocked(works, self.bench.range())
+    }
+
+    /// How bad it is that so many ports are blocked.
+    fn level_of(&self, blocked: u32, capacity: &Capacity) -> Level {
+        let share = percent(blocked, capacity.usable_ports);
+        if blocked == 0 || share < self.bench.thresholds.warn {
+            Level::Ok
+        } else if blocked >= capacity.usable_ports || share >= self.bench.thresholds.crit {
+            Level::Critical
+        } else {
+            Level::Warning
+        }
+    }
+
+    /// `level` where it is certain; where it hangs on TIME_WAIT reuse that is open, no more than a
+    /// warning, or what holds either way.
+    fn tempered(&self, level: Level, at_best: Level) -> Level {
+        if self.reuse.is_open() {
+            at_best.max(level.min(Level::Warning))
+        } else {
+            level
+        }
     }
 
     /// What is wrong with it: whether its ports are short, then the one cause, then what is to come.
@@ -125,43 +192,59 @@ impl Case<'_> {
         let Some(capacity) = self.bench.capacity else {
             return Vec::new();
         };
-        let cause = Cause::of(&self.used.blocking(self.reuse));
-        let blocked = self.blocked();
-        let exhausted = blocked > 0 && blocked >= capacity.usable_ports;
-        let share = percent(blocked, capacity.usable_ports);
-        // Under a bucket limit below the ports TIME_WAIT alone cannot take them all.
-        let can_fill = cause != Cause::Churn || !capacity.buckets_bound();
-        let low = share >= self.bench.thresholds.warn && blocked > 0 && can_fill;
-        let level = if exhausted || share >= self.bench.thresholds.crit {
-            Level::Critical
-        } else {
-            Level::Warning
-        };
-
         let mut findings = Vec::new();
-        if exhausted {
-            findings.push((level, Finding::PortsExhausted(self.ports(capacity))));
-        } else if low {
-            findings.push((level, Finding::PortsLow(self.ports(capacity))));
+        // Where no port can be had at all, or bind() hands them out, that is said of all flows.
+        let is_judged_alone = capacity.usable_ports > 0 && !self.is_of_bound_source();
+        if is_judged_alone {
+            findings.extend(self.shortage(capacity));
         }
-        if exhausted || low {
-            findings.extend(
-                cause
-                    .finding(self.ports(capacity))
-                    .map(|found| (level, found)),
-            );
-        } else if self.leaks() {
+        let is_short = !findings.is_empty();
+        let exhausted = self.blocked() >= capacity.usable_ports;
+        if !is_short && self.leaks() {
             findings.push((Level::Warning, Finding::CloseWaitLeak(self.ports(capacity))));
-        } else if self.piles_up() {
+        } else if self.piles_up() && !self.has_pile(&findings) {
             findings.push((Level::Warning, Finding::SynSentPile(self.ports(capacity))));
         }
-        if !exhausted {
+        if is_judged_alone && !exhausted {
             findings.extend(self.rate_above_limit(capacity));
-            if cause == Cause::Churn {
-                findings.extend(self.connect_slow(capacity));
-            }
+            findings.extend(self.connect_slow(capacity));
+            findings.extend(self.own_range());
         }
         findings
+    }
+
+    /// Whether few ports are left or none, and why.
+    fn shortage(&self, capacity: &Capacity) -> Vec<(Level, Finding)> {
+        let cause = Cause::of(&self.used.blocking(self.reuse.works()));
+        let blocked = self.blocked();
+        let level = self.tempered(
+            self.level_of(blocked, capacity),
+            self.level_of(self.blocked_at_best(), capacity),
+        );
+        let mut findings = Vec::new();
+        if blocked > 0 && blocked >= capacity.usable_ports {
+            let level = level.max(Level::Warning);
+            findings.push((level, Finding::PortsExhausted(self.ports(capacity))));
+        } else if level > Level::Ok && (cause != Cause::Churn || !capacity.buckets_bound()) {
+            // Under a bucket limit below the ports TIME_WAIT alone cannot take them all.
+            findings.push((level, Finding::PortsLow(self.ports(capacity))));
+        }
+        let named = cause.finding(self.ports(capacity));
+        if let (Some((level, _)), Some(named)) = (findings.first(), named) {
+            findings.push((*level, named));
+        }
+        findings
+    }
+
+    fn is_of_bound_source(&self) -> bool {
+        self.bench.bound_sources.iter().any(|source| {
+            source.address == self.flow.source && source.interface == self.flow.interface
+        })
+    }
+
+    fn has_pile(&self, findings: &[(Level, Finding)]) -> bool {
+        let is_pile = |(_, finding): &(Level, Finding)| matches!(finding, Finding::SynSentPile(_));
+        findings.iter().any(is_pile)
     }
 
     fn leaks(&self) -> bool {
@@ -175,38 +258,67 @@ impl Case<'_> {
             states.get(TcpState::SynSent),
             states.without(TcpState::TimeWait),
         );
-        unanswered >= PILE_FROM && unanswered * 2 > live.total()
+        // One that has been repeated has waited for a second: that is no busy moment.
+        u64::from(self.used.unanswered) >= PILE_FROM
+            || (unanswered >= PILE_FROM && unanswered * 2 > live.total())
+    }
+
+    /// A part of the range that is full while nothing beside it is taken. An ordinary connect()
+    /// takes ports of one parity, and bind() scattered ones.
+    fn own_range(&self) -> Option<(Level, Finding)> {
+        let (range, span) = (self.bench.range()?, self.used.span?);
+        let part = PortRange {
+            low: span.0,
+            high: span.1,
+        };
+        if part.len() < OWN_RANGE_FROM || part.len() * 2 > range.len() {
+            return None;
+        }
+        let reserved = &self.bench.snapshot.tally.rule().reserved;
+        let can_be_had = |&port: &u16| !reserved.contains(port) && !self.bench.held.contains(port);
+        let there = part.ports().filter(can_be_had).count();
+        (there == self.used.countable_in_use() as usize).then_some((
+            Level::Warning,
+            Finding::OwnRange {
+                flow: *self.flow,
+                span,
+            },
+        ))
     }
 
     /// CRITICAL only where the careful end of the forecast runs out too.
     fn rate_above_limit(&self, capacity: &Capacity) -> Option<(Level, Finding)> {
-        let course = self.course();
-        let when = self.exhaustion(&course, capacity)?;
+        let when = self.exhaustion(capacity)?;
         let finding = Finding::RateAboveLimit {
             flow: *self.flow,
-            pace: course.pace(),
             when,
             safe: safe_rate(self.forecast_ports(capacity)),
         };
-        let level = if when.latest.is_some() {
-            Level::Critical
-        } else {
-            Level::Warning
+        let level = match when.latest {
+            Some(_) => self.tempered(Level::Critical, Level::Ok),
+            None => Level::Warning,
         };
         Some((level, finding))
     }
 
-    fn course(&self) -> Course {
-        Course::of(&self.history())
-    }
-
     /// When the flow runs out. Not told where ports are reused or TIME_WAIT is dropped: then it
     /// does not take the ports.
-    fn exhaustion(&self, course: &Course, capacity: &Capacity) -> Option<Exhaustion> {
-        if self.reuse || capacity.buckets_bound() {
+    fn exhaustion(&self, capacity: &Capacity) -> Option<Exhaustion> {
+        if self.reuse.works() || capacity.buckets_bound() || self.is_of_bound_source() {
             return None;
         }
-        exhaustion(course, self.forecast_ports(capacity))
+        exhaustion(&self.history(), self.forecast_ports(capacity))
+    }
+
+    /// Since when TIME_WAIT has kept the ports short, and when they are back.
+    fn trouble(&self, capacity: &Capacity) -> Option<Trouble> {
+        let cause = Cause::of(&self.used.blocking(self.reuse.works()));
+        if self.reuse.works() || cause != Cause::Churn {
+            return None;
+        }
+        let share = self.bench.thresholds.warn / 100.0;
+        let threshold = f64::from(capacity.usable_ports) * share;
+        Trouble::of(&self.history(), self.forecast_ports(capacity), threshold)
     }
 
     fn forecast_ports(&self, capacity: &Capacity) -> forecast::Ports<'_> {
@@ -215,20 +327,23 @@ impl Case<'_> {
             free: capacity.usable_ports.saturating_sub(self.blocked()),
             time_wait_left: &self.used.time_wait_left,
             overdue: self.used.overdue,
-            hold_time: self.bench.hold_time,
+            hold_time: self.bench.snapshot.hold_time,
             late: self.bench.late,
         }
     }
 
     fn connect_slow(&self, capacity: &Capacity) -> Option<(Level, Finding)> {
-        let blocked = self.used.fast_blocked(self.reuse);
+        let blocked = self
+            .used
+            .fast_blocked(self.reuse.works(), self.bench.range());
         let free = capacity.fast_ports.saturating_sub(blocked);
-        (blocked > 0 && free * FAST_PORTS_SPENT <= capacity.fast_ports).then(|| {
+        let is_search_long = capacity.fast_ports >= FAST_PORTS_WORTH_A_SEARCH;
+        (is_search_long && free * FAST_PORTS_SPENT <= capacity.fast_ports).then(|| {
             let finding = Finding::ConnectSlow {
                 flow: *self.flow,
                 blocked,
                 fast: capacity.fast_ports,
-                fast_rate: capacity.fast_rate(self.reuse),
+                fast_rate: capacity.fast_rate(self.reuse.works()),
             };
             (Level::Warning, finding)
         })
@@ -239,40 +354,46 @@ impl Case<'_> {
             flow: *self.flow,
             blocked: self.blocked(),
             usable: capacity.usable_ports,
-            by_state: self.used.blocking(self.reuse),
+            by_state: self.used.blocking(self.reuse.works()),
             reuse: self.reuse,
-            max_rate: capacity.max_rate(self.reuse),
+            max_rate: capacity.max_rate(self.reuse.works()),
             max_rate_with_reuse: capacity.max_rate(true),
         }
     }
 
     fn history(&self) -> History {
-        History::new(&self.used.time_wait_left, self.bench.hold_time)
+        History::new(&self.used.time_wait_left, self.bench.snapshot.hold_time)
     }
 
     /// The flow in numbers; `level` is the worst of its findings.
     pub(super) fn report(&self, level: Level) -> FlowReport {
         let history = self.history();
-        let course = Course::of(&history);
         let capacity = self.bench.capacity;
-        let when = capacity.and_then(|all| self.exhaustion(&course, all));
-        let reuse_applies = self.bench.tunables.reuse_applies(self.flow.is_loopback());
+        let when = capacity.and_then(|all| self.exhaustion(all));
+        let pace = when.map_or_else(|| Course::of(&history).pace(), |when| when.pace);
+        let free = |blocked| capacity.map(|all| all.usable_ports.saturating_sub(blocked));
+        let open = self.reuse.is_open();
         FlowReport {
             source: self.flow.source,
             destination: self.flow.destination,
             destination_port: self.flow.destination_port,
             loopback: self.flow.is_loopback(),
-            reuse_applies,
+            interface: self.flow.interface,
+            reuse: self.reuse,
+            reuse_applies: self.reuse.applies(),
             ports_in_use: self.used.ports_in_use,
-            ports_free: capacity.map(|all| all.usable_ports.saturating_sub(self.blocked())),
+            ports_free: free(self.blocked()),
+            ports_free_with_reuse: free(self.blocked_at_best()).filter(|_| open),
             by_state: self.used.by_state.clone(),
-            max_connections_per_second: capacity
-                .zip(reuse_applies)
-                .and_then(|(all, reuse)| all.max_rate(reuse)),
-            rate: history.rate(course.pace().now, self.reuse || self.bench.overflowing),
+            max_connections_per_second: capacity.and_then(|all| all.max_rate(self.reuse.works())),
+            max_connections_per_second_with_reuse: capacity
+                .filter(|_| open)
+                .and_then(|all| all.max_rate(true)),
+            rate: history.rate(pace.now, self.reuse.works() || open || self.bench.overflowing),
             closed_per_second: history,
             seconds_to_exhaustion: when.map(|when| when.likely),
-            seconds_to_exhaustion_range: when.map(|when| (when.earliest, when.latest)),
+            seconds_to_exhaustion_range: when.map(|when| when.range()),
+            trouble: capacity.and_then(|all| self.trouble(all)),
             level,
             owners: None,
         }

@@ -7,6 +7,8 @@ pub mod finding;
 pub mod flow;
 pub mod forecast;
 pub mod goal;
+pub mod reuse;
+pub mod source;
 pub mod states;
 pub mod verdict;
 

@@ -7,9 +7,11 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::Capacity;
 use super::finding::Finding;
-use super::flow::{Bench, FlowReport};
+use super::flow::{Bench, FlowReport, LEAK_FROM};
 use super::forecast::lateness;
-use crate::model::{Flow, Gap, Host, Owner, Snapshot, TimeWaitSplit, Tunables, Weight};
+use super::reuse::alone;
+use super::source::{SourceBound, bound_sources};
+use crate::model::{Flow, Gap, Host, Owner, Snapshot, TcpState, TimeWaitSplit, Tunables, Weight};
 use crate::words::{count, percent};
 
 /// How bad it is, mildest first.
@@ -164,18 +166,20 @@ impl Serialize for Reported {
 /// Judges one snapshot; lists at most `top` flows, all for 0.
 #[must_use]
 pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdict {
-    let capacity = Capacity::new(&snapshot.tunables, &snapshot.held(), snapshot.hold_time());
-    let capacity = capacity.map(|known| match snapshot.bound {
-        Some(_) => known,
-        None => known.with_unknown_bound(),
-    });
+    let capacity = Capacity::of(snapshot);
+    let bound_sources = capacity
+        .as_ref()
+        .map_or_else(Vec::new, |capacity| bound_sources(snapshot, capacity));
+    let held = snapshot.held();
     let bench = Bench {
-        tunables: &snapshot.tunables,
+        snapshot,
+        held: &held,
         capacity: capacity.as_ref(),
         thresholds,
-        hold_time: snapshot.hold_time(),
-        late: lateness(snapshot.hold_time(), snapshot.tick),
+        late: lateness(snapshot.hold_time, snapshot.tick),
         overflowing: overflowing(snapshot),
+        alone: alone(snapshot),
+        bound_sources: &bound_sources,
     };
     let mut flows: Vec<_> = snapshot
         .tally
@@ -201,7 +205,13 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
     let flows_total = flows.len();
     flows.truncate(if top == 0 { flows_total } else { top });
 
-    let mut findings = Vec::new();
+    // Where there is no port to be had, that is the cause of all the rest.
+    let mut findings: Vec<_> = capacity.iter().filter_map(no_usable_port).collect();
+    findings.extend(
+        bound_sources
+            .iter()
+            .filter_map(|source| short_source(source, thresholds)),
+    );
     let mut reports = Vec::new();
     for (index, (Reverse((level, ..)), _, case, found)) in flows.into_iter().enumerate() {
         reports.push(case.report(level));
@@ -234,6 +244,84 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
     }
 }
 
+/// No flow can have any port: the range is reserved or bound as a whole.
+fn no_usable_port(capacity: &Capacity) -> Option<Reported> {
+    (capacity.usable_ports == 0).then(|| Reported {
+        level: Level::Critical,
+        flow: None,
+        finding: Finding::NoUsablePort {
+            range: capacity.range_ports,
+            reserved: capacity.reserved_ports,
+            bound: capacity.bound_ports.known(),
+        },
+    })
+}
+
+/// The ports of a source, where they get short.
+fn short_source(source: &SourceBound, thresholds: Thresholds) -> Option<Reported> {
+    let share = percent(source.taken, source.usable);
+    let level = if share >= thresholds.crit || source.taken >= source.usable {
+        Level::Critical
+    } else {
+        Level::Warning
+    };
+    (share >= thresholds.warn).then_some(Reported {
+        level,
+        flow: None,
+        finding: Finding::SourceBound(*source),
+    })
+}
+
+/// So many inbound connections in CLOSE_WAIT are a leak whatever else there is.
+const INBOUND_LEAK_FROM: u64 = 1000;
+
+/// The service that leaves most connections open which its clients have closed, where they are many,
+/// or most of all that are open.
+fn inbound_leak(snapshot: &Snapshot) -> Option<Finding> {
+    let by_port = &snapshot.tally.inbound_close_wait;
+    let (&port, &waiting) = by_port
+        .iter()
+        .max_by_key(|&(port, waiting)| (waiting, port))?;
+    let open = snapshot.tally.states.get(TcpState::Established);
+    let open = snapshot.counters.established.unwrap_or(0).max(open);
+    let most = waiting >= LEAK_FROM && waiting * 2 > open;
+    (most || waiting >= INBOUND_LEAK_FROM).then_some(Finding::InboundCloseWait { port, waiting })
+}
+
+/// Outbound connections on ports that a service may want.
+fn service_port_taken(snapshot: &Snapshot) -> Option<Finding> {
+    let flows = &snapshot.tally.flows;
+    let taken = flows
+        .iter()
+        .filter_map(|(flow, used)| Some((used.service_port?, flow)));
+    let others = taken.clone().count().saturating_sub(1);
+    let ((port, reserved), flow) = taken.min()?;
+    Some(Finding::ServicePortTaken {
+        flow: *flow,
+        port,
+        reserved,
+        others,
+    })
+}
+
+/// What connection tracking has failed at; `None` where it never did.
+fn nat_failure(snapshot: &Snapshot) -> Option<(Level, Finding)> {
+    let insert_failed = snapshot.counters.insert_failed.unwrap_or(0);
+    let dropped = snapshot.counters.dropped.unwrap_or(0);
+    let grown = snapshot.growth.map_or(0, |grown| {
+        grown.insert_failed.unwrap_or(0) + grown.dropped.unwrap_or(0)
+    });
+    let level = if grown > 0 { Level::Warning } else { Level::Ok };
+    (insert_failed + dropped > 0).then_some((
+        level,
+        Finding::NatFailed {
+            insert_failed,
+            dropped,
+            grown,
+        },
+    ))
+}
+
 /// Findings about the machine as a whole.
 fn machine_findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Reported> {
     let mut findings = Vec::new();
@@ -244,14 +332,6 @@ fn machine_findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Rep
             finding,
         });
     };
-    if let Some(capacity) = capacity.filter(|capacity| capacity.usable_ports == 0) {
-        let finding = Finding::NoUsablePort {
-            range: capacity.range_ports,
-            reserved: capacity.reserved_ports,
-            bound: capacity.bound_ports.known(),
-        };
-        found(Level::Critical, finding);
-    }
     let overflows = snapshot.counters.time_wait_overflows.unwrap_or(0);
     if let (Some(limit), true) = (snapshot.tunables.tcp_max_tw_buckets, overflows > 0) {
         let now = overflowing(snapshot);
@@ -265,6 +345,15 @@ fn machine_findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Rep
                 below_ports: capacity.is_some_and(Capacity::buckets_bound),
             },
         );
+    }
+    if let Some(finding) = service_port_taken(snapshot) {
+        found(Level::Ok, finding);
+    }
+    if let Some(finding) = inbound_leak(snapshot) {
+        found(Level::Warning, finding);
+    }
+    if let Some((level, finding)) = nat_failure(snapshot) {
+        found(level, finding);
     }
     if let Some((tracked, limit)) = snapshot.counters.conntrack
         && percent(tracked, limit) >= CONNTRACK_NEARLY_FULL
@@ -292,6 +381,10 @@ fn machine_findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Rep
 
 /// Whether TIME_WAIT sockets are being dropped at `tcp_max_tw_buckets`.
 pub(super) fn overflowing(snapshot: &Snapshot) -> bool {
+    let grown = snapshot.growth.and_then(|grown| grown.time_wait_overflows);
+    if grown.unwrap_or(0) > 0 {
+        return true;
+    }
     snapshot.counters.time_wait_overflows.unwrap_or(0) > 0
         && snapshot.tunables.tcp_max_tw_buckets.is_some_and(|limit| {
             percent(snapshot.tally.time_wait.total, limit) >= BUCKETS_NEARLY_FULL
@@ -339,7 +432,8 @@ mod tests {
     use super::*;
     use crate::judge::advice::advise;
     use crate::model::{
-        Counters, PortRange, PortRule, PortSet, Socket, SourceName, Tally, TcpState, TimeWaitReuse,
+        Counters, Growth, Listeners, PortRange, PortRule, PortSet, Reuse, Socket, SourceName,
+        Tally, TcpState, TimeWaitReuse, Timestamps,
     };
 
     const SPENT: Option<u64> = Some(30_000);
@@ -360,14 +454,17 @@ mod tests {
         }
     }
 
-    /// One flow to 10.0.0.2:3306 with sockets in these states, on ascending ports; TIME_WAIT with
-    /// `left` milliseconds to go.
+    /// One flow to 10.0.0.2:3306 with sockets in these states, on the ports that connect() takes: the
+    /// even ones first; TIME_WAIT with `left` milliseconds to go.
     fn host(tunables: Tunables, sockets: &[(TcpState, u16)], left: Option<u64>) -> Snapshot {
-        let mut tally = Tally::new(PortRule::new(&tunables), PortSet::default());
+        let mut tally = Tally::new(PortRule::new(&tunables), Listeners::default());
         let states = sockets
             .iter()
             .flat_map(|&(state, number)| std::iter::repeat_n(state, number.into()));
-        for (port, state) in (40000_u16..).zip(states) {
+        let ports = (40000_u16..41000)
+            .step_by(2)
+            .chain((40001..41000).step_by(2));
+        for (port, state) in ports.zip(states) {
             let waits = state == TcpState::TimeWait;
             tally.add(&Socket {
                 state,
@@ -375,10 +472,16 @@ mod tests {
                 remote: ([10, 0, 0, 2], 3306).into(),
                 time_wait_left: left.map(Duration::from_millis).filter(|_| waits),
                 inode: None,
+                interface: None,
+                retransmits: 0,
             });
         }
         Snapshot {
             host: Host::default(),
+            hold_time: tunables.told_hold_time(),
+            addresses: None,
+            timestamps: HashMap::new(),
+            growth: None,
             tunables,
             bound: Some(PortSet::default()),
             tally,
@@ -403,87 +506,169 @@ mod tests {
     #[test]
     fn each_threshold_holds_on_both_sides() {
         for (sockets, findings) in [
-            (&[(Established, 499)][..], &[][..]),
+            (&[(Established, 497)][..], &[][..]),
+            (&[(Established, 498)][..], &[("CONNECT_SLOW", Warning)][..]),
+            (&[(Established, 499)][..], &[("CONNECT_SLOW", Warning)][..]),
             (
-                &[(Established, 500)],
-                &[("PORTS_LOW", Warning), ("HELD_OPEN", Warning)],
+                &[(Established, 500)][..],
+                &[
+                    ("PORTS_LOW", Warning),
+                    ("HELD_OPEN", Warning),
+                    ("CONNECT_SLOW", Warning),
+                ][..],
             ),
             (
-                &[(Established, 799)],
-                &[("PORTS_LOW", Warning), ("HELD_OPEN", Warning)],
+                &[(Established, 799)][..],
+                &[
+                    ("PORTS_LOW", Warning),
+                    ("HELD_OPEN", Warning),
+                    ("CONNECT_SLOW", Warning),
+                ][..],
             ),
             (
-                &[(Established, 800)],
-                &[("PORTS_LOW", Critical), ("HELD_OPEN", Critical)],
+                &[(Established, 800)][..],
+                &[
+                    ("PORTS_LOW", Critical),
+                    ("HELD_OPEN", Critical),
+                    ("CONNECT_SLOW", Warning),
+                ][..],
             ),
             (
-                &[(Established, 999)],
-                &[("PORTS_LOW", Critical), ("HELD_OPEN", Critical)],
+                &[(Established, 999)][..],
+                &[
+                    ("PORTS_LOW", Critical),
+                    ("HELD_OPEN", Critical),
+                    ("CONNECT_SLOW", Warning),
+                ][..],
             ),
             (
-                &[(Established, 1000)],
-                &[("PORTS_EXHAUSTED", Critical), ("HELD_OPEN", Critical)],
+                &[(Established, 1000)][..],
+                &[("PORTS_EXHAUSTED", Critical), ("HELD_OPEN", Critical)][..],
             ),
-            (&[(CloseWait, 99)], &[]),
-            (&[(CloseWait, 100)], &[("CLOSE_WAIT_LEAK", Warning)]),
-            (&[(CloseWait, 100), (Established, 100)], &[]),
-            (&[(SynSent, 9)], &[]),
-            (&[(SynSent, 10)], &[("SYN_SENT_PILE", Warning)]),
-            (&[(SynSent, 10), (Established, 10)], &[]),
+            (&[(CloseWait, 99)][..], &[][..]),
+            (&[(CloseWait, 100)][..], &[("CLOSE_WAIT_LEAK", Warning)][..]),
+            (&[(CloseWait, 100), (Established, 100)][..], &[][..]),
+            (&[(SynSent, 9)][..], &[][..]),
+            (&[(SynSent, 10)][..], &[("SYN_SENT_PILE", Warning)][..]),
+            (&[(SynSent, 10), (Established, 10)][..], &[][..]),
             (
-                &[(SynSent, 1000)],
-                &[("PORTS_EXHAUSTED", Critical), ("SYN_SENT_PILE", Critical)],
+                &[(SynSent, 1000)][..],
+                &[("PORTS_EXHAUSTED", Critical), ("SYN_SENT_PILE", Critical)][..],
             ),
             (
-                &[(CloseWait, 1000)],
-                &[("PORTS_EXHAUSTED", Critical), ("CLOSE_WAIT_LEAK", Critical)],
+                &[(CloseWait, 1000)][..],
+                &[("PORTS_EXHAUSTED", Critical), ("CLOSE_WAIT_LEAK", Critical)][..],
             ),
             // Churn: PORTS_EXHAUSTED speaks for itself.
             (
-                &[(TimeWait, 501), (Established, 499)],
-                &[("PORTS_EXHAUSTED", Critical)],
+                &[(TimeWait, 501), (Established, 499)][..],
+                &[("PORTS_EXHAUSTED", Critical)][..],
             ),
             (
-                &[(FinWait2, 600), (Established, 400)],
-                &[("PORTS_EXHAUSTED", Critical)],
+                &[(FinWait2, 600), (Established, 400)][..],
+                &[("PORTS_EXHAUSTED", Critical)][..],
             ),
-            // 498 of the 500 fast ports are taken by the first 995.
             (
-                &[(TimeWait, 995)],
-                &[("PORTS_LOW", Critical), ("CONNECT_SLOW", Warning)],
+                &[(TimeWait, 995)][..],
+                &[("PORTS_LOW", Critical), ("CONNECT_SLOW", Warning)][..],
             ),
-            (&[(TimeWait, 993)], &[("PORTS_LOW", Critical)]),
+            (&[(TimeWait, 497)][..], &[][..]),
         ] {
             let snapshot = host(plain(), sockets, SPENT);
             assert_eq!(found(&snapshot), findings, "{sockets:?}");
         }
     }
 
-    #[test]
-    fn what_reuse_gives_back_blocks_nothing_and_causes_nothing() {
-        let tunables = Tunables {
+    fn with_reuse() -> Tunables {
+        Tunables {
             tcp_tw_reuse: Some(TimeWaitReuse::On),
             ..plain()
+        }
+    }
+
+    /// The other end of the one flow has timestamps, or has none.
+    fn answered(mut snapshot: Snapshot, timestamps: bool) -> Snapshot {
+        let flow = *snapshot.tally.flows.keys().next().unwrap();
+        let ends = Timestamps {
+            with: timestamps.into(),
+            without: (!timestamps).into(),
+        };
+        snapshot.timestamps.insert(flow, ends);
+        snapshot
+    }
+
+    #[test]
+    fn what_reuse_gives_back_blocks_nothing_and_causes_nothing() {
+        let found_with_reuse = |sockets: &[_], left| {
+            let snapshot = host(with_reuse(), sockets, left);
+            found(&answered(snapshot, true))
         };
         // All 1,000 ports are in use; 600 of them can be had again, 400 are held open.
-        let snapshot = host(
-            tunables.clone(),
-            &[(TimeWait, 600), (Established, 400)],
-            SPENT,
-        );
-        assert_eq!(found(&snapshot), []);
-        let snapshot = host(
-            tunables.clone(),
-            &[(TimeWait, 450), (Established, 550)],
-            SPENT,
+        assert_eq!(
+            found_with_reuse(&[(TimeWait, 600), (Established, 400)], SPENT),
+            []
         );
         assert_eq!(
-            found(&snapshot),
+            found_with_reuse(&[(TimeWait, 450), (Established, 550)], SPENT),
             [("PORTS_LOW", Warning), ("HELD_OPEN", Warning)]
         );
         // Younger than the delay they block.
-        let snapshot = host(tunables, &[(TimeWait, 1000)], Some(59_500));
-        assert_eq!(found(&snapshot), [("PORTS_EXHAUSTED", Critical)]);
+        assert_eq!(
+            found_with_reuse(&[(TimeWait, 1000)], Some(59_500)),
+            [("PORTS_EXHAUSTED", Critical)]
+        );
+    }
+
+    #[test]
+    fn reuse_that_is_only_allowed_is_not_counted_on() {
+        let full = || host(with_reuse(), &[(TimeWait, 1000)], SPENT);
+        assert_eq!(found(&full()), [("PORTS_EXHAUSTED", Warning)]);
+        assert_eq!(found(&answered(full(), true)), []);
+        assert_eq!(
+            found(&answered(full(), false)),
+            [("PORTS_EXHAUSTED", Critical)]
+        );
+        // Held open: reuse has nothing to do with it.
+        let held = host(with_reuse(), &[(Established, 1000)], None);
+        assert_eq!(
+            found(&held),
+            [("PORTS_EXHAUSTED", Critical), ("HELD_OPEN", Critical)]
+        );
+        let flow = &verdict(&full(), DEFAULT, 10).flows[0];
+        assert_eq!(
+            (flow.reuse, flow.ports_free, flow.ports_free_with_reuse),
+            (Reuse::Allowed, Some(0), Some(1000))
+        );
+        // What the kernel counts between two looks is this flow's, the only one that is active.
+        let mut active = host(with_reuse(), &[(TimeWait, 600)], Some(59_900));
+        active.growth = Some(Growth {
+            time_wait_recycled: Some(3),
+            ..Growth::default()
+        });
+        assert_eq!(verdict(&active, DEFAULT, 10).flows[0].reuse, Reuse::Seen);
+        active.growth = None;
+        assert_eq!(verdict(&active, DEFAULT, 10).flows[0].reuse, Reuse::Allowed);
+    }
+
+    #[test]
+    fn a_hidden_setting_is_careful_and_no_reason_for_unknown_where_nothing_hangs_on_it() {
+        let hidden = || Tunables {
+            tcp_tw_reuse: None,
+            tcp_timestamps: None,
+            tcp_max_tw_buckets: None,
+            ..plain()
+        };
+        assert_eq!(found(&host(hidden(), &[(TimeWait, 10)], SPENT)), []);
+        let full = host(hidden(), &[(TimeWait, 1000)], SPENT);
+        assert_eq!(found(&full), [("PORTS_EXHAUSTED", Warning)]);
+        let capacity = verdict(&full, DEFAULT, 10).capacity.unwrap();
+        assert_eq!(
+            (
+                capacity.time_wait_dropped,
+                capacity.max_connections_per_second.map(f64::round)
+            ),
+            (None, Some(17.0))
+        );
     }
 
     #[test]
@@ -550,16 +735,6 @@ mod tests {
             (flow.ports_free, flow.max_connections_per_second),
             (None, None)
         );
-    }
-
-    #[test]
-    fn a_timer_longer_than_the_settings_say_sets_the_hold_time() {
-        let snapshot = host(plain(), &[(TimeWait, 10)], Some(119_400));
-        assert_eq!(snapshot.hold_time(), Duration::from_secs(120));
-        let capacity = verdict(&snapshot, DEFAULT, 10).capacity.unwrap();
-        assert_eq!(capacity.time_wait_seconds, 120);
-        let rounded = host(plain(), &[(TimeWait, 10)], Some(60_004));
-        assert_eq!(rounded.hold_time(), Duration::from_secs(60));
     }
 
     #[test]

@@ -2,16 +2,20 @@
 
 mod owner;
 mod ports;
+mod reuse;
 mod snapshot;
 mod socket;
+mod source;
 mod state;
 mod tally;
 mod tunables;
 
 pub use owner::Owner;
 pub use ports::{PortRange, PortSet};
-pub use snapshot::{Counters, Gap, Host, Snapshot, SourceName, Weight};
-pub use socket::{Flow, Socket};
+pub use reuse::{Reuse, Timestamps};
+pub use snapshot::{Counters, Gap, Growth, Host, Snapshot, SourceName, Weight};
+pub use socket::{Flow, From, Interface, Socket};
+pub use source::{SourceUse, Sources};
 pub use state::{StateCounts, TcpState};
-pub use tally::{FlowUse, PortRule, Tally, TimeWaitSplit};
+pub use tally::{FlowUse, Listeners, PortRule, Tally, TimeWaitSplit};
 pub use tunables::{HOLD_TIME, REUSE_DELAY, TimeWaitReuse, Tunables};

@@ -37,6 +37,21 @@ impl PortRange {
         self.contains(port) && (port ^ self.low) & 1 == 0
     }
 
+    /// The port that is not to be counted on: of a range whose ends are of one parity, a search for
+    /// a port reaches only one end. `__inet_hash_connect` (net/ipv4/inet_hashtables.c) makes the
+    /// number of ports even, and wraps round by that number: a search that begins at the low end
+    /// leaves the high one out, any other the low one. It begins at a place that changes with each
+    /// connection, seldom at the low end; in a range of three always there.
+    #[must_use]
+    pub fn uncounted(self) -> Option<u16> {
+        match self.len() {
+            1 => None,
+            3 => Some(self.high),
+            odd if odd % 2 == 1 => Some(self.low),
+            _ => None,
+        }
+    }
+
     /// All ports of the range, ascending.
     pub fn ports(self) -> impl Iterator<Item = u16> {
         self.low..=self.high
@@ -90,6 +105,28 @@ impl PortSet {
     #[must_use]
     pub fn contains(&self, port: u16) -> bool {
         self.0[usize::from(port >> 6)] & (1 << (port & 63)) != 0
+    }
+
+    /// How many ports are in the set.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.0.iter().map(|word| word.count_ones()).sum()
+    }
+
+    /// Whether no port is in the set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|&word| word == 0)
+    }
+
+    /// Ports in this set that are not in the other.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        let mut rest = self.clone();
+        for (word, less) in rest.0.iter_mut().zip(other.0.iter()) {
+            *word &= !less;
+        }
+        rest
     }
 
     /// The ports in the set, ascending.

@@ -1,8 +1,10 @@
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{PortSet, Tally, Tunables};
+use super::{Flow, FlowUse, PortRange, PortSet, Tally, Timestamps, Tunables};
 
 /// Something that could not be read. Unknown, never zero.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,12 +46,54 @@ pub struct Counters {
     /// `TcpExt.TCPTimeWaitOverflow` of /proc/net/netstat: TIME_WAIT sockets that
     /// `tcp_max_tw_buckets` turned away.
     pub time_wait_overflows: Option<u64>,
+    /// `TcpExt.TWRecycled` of /proc/net/netstat: ports in TIME_WAIT that were given out again. Where
+    /// it grows, `tcp_tw_reuse` works, for some flow at least.
+    pub time_wait_recycled: Option<u64>,
+    /// `Tcp.CurrEstab` of /proc/net/snmp, now: sockets in ESTABLISHED or CLOSE_WAIT.
+    pub established: Option<u64>,
     /// `tw` of /proc/net/sockstat, now: TIME_WAIT sockets, orphans in FIN_WAIT2 among them. This is
     /// what `tcp_max_tw_buckets` limits.
     pub time_wait: Option<u64>,
-    /// Connections tracked now (`net.netfilter.nf_conntrack_count`) and at most
-    /// (`nf_conntrack_max`); `None` where connection tracking is not loaded.
+    /// Connections tracked now (`net.netfilter.nf_conntrack_count`, formerly
+    /// `net.ipv4.netfilter.ip_conntrack_count`) and at most (`…_max`); `None` where connection
+    /// tracking is not loaded.
     pub conntrack: Option<(u64, u64)>,
+    /// `insert_failed` of /proc/net/stat/nf_conntrack, over all CPUs: connections that could not be
+    /// tracked because the same one was tracked already, as where translated ports run out. `None`
+    /// where connection tracking is not loaded.
+    pub insert_failed: Option<u64>,
+    /// `drop` likewise: packets that were dropped because their connection could not be tracked, as
+    /// where the table is full.
+    pub dropped: Option<u64>,
+    /// `early_drop` likewise: tracked connections that were given up to make room for others.
+    pub early_dropped: Option<u64>,
+}
+
+/// What was counted between two looks; `None` where it could not be read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Growth {
+    /// TIME_WAIT sockets turned away at `tcp_max_tw_buckets`.
+    pub time_wait_overflows: Option<u64>,
+    /// Ports in TIME_WAIT that were reused.
+    pub time_wait_recycled: Option<u64>,
+    /// Connections that could not be tracked.
+    pub insert_failed: Option<u64>,
+    /// Packets dropped because of that.
+    pub dropped: Option<u64>,
+}
+
+impl Growth {
+    /// From one look to a later one.
+    #[must_use]
+    pub fn between(before: &Counters, after: &Counters) -> Self {
+        let grown = |before: Option<u64>, after: Option<u64>| Some(after?.saturating_sub(before?));
+        Self {
+            time_wait_overflows: grown(before.time_wait_overflows, after.time_wait_overflows),
+            time_wait_recycled: grown(before.time_wait_recycled, after.time_wait_recycled),
+            insert_failed: grown(before.insert_failed, after.insert_failed),
+            dropped: grown(before.dropped, after.dropped),
+        }
+    }
 }
 
 /// Where the rows came from.
@@ -69,13 +113,20 @@ pub struct Snapshot {
     pub host: Host,
     /// Its settings.
     pub tunables: Tunables,
-    /// Ports bound explicitly by sockets that neither listen nor connect; `None` when the source
-    /// cannot tell.
+    /// Ports bound explicitly by sockets that do not listen; `None` when the source cannot tell.
     pub bound: Option<PortSet>,
     /// The socket table.
     pub tally: Tally,
+    /// How long TIME_WAIT lasts: what the settings say, or longer where a timer does.
+    pub hold_time: Duration,
+    /// This machine's own addresses; `None` where they are unknown, as on a recorded host.
+    pub addresses: Option<Vec<IpAddr>>,
+    /// The other ends of live sockets by whether they have TCP timestamps, where that was asked.
+    pub timestamps: HashMap<Flow, Timestamps>,
     /// Counters.
     pub counters: Counters,
+    /// What they counted during a second look; `None` where there was none.
+    pub growth: Option<Growth>,
     /// The kernel's timer tick (a jiffy); `None` on a recorded host.
     pub tick: Option<Duration>,
     /// Where the rows came from.
@@ -85,17 +136,24 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// How long TIME_WAIT lasts here: what the settings say, or longer where a timer does.
-    #[must_use]
-    pub fn hold_time(&self) -> Duration {
-        /// Timers are read in whole ticks, up to 10 ms.
-        const ROUNDING: Duration = Duration::from_millis(10);
-        let told = self.tunables.hold_time();
-        let seen = self.tally.longest_left;
-        if seen <= told + ROUNDING {
-            return told;
+    /// Adds what another look tells about timestamps.
+    pub fn note_timestamps(&mut self, more: HashMap<Flow, Timestamps>) {
+        for (flow, ends) in more {
+            let known = self.timestamps.entry(flow).or_default();
+            known.with += ends.with;
+            known.without += ends.without;
         }
-        Duration::from_secs(u64::try_from(seen.as_millis().div_ceil(1000)).unwrap_or(u64::MAX))
+    }
+
+    /// Whether both ends of `flow` are this machine.
+    #[must_use]
+    pub fn is_own(&self, flow: &Flow) -> bool {
+        flow.destination.is_loopback()
+            || flow.destination == flow.source
+            || self
+                .addresses
+                .as_ref()
+                .is_some_and(|own| own.contains(&flow.destination))
     }
 
     /// Everything that is unknown about the ports: what could not be read, and bound ports where
@@ -119,15 +177,44 @@ impl Snapshot {
                 SourceName::SockDiag => Weight::None,
             },
         });
-        self.gaps.iter().cloned().chain(bound)
+        self.gaps
+            .iter()
+            .cloned()
+            .chain(bound)
+            .chain(self.interfaces_unknown())
+    }
+
+    /// Sockets bound to an interface have ports of their own, which /proc/net/tcp does not tell
+    /// apart: it matters where a flow seems to have more ports than there are, or where addresses
+    /// are link-local, which are the interface's own.
+    fn interfaces_unknown(&self) -> Option<Gap> {
+        let ports = self.tunables.ip_local_port_range.map(PortRange::len);
+        let is_told_apart = |(flow, used): (&Flow, &FlowUse)| {
+            let more = ports.is_some_and(|ports| used.ports_in_use > ports);
+            let link_local = match flow.destination {
+                IpAddr::V6(address) => address.is_unicast_link_local(),
+                IpAddr::V4(_) => false,
+            };
+            more || link_local
+        };
+        let matters = self.source == SourceName::Proc && self.tally.flows.iter().any(is_told_apart);
+        matters.then(|| Gap {
+            what: "interfaces that sockets are bound to".into(),
+            why:
+                "/proc/net/tcp does not show them, so flows that have ports of their own are taken \
+                  for one; sock_diag does"
+                    .into(),
+            weight: Weight::Minor,
+        })
     }
 
     /// Ports of either kind that connect() skips because somebody bound them.
     #[must_use]
     pub fn held(&self) -> PortSet {
+        let listening = self.tally.listening.ports();
         match &self.bound {
-            Some(bound) => self.tally.listening.union(bound),
-            None => self.tally.listening.clone(),
+            Some(bound) => listening.union(bound),
+            None => listening.clone(),
         }
     }
 }

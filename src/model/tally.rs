@@ -1,15 +1,16 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
 use serde::Serialize;
 
-use super::{Flow, PortRange, PortSet, Socket, StateCounts, TcpState, Tunables};
+use super::{Flow, PortRange, PortSet, Socket, Sources, StateCounts, TcpState, Tunables};
 
 /// What a tally must know beforehand to tell outbound rows from inbound ones and a port that is
 /// taken from one that can be had.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct PortRule {
     /// Whether outbound rows are folded by flow.
     pub by_flow: bool,
@@ -19,6 +20,8 @@ pub struct PortRule {
     /// Ports of the range that connect() never takes (`ip_local_reserved_ports`), though a bind()
     /// may have.
     pub reserved: PortSet,
+    /// Ports that connect() skips because somebody bound them, besides those that listen.
+    pub bound: PortSet,
     /// The range again, by which the direction of a row whose listener is gone is told: it was
     /// accepted here where only its remote port is one that connect() takes.
     pub connecting: Option<PortRange>,
@@ -26,6 +29,9 @@ pub struct PortRule {
     pub hold_time: Duration,
     /// The age from which TIME_WAIT can be reused, where reuse applies.
     pub reuse_delay: Duration,
+    /// Flows bound to no interface beside which there are some that are: the ports of these are
+    /// told one by one.
+    pub shared: HashSet<Flow>,
 }
 
 impl PortRule {
@@ -36,9 +42,11 @@ impl PortRule {
             by_flow: true,
             range: tunables.ip_local_port_range,
             reserved: tunables.ip_local_reserved_ports.clone().unwrap_or_default(),
+            bound: PortSet::default(),
             connecting: tunables.ip_local_port_range,
-            hold_time: tunables.hold_time(),
+            hold_time: tunables.told_hold_time(),
             reuse_delay: tunables.reuse_delay(),
+            shared: HashSet::new(),
         }
     }
 }
@@ -54,6 +62,43 @@ pub struct TimeWaitSplit {
     pub inbound: u64,
 }
 
+/// Where this machine listens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listeners {
+    ports: PortSet,
+    /// Ports that listen on every address.
+    everywhere: PortSet,
+    /// Listeners on one address.
+    at: HashSet<SocketAddr>,
+}
+
+impl Listeners {
+    /// Adds one; the unspecified address of either family is every address.
+    pub fn insert(&mut self, local: SocketAddr) {
+        self.ports.insert(local.port());
+        if local.ip().is_unspecified() {
+            self.everywhere.insert(local.port());
+        } else {
+            self.at.insert(local);
+        }
+    }
+
+    /// Ports that listen on any address: connect() skips them all.
+    #[must_use]
+    pub fn ports(&self) -> &PortSet {
+        &self.ports
+    }
+
+    /// Whether a connection to `local` is accepted here. A listener on another address of the same
+    /// port has nothing to do with it.
+    #[must_use]
+    pub fn accept(&self, local: SocketAddr) -> bool {
+        self.ports.contains(local.port())
+            && (self.everywhere.contains(local.port())
+                || self.at.contains(&SocketAddr::new(local.ip(), local.port())))
+    }
+}
+
 /// The last second told apart by [`FlowUse::time_wait_left`]: the most that `tcp_tw_timeout` can be
 /// set to, so that a malformed timer takes no memory.
 const LONGEST: usize = 600;
@@ -65,14 +110,32 @@ pub struct FlowUse {
     pub by_state: StateCounts,
     /// The ports it takes: one a socket.
     pub ports_in_use: u32,
-    /// Of these, the reserved ones: connect() would not have them anyway.
-    pub reserved_in_use: u32,
-    /// Of the others, those in TIME_WAIT for longer than the reuse delay: free where reuse applies.
+    /// Of these, the ones that connect() would not have anyway: reserved, or held by somebody else.
+    pub excluded_in_use: u32,
+    /// The lowest of these that is reserved, or that somebody listens on, and whether it is
+    /// reserved; `None` without any.
+    pub service_port: Option<(u16, bool)>,
+    /// Of the others, those in TIME_WAIT for longer than the reuse delay: free where reuse works.
     pub ports_reusable: u32,
-    /// Of the ports in use and not reserved, the fast ones.
+    /// Of the ports in use and not excluded, the fast ones.
     pub fast_in_use: u32,
     /// Of the reusable ports, the fast ones.
     pub fast_reusable: u32,
+    /// Whether it takes the low and the high end of the range.
+    pub ends_in_use: [bool; 2],
+    /// The lowest and the highest port it takes; `None` without any.
+    pub span: Option<(u16, u16)>,
+    /// Further ports that it cannot have, though another flow takes them: the one between the same
+    /// addresses that is bound to no interface.
+    pub taken_by_unbound: u32,
+    /// Of these, the fast ones.
+    pub fast_taken_by_unbound: u32,
+    /// Attempts that have been repeated without an answer.
+    pub unanswered: u32,
+    /// The shortest time left of a fast port in TIME_WAIT; `None` without any.
+    pub fast_left_least: Option<Duration>,
+    /// The longest time left of another port in TIME_WAIT; `None` without any.
+    pub slow_left_most: Option<Duration>,
     /// The shortest and the longest time until a held port of the flow comes back by itself; `None`
     /// where none does.
     pub returns: Option<(Duration, Duration)>,
@@ -81,17 +144,38 @@ pub struct FlowUse {
     /// Of the ports in use, those in TIME_WAIT by whole seconds left: entry `k` counts the ones
     /// that end in more than `k` and at most `k + 1` seconds. As long as the longest.
     pub time_wait_left: Vec<u16>,
+    /// The place of its source in [`Tally::sources`].
+    source: Option<usize>,
 }
 
 impl FlowUse {
-    fn add(&mut self, socket: &Socket, rule: &PortRule) {
+    /// Adds a socket whose port is `excluded` where connect() would not take it anyway.
+    fn add(&mut self, socket: &Socket, rule: &PortRule, excluded: bool) {
         self.by_state.add(socket.state);
         let port = socket.local.port();
-        let reserved = rule.reserved.contains(port);
-        let fast = u32::from(!reserved && rule.range.is_some_and(|range| range.is_fast(port)));
+        let is_fast = rule.range.is_some_and(|range| range.is_fast(port));
+        let fast = u32::from(!excluded && is_fast);
         self.ports_in_use += 1;
-        self.reserved_in_use += u32::from(reserved);
+        if excluded {
+            self.excluded_in_use += 1;
+            let reserved = rule.reserved.contains(port);
+            // A port that its own client has chosen is no service's.
+            if reserved || !rule.bound.contains(port) {
+                let known = self.service_port.unwrap_or((port, reserved));
+                self.service_port = Some(known.min((port, reserved)));
+            }
+        }
         self.fast_in_use += fast;
+        if let (Some(range), false) = (rule.range, excluded) {
+            self.ends_in_use[0] |= port == range.low;
+            self.ends_in_use[1] |= port == range.high;
+        }
+        self.span = Some(self.span.map_or((port, port), |(lowest, highest)| {
+            (lowest.min(port), highest.max(port))
+        }));
+        if socket.state == TcpState::SynSent && socket.retransmits > 0 {
+            self.unanswered += 1;
+        }
         let Some(left) = socket.time_wait_left else {
             return;
         };
@@ -103,8 +187,14 @@ impl FlowUse {
         if socket.state != TcpState::TimeWait {
             return;
         }
+        if !excluded && is_fast {
+            let least = self.fast_left_least.map_or(left, |least| least.min(left));
+            self.fast_left_least = Some(least);
+        } else if !excluded {
+            self.slow_left_most = self.slow_left_most.max(Some(left));
+        }
         if rule.hold_time.saturating_sub(left) > rule.reuse_delay {
-            self.ports_reusable += u32::from(!reserved);
+            self.ports_reusable += u32::from(!excluded);
             self.fast_reusable += fast;
         }
         if left.is_zero() {
@@ -119,34 +209,53 @@ impl FlowUse {
         self.time_wait_left[second] = self.time_wait_left[second].saturating_add(1);
     }
 
-    /// Ports of the flow that connect() cannot have: in use, less what reuse gives back where it
-    /// applies.
+    /// Ports in use that connect() could have otherwise.
     #[must_use]
-    pub fn ports_blocked(&self, reuse_applies: bool) -> u32 {
-        let reusable = if reuse_applies {
-            self.ports_reusable
-        } else {
-            0
-        };
-        self.ports_in_use - self.reserved_in_use - reusable
+    pub fn countable_in_use(&self) -> u32 {
+        self.ports_in_use - self.excluded_in_use
     }
 
-    /// Its sockets by state, less those that reuse gives back where it applies: what blocks it.
+    /// Ports that connect() cannot have, for this flow: in use by it or by the one bound to no
+    /// interface, less what reuse gives back where it works, and less an end of an odd range that
+    /// nobody counts on ([`PortRange::uncounted`]).
     #[must_use]
-    pub fn blocking(&self, reuse_applies: bool) -> StateCounts {
-        let reusable = if reuse_applies {
-            self.ports_reusable
-        } else {
-            0
-        };
-        self.by_state.less(TcpState::TimeWait, reusable)
+    pub fn ports_blocked(&self, reuse_works: bool, range: Option<PortRange>) -> u32 {
+        let blocked = self.countable_in_use() + self.taken_by_unbound
+            - given_back(reuse_works, self.ports_reusable);
+        blocked.saturating_sub(u32::from(self.takes_the_uncounted(range)))
     }
 
     /// The fast ports among [`Self::ports_blocked`].
     #[must_use]
-    pub fn fast_blocked(&self, reuse_applies: bool) -> u32 {
-        self.fast_in_use - if reuse_applies { self.fast_reusable } else { 0 }
+    pub fn fast_blocked(&self, reuse_works: bool, range: Option<PortRange>) -> u32 {
+        let blocked = self.fast_in_use + self.fast_taken_by_unbound
+            - given_back(reuse_works, self.fast_reusable);
+        blocked.saturating_sub(u32::from(self.takes_the_uncounted(range)))
     }
+
+    /// Its sockets by state, less those that reuse gives back where it works: what blocks it.
+    #[must_use]
+    pub fn blocking(&self, reuse_works: bool) -> StateCounts {
+        let reusable = given_back(reuse_works, self.ports_reusable);
+        self.by_state.less(TcpState::TimeWait, reusable)
+    }
+
+    /// Whether it has the one end of an odd range that is left out of the count.
+    fn takes_the_uncounted(&self, range: Option<PortRange>) -> bool {
+        /// In a range as short as this the search begins at the low end so often that either end
+        /// can be the one that is left over.
+        const SHORT: u32 = 33;
+        let [low, high] = self.ends_in_use;
+        range.is_some_and(|range| match range.uncounted() {
+            Some(port) if port == range.high => high,
+            Some(_) => low && (high || range.len() > SHORT),
+            None => false,
+        })
+    }
+}
+
+fn given_back(reuse_works: bool, reusable: u32) -> u32 {
+    if reuse_works { reusable } else { 0 }
 }
 
 /// The socket table folded while it streams by: memory grows with the number of outbound flows,
@@ -154,9 +263,9 @@ impl FlowUse {
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     rule: PortRule,
-    /// Ports that listen on any address: their rows are inbound. Listeners must come first, or be
+    /// Who listens: the rows of their connections are inbound. Listeners must come first, or be
     /// told beforehand.
-    pub listening: PortSet,
+    pub listening: Listeners,
     /// Sockets by state.
     pub states: StateCounts,
     /// TIME_WAIT by direction.
@@ -165,17 +274,24 @@ pub struct Tally {
     pub orphans: u64,
     /// Inbound TIME_WAIT by the listening port.
     pub inbound_time_wait: HashMap<u16, u64, RandomState>,
+    /// Inbound CLOSE_WAIT by the listening port.
+    pub inbound_close_wait: HashMap<u16, u64, RandomState>,
     /// The longest time left of any TIME_WAIT: longer than the hold time where that is not what the
     /// kernel says it is.
     pub longest_left: Duration,
     /// The outbound flows.
     pub flows: HashMap<Flow, FlowUse, RandomState>,
+    /// Their source addresses.
+    pub sources: Sources,
+    /// Ports of the flows that [`PortRule::shared`] names, and of those bound to an interface
+    /// beside them.
+    shared_ports: HashMap<Flow, PortSet, RandomState>,
 }
 
 impl Tally {
-    /// An empty tally under `rule`, on a machine where `listening` ports listen.
+    /// An empty tally under `rule`, on a machine where these listen.
     #[must_use]
-    pub fn new(rule: PortRule, listening: PortSet) -> Self {
+    pub fn new(rule: PortRule, listening: Listeners) -> Self {
         Self {
             rule,
             listening,
@@ -183,48 +299,74 @@ impl Tally {
         }
     }
 
+    /// The rule it was folded under.
+    #[must_use]
+    pub fn rule(&self) -> &PortRule {
+        &self.rule
+    }
+
     /// Folds one row in.
     pub fn add(&mut self, socket: &Socket) {
         self.states.add(socket.state);
         if socket.state == TcpState::Listen {
-            self.listening.insert(socket.local.port());
+            self.listening.insert(socket.local);
         }
         let outbound = self.is_outbound(socket);
-        if socket.state == TcpState::FinWait2 && socket.time_wait_left.is_some() {
-            self.orphans += 1;
-        }
-        if socket.state == TcpState::TimeWait {
-            self.time_wait.total += 1;
-            self.longest_left = self
-                .longest_left
-                .max(socket.time_wait_left.unwrap_or_default());
-            if outbound {
-                self.time_wait.outbound += 1;
-            } else {
-                self.time_wait.inbound += 1;
-                *self
-                    .inbound_time_wait
-                    .entry(socket.local.port())
-                    .or_default() += 1;
-            }
-        }
         let port = socket.local.port();
+        match socket.state {
+            TcpState::FinWait2 if socket.time_wait_left.is_some() => self.orphans += 1,
+            TcpState::CloseWait if !outbound => {
+                *self.inbound_close_wait.entry(port).or_default() += 1;
+            }
+            TcpState::TimeWait => {
+                self.time_wait.total += 1;
+                self.longest_left = self
+                    .longest_left
+                    .max(socket.time_wait_left.unwrap_or_default());
+                if outbound {
+                    self.time_wait.outbound += 1;
+                } else {
+                    self.time_wait.inbound += 1;
+                    *self.inbound_time_wait.entry(port).or_default() += 1;
+                }
+            }
+            _ => {}
+        }
         if outbound && self.rule.by_flow && self.rule.range.is_none_or(|range| range.contains(port))
         {
-            self.flows
-                .entry(Flow::of(socket))
-                .or_default()
-                .add(socket, &self.rule);
+            self.add_outbound(socket);
         }
     }
 
-    /// Whether this machine opened the connection: its local port is none that listens here, nor
+    fn add_outbound(&mut self, socket: &Socket) {
+        let (flow, port) = (Flow::of(socket), socket.local.port());
+        let excluded = self.rule.reserved.contains(port)
+            || self.rule.bound.contains(port)
+            || self.listening.ports().contains(port);
+        let sources = &mut self.sources;
+        let used = self.flows.entry(flow).or_insert_with(|| FlowUse {
+            source: sources.place(flow.source, flow.interface),
+            ..FlowUse::default()
+        });
+        used.add(socket, &self.rule, excluded);
+        if excluded {
+            return;
+        }
+        if let Some(place) = used.source {
+            self.sources.take(place, port);
+        }
+        if !self.rule.shared.is_empty() && self.rule.shared.contains(&flow.without_interface()) {
+            self.shared_ports.entry(flow).or_default().insert(port);
+        }
+    }
+
+    /// Whether this machine opened the connection: nobody accepts at its local end, nor is that
     /// one that connect() never takes while the remote one is.
     fn is_outbound(&self, socket: &Socket) -> bool {
         let (local, remote) = (socket.local.port(), socket.remote.port());
         let accepted = |range: PortRange| !range.contains(local) && range.contains(remote);
         remote != 0
-            && !self.listening.contains(local)
+            && !self.listening.accept(socket.local)
             && !self.rule.connecting.is_some_and(accepted)
     }
 
@@ -240,8 +382,43 @@ impl Tally {
         };
     }
 
+    /// The flows bound to no interface beside which there are some that are, at most so many that
+    /// their ports can be told one by one.
+    #[must_use]
+    pub fn flows_to_share(&self) -> HashSet<Flow> {
+        /// 8 KiB each, and as much for each flow beside it.
+        const MOST: usize = 256;
+        self.flows
+            .keys()
+            .filter(|flow| flow.interface.is_some())
+            .map(Flow::without_interface)
+            .filter(|flow| self.flows.contains_key(flow))
+            .take(MOST)
+            .collect()
+    }
+
+    /// Counts, for each flow bound to an interface, the ports that the one bound to none takes from
+    /// it.
+    pub fn count_shared(&mut self) {
+        for (flow, used) in &mut self.flows {
+            let beside = self.shared_ports.get(&flow.without_interface());
+            let (Some(own), Some(beside), true) = (
+                self.shared_ports.get(flow),
+                beside,
+                flow.interface.is_some(),
+            ) else {
+                continue;
+            };
+            let more = beside.without(own);
+            used.taken_by_unbound = more.len();
+            let is_fast = |port: &u16| self.rule.range.is_some_and(|range| range.is_fast(*port));
+            let fast = more.ports().filter(is_fast).count();
+            used.fast_taken_by_unbound = u32::try_from(fast).unwrap_or(u32::MAX);
+        }
+    }
+
     /// The flows toward `server`, from whatever source address.
-    pub fn toward(&self, server: std::net::SocketAddr) -> impl Iterator<Item = (Flow, &FlowUse)> {
+    pub fn toward(&self, server: SocketAddr) -> impl Iterator<Item = (Flow, &FlowUse)> {
         self.flows
             .iter()
             .filter(move |(flow, _)| flow.server() == server)
@@ -261,12 +438,14 @@ mod tests {
                 high: 40009,
             }),
             reserved: [40008].into_iter().collect(),
+            bound: PortSet::default(),
             connecting: Some(PortRange {
                 low: 40000,
                 high: 40009,
             }),
             hold_time: Duration::from_secs(60),
             reuse_delay: Duration::from_secs(1),
+            shared: HashSet::new(),
         }
     }
 
@@ -277,13 +456,15 @@ mod tests {
             remote: remote.parse().unwrap(),
             time_wait_left: left_ms.map(Duration::from_millis),
             inode: None,
+            interface: None,
+            retransmits: 0,
         }
     }
 
     #[test]
     fn rows_are_split_by_direction_and_only_ports_of_the_range_are_taken() {
         use TcpState::{Established, FinWait2, Listen, TimeWait};
-        let mut tally = Tally::new(rule(), PortSet::default());
+        let mut tally = Tally::new(rule(), Listeners::default());
         for socket in [
             row(Listen, "0.0.0.0:3306", "0.0.0.0:0", None),
             row(TimeWait, "10.0.0.1:3306", "10.0.0.9:40001", Some(1000)),
@@ -320,21 +501,37 @@ mod tests {
                     .into_iter()
                     .collect(),
                 ports_in_use: 7,
-                reserved_in_use: 1,
+                excluded_in_use: 1,
+                service_port: Some((40008, true)),
                 // The one overdue, and the one older than the delay: 60 − 58 s.
                 ports_reusable: 2,
                 fast_in_use: 4,
                 fast_reusable: 1,
+                ends_in_use: [true, false],
+                span: Some((40000, 40008)),
+                fast_left_least: Some(Duration::from_secs(58)),
+                slow_left_most: Some(Duration::from_secs(59)),
                 returns: Some((Duration::ZERO, Duration::from_millis(59_500))),
                 overdue: 1,
                 time_wait_left: [vec![0; 57], vec![1, 1, 1]].concat(),
+                source: Some(0),
+                ..FlowUse::default()
             }
         );
         assert_eq!(
-            (used.ports_blocked(false), used.ports_blocked(true)),
+            (
+                used.ports_blocked(false, rule().range),
+                used.ports_blocked(true, rule().range)
+            ),
             (6, 4)
         );
-        assert_eq!((used.fast_blocked(false), used.fast_blocked(true)), (4, 3));
+        assert_eq!(
+            (
+                used.fast_blocked(false, rule().range),
+                used.fast_blocked(true, rule().range)
+            ),
+            (4, 3)
+        );
         assert_eq!(tally.flows.len(), 1);
         assert_eq!(tally.inbound_time_wait.get(&3306), Some(&1));
     }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::{Flow, PortRange, PortSet};
+use super::{PortRange, PortSet};
 
 /// How long TIME_WAIT lasts: `TCP_TIMEWAIT_LEN`, compiled in (include/net/tcp.h). Only a few vendor
 /// kernels can change it, by `net.ipv4.tcp_tw_timeout`.
@@ -68,9 +68,10 @@ pub struct Tunables {
 }
 
 impl Tunables {
-    /// How long TIME_WAIT lasts here.
+    /// How long TIME_WAIT lasts by these settings; where a timer runs longer, that counts instead:
+    /// see [`Snapshot::hold_time`](super::Snapshot).
     #[must_use]
-    pub fn hold_time(&self) -> Duration {
+    pub fn told_hold_time(&self) -> Duration {
         self.tcp_tw_timeout_s.map_or(HOLD_TIME, Duration::from_secs)
     }
 
@@ -81,25 +82,24 @@ impl Tunables {
             .map_or(REUSE_DELAY, Duration::from_millis)
     }
 
-    /// Whether TIME_WAIT reuse applies to flows of this kind; `None` when a sysctl that decides it
-    /// is unknown.
+    /// Whether the settings of this end allow TIME_WAIT reuse on flows of this kind; `None` when a
+    /// sysctl that decides it is unknown. Whether it works is another matter: the other end must
+    /// have timestamps too.
     #[must_use]
-    pub fn reuse_applies(&self, loopback: bool) -> Option<bool> {
+    pub fn reuse_allowed(&self, loopback: bool) -> Option<bool> {
+        if self.tcp_timestamps == Some(0) {
+            return Some(false);
+        }
         let allowed = match self.tcp_tw_reuse? {
             TimeWaitReuse::Off => false,
             TimeWaitReuse::On => true,
             TimeWaitReuse::LoopbackOnly => loopback,
         };
-        if !allowed {
-            return Some(false);
+        if allowed {
+            self.tcp_timestamps.map(|_| true)
+        } else {
+            Some(false)
         }
-        self.tcp_timestamps.map(|timestamps| timestamps != 0)
-    }
-
-    /// Whether TIME_WAIT reuse applies to `flow`; unknown counts as no.
-    #[must_use]
-    pub fn reuse_applies_to(&self, flow: &Flow) -> bool {
-        self.reuse_applies(flow.is_loopback()).unwrap_or(false)
     }
 }
 
@@ -125,9 +125,10 @@ mod tests {
             (Some(LoopbackOnly), None, false, Some(false)),
             (Some(On), None, false, None),
             (None, Some(1), true, None),
+            (None, Some(0), true, Some(false)),
         ] {
             assert_eq!(
-                tunables(reuse, timestamps).reuse_applies(loopback),
+                tunables(reuse, timestamps).reuse_allowed(loopback),
                 applies,
                 "{reuse:?} {timestamps:?} loopback {loopback}"
             );

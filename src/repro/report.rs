@@ -88,13 +88,14 @@ impl PortsToward {
         let loopback = server.ip().is_loopback()
             || sources.first().is_some_and(IpAddr::is_loopback)
             || flows.first().is_some_and(|(flow, _)| flow.is_loopback());
-        let reuse_applies = snapshot.tunables.reuse_applies(loopback).unwrap_or(false);
-        let capacity = Capacity::new(&snapshot.tunables, &snapshot.held(), snapshot.hold_time());
+        let reuse_applies = snapshot.tunables.reuse_allowed(loopback).unwrap_or(false);
+        let range = snapshot.tunables.ip_local_port_range;
+        let capacity = Capacity::new(&snapshot.tunables, &snapshot.held(), snapshot.hold_time);
         let sum = |part: &dyn Fn(&FlowUse) -> u32| flows.iter().map(|(_, used)| part(used)).sum();
-        let fast_blocked: u32 = sum(&|used| used.fast_blocked(reuse_applies));
+        let fast_blocked: u32 = sum(&|used| used.fast_blocked(reuse_applies, range));
         let fullest = flows
             .iter()
-            .map(|(_, used)| used.ports_blocked(reuse_applies))
+            .map(|(_, used)| used.ports_blocked(reuse_applies, range))
             .max();
         let most_used = flows.iter().map(|(_, used)| used.ports_in_use).max();
         let in_state = |used: &FlowUse, state| used.by_state.get(state);
@@ -124,7 +125,7 @@ impl PortsToward {
                 let by_port = &snapshot.tally.inbound_time_wait;
                 by_port.get(&server.port()).copied().unwrap_or(0)
             }),
-            hold_time: snapshot.hold_time(),
+            hold_time: snapshot.hold_time,
             closing: flows.iter().any(|(_, used)| {
                 let states = [TcpState::FinWait1, TcpState::FinWait2, TcpState::Closing];
                 states.iter().any(|&state| in_state(used, state) > 0)
@@ -133,7 +134,7 @@ impl PortsToward {
                 // Where it is reused a port need not wait for the end of its TIME_WAIT.
                 let early = if reuse_applies {
                     snapshot
-                        .hold_time()
+                        .hold_time
                         .saturating_sub(snapshot.tunables.reuse_delay())
                 } else {
                     Duration::ZERO

@@ -1,19 +1,23 @@
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
 use nix::time::{ClockId, clock_getres};
 
 use super::netlink::Failure;
 use super::{ProcRoot, counters, host, proc_tcp, sock_diag, sysctl};
 use crate::model::{
-    Counters, Gap, PortRange, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState,
-    Weight,
+    Counters, Flow, Gap, Growth, Listeners, PortRange, PortRule, PortSet, Snapshot, Socket,
+    SourceName, Tally, TcpState, Timestamps, Weight,
 };
 use crate::refusal::Refusal;
-use crate::words::{counted, percent};
+use crate::words::{count, counted, percent};
 
 /// Where to read the socket table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -94,7 +98,18 @@ impl Machine {
     pub fn look(&self, view: View) -> Result<Snapshot> {
         let mut gaps = Vec::new();
         let tunables = sysctl::tunables(&self.proc, &mut gaps);
-        let counters = counters::read(&self.proc, &mut gaps);
+        if matches!(view, View::States { .. }) {
+            // Sockets are counted without any setting.
+            for gap in &mut gaps {
+                gap.weight = Weight::Minor;
+            }
+        }
+        let mut counters = counters::read(&self.proc, &mut gaps);
+        if tunables.tcp_max_tw_buckets.is_none() {
+            // Before Linux 4.11 there was one limit and one count for all namespaces, and only the
+            // first of them showed the limit.
+            counters.time_wait = None;
+        }
         let rule = match view {
             View::States { by_flow } => PortRule {
                 by_flow,
@@ -104,26 +119,9 @@ impl Machine {
             },
             View::Ports | View::Both => PortRule::new(&tunables),
         };
-        let (source, table) = match self.source {
-            SourceChoice::Proc => (SourceName::Proc, self.read_proc(&rule, &mut gaps)?),
-            SourceChoice::SockDiag => (
-                SourceName::SockDiag,
-                self.ask_sock_diag(&rule, view, &counters, &mut gaps)?,
-            ),
-            SourceChoice::Auto => match self.ask_sock_diag(&rule, view, &counters, &mut gaps) {
-                Ok(table) => (SourceName::SockDiag, table),
-                Err(error) => {
-                    gaps.push(Gap {
-                        what: "sock_diag".into(),
-                        why: format!("{error:#}; read /proc/net/tcp instead"),
-                        weight: Weight::Minor,
-                    });
-                    (SourceName::Proc, self.read_proc(&rule, &mut gaps)?)
-                }
-            },
-        };
+        let (source, table) = self.read(&rule, view, &counters, &mut gaps)?;
         if source == SourceName::Proc {
-            gaps.extend(restless(&table.tally, &counters));
+            gaps.extend(disagreement(&self.proc, &table.tally, &counters));
         }
         if table.malformed > 0 {
             gaps.push(Gap {
@@ -137,7 +135,11 @@ impl Machine {
         }
         Ok(Snapshot {
             host: host::read(&self.proc),
+            hold_time: table.tally.rule().hold_time,
+            addresses: (!self.recorded).then(addresses).flatten(),
+            timestamps: HashMap::new(),
             counters,
+            growth: None,
             tunables,
             bound: table.bound,
             tally: table.tally,
@@ -145,6 +147,77 @@ impl Machine {
             source,
             gaps,
         })
+    }
+
+    /// Reads the table under `rule`, and once more where it shows that rows are to be folded under
+    /// another one.
+    fn read(
+        &self,
+        rule: &PortRule,
+        view: View,
+        counters: &Counters,
+        gaps: &mut Vec<Gap>,
+    ) -> Result<(SourceName, Table)> {
+        let mut told = Vec::new();
+        let (source, table) = self.read_once(rule, view, counters, &mut told)?;
+        let Some(better) = better(rule, &table) else {
+            gaps.extend(told);
+            return Ok((source, table));
+        };
+        let (source, mut again) = self.read_once(&better, view, counters, gaps)?;
+        again.tally.count_shared();
+        again.bound = again.bound.or(table.bound);
+        Ok((source, again))
+    }
+
+    fn read_once(
+        &self,
+        rule: &PortRule,
+        view: View,
+        counters: &Counters,
+        gaps: &mut Vec<Gap>,
+    ) -> Result<(SourceName, Table)> {
+        match self.source {
+            SourceChoice::Proc => Ok((SourceName::Proc, self.read_proc(rule, gaps)?)),
+            SourceChoice::SockDiag => Ok((
+                SourceName::SockDiag,
+                self.ask_sock_diag(rule, view, counters, gaps)?,
+            )),
+            SourceChoice::Auto => match self.ask_sock_diag(rule, view, counters, gaps) {
+                Ok(table) => Ok((SourceName::SockDiag, table)),
+                Err(error) => {
+                    gaps.push(Gap {
+                        what: "sock_diag".into(),
+                        why: format!("{error:#}; read {} instead", self.proc.net("tcp").display()),
+                        weight: Weight::Minor,
+                    });
+                    Ok((SourceName::Proc, self.read_proc(rule, gaps)?))
+                }
+            },
+        }
+    }
+
+    /// The other ends of live outbound sockets by whether they have TCP timestamps; nothing where
+    /// only netlink would tell.
+    #[must_use]
+    pub fn timestamps(&self) -> HashMap<Flow, Timestamps> {
+        if self.source == SourceChoice::Proc {
+            return HashMap::new();
+        }
+        let ports = self.port_range();
+        retried(|| sock_diag::timestamps(ports)).unwrap_or_default()
+    }
+
+    /// What the kernel counts from `before` to the end of `pause`; `None` on a recorded host.
+    #[must_use]
+    pub fn growth(&self, before: &Counters, pause: Duration) -> Option<Growth> {
+        if self.recorded {
+            return None;
+        }
+        thread::sleep(pause);
+        // What could not be read has been told at the first look.
+        let after = counters::read(&self.proc, &mut Vec::new());
+        Some(Growth::between(before, &after))
     }
 
     /// The ephemeral range; `None` when unknown.
@@ -176,12 +249,65 @@ impl Machine {
 
     fn read_proc(&self, rule: &PortRule, gaps: &mut Vec<Gap>) -> Result<Table> {
         let ticks = procfs::ticks_per_second();
-        let files = ["tcp", "tcp6"].map(|name| (name, self.proc.net(name)));
-        if !files[0].1.exists() {
+        let [tcp, tcp6] = ["tcp", "tcp6"].map(|name| self.proc.net(name));
+        // Listeners of one family decide about rows of the other. They come first in each file, so
+        // a glance at tcp, then tcp6 as a whole, tells them all before the rest of tcp is read. A
+        // recording may hold them in any order.
+        let mut listening = Listeners::default();
+        let listeners = if self.recorded {
+            &[&tcp, &tcp6][..]
+        } else {
+            &[&tcp]
+        };
+        for path in listeners {
+            // Whatever is wrong with the file is told by the full read below.
+            let _ = proc_tcp::rows(path, ticks, |socket| {
+                match socket.state {
+                    TcpState::Listen => listening.insert(socket.local),
+                    // Before Linux 4.4 a listener's half-open connections followed it.
+                    TcpState::SynRecv => {}
+                    _ if self.recorded => {}
+                    _ => return ControlFlow::Break(()),
+                }
+                ControlFlow::Continue(())
+            });
+        }
+        let mut tally = Tally::new(rule.clone(), listening);
+        let mut gap = |path: &Path, why: String, weight| {
+            let what = path.display().to_string();
+            gaps.push(Gap { what, why, weight });
+        };
+        let mut read = |path: &Path| {
+            proc_tcp::rows(path, ticks, |socket| {
+                tally.add(socket);
+                ControlFlow::Continue(())
+            })
+        };
+        match read(&tcp6) {
+            Ok(Some(rest)) => {
+                if let Some(why) = damage(rest) {
+                    gap(&tcp6, why, Weight::Decisive);
+                }
+            }
+            // A live kernel without IPv6 has no such file.
+            Ok(None) if self.recorded => gap(
+                &tcp6,
+                format!(
+                    "{}: connections over IPv6, and those of programs that use IPv6 sockets for \
+                     IPv4, are not counted",
+                    self.proc.absence()
+                ),
+                Weight::Minor,
+            ),
+            Ok(None) => {}
+            Err(error) => gap(&tcp6, error.to_string(), Weight::Decisive),
+        }
+        let rest = read(&tcp).with_context(|| format!("reading {}", tcp.display()))?;
+        let Some(rest) = rest else {
             return Err(Refusal::new(
                 format!(
                     "{} does not exist, so there is no socket table to read",
-                    files[0].1.display()
+                    tcp.display()
                 ),
                 if self.recorded {
                     "--proc-root takes a folder that holds net/tcp and sys/net/ipv4, like /proc"
@@ -190,42 +316,9 @@ impl Machine {
                 },
             )
             .into());
-        }
-        // Listeners of one family decide about rows of the other. They come first in each file, so
-        // a glance at tcp, then tcp6 as a whole, tells them all before the rest of tcp is read.
-        let mut listening = PortSet::default();
-        // Whatever is wrong with the file is told by the full read below.
-        let _ = proc_tcp::rows(&files[0].1, ticks, |socket| {
-            match socket.state {
-                TcpState::Listen => listening.insert(socket.local.port()),
-                // Before Linux 4.4 a listener's half-open connections followed it.
-                TcpState::SynRecv => {}
-                _ => return ControlFlow::Break(()),
-            }
-            ControlFlow::Continue(())
-        });
-        let mut tally = Tally::new(rule.clone(), listening);
-        for (name, path) in files.iter().rev() {
-            let why = match proc_tcp::rows(path, ticks, |socket| {
-                tally.add(socket);
-                ControlFlow::Continue(())
-            }) {
-                Ok(malformed) if malformed.lines == 0 => continue,
-                Ok(malformed) => format!(
-                    "{} not understood and left out, the first is line {}",
-                    counted(malformed.lines, "row"),
-                    malformed.first
-                ),
-                Err(error) if *name == "tcp" => {
-                    return Err(error).with_context(|| format!("reading {}", path.display()));
-                }
-                Err(error) => format!("{}: {error}", path.display()),
-            };
-            gaps.push(Gap {
-                what: format!("/proc/net/{name}"),
-                why,
-                weight: Weight::Decisive,
-            });
+        };
+        if let Some(why) = damage(rest) {
+            gap(&tcp, why, Weight::Decisive);
         }
         Ok(Table {
             bound: None,
@@ -248,8 +341,19 @@ impl Machine {
             .time_wait
             .filter(|_| view == View::Ports && !is_small);
         let ports = counted.and(rule.range);
+        let is_about_ports = !matches!(view, View::States { .. });
+        let mut bound = match is_about_ports && is_small {
+            true => self.bound(rule, gaps),
+            false => None,
+        };
+        let rule = PortRule {
+            bound: bound
+                .as_ref()
+                .map_or_else(|| rule.bound.clone(), |bound| rule.bound.union(bound)),
+            ..rule.clone()
+        };
         let (mut tally, malformed) = retried(|| {
-            let mut tally = Tally::new(rule.clone(), PortSet::default());
+            let mut tally = Tally::new(rule.clone(), Listeners::default());
             let states = sock_diag::ALL_STATES;
             let malformed = sock_diag::rows(states, ports, |socket| tally.add(socket))?;
             Ok((tally, malformed))
@@ -257,53 +361,214 @@ impl Machine {
         .context("asking the kernel for its TCP sockets by netlink sock_diag")?;
         if let (Some(total), Some(_)) = (counted, ports) {
             tally.set_time_wait(total);
+            self.count_inbound(&mut tally, counters);
         }
-        let bound = match view {
-            View::States { .. } => None,
-            _ if counters::no_socket_outside_the_table(&self.proc) => Some(PortSet::default()),
-            _ if !is_bound_worth_asking(&tally, rule, is_small) => None,
-            _ => retried(|| sock_diag::bound(rule.range)).unwrap_or_else(|error| {
-                gaps.push(Gap {
-                    what: "sock_diag".into(),
-                    why: format!("asking for bound ports: {error}"),
-                    weight: Weight::Minor,
-                });
-                None
-            }),
-        };
+        let outside = counters::outside_the_table(&self.proc);
+        if is_about_ports && !is_small && is_bound_worth_asking(&tally, outside) {
+            bound = self.bound(&rule, gaps);
+        }
         Ok(Table {
             bound,
             tally,
             malformed,
         })
     }
+
+    /// Ports of the range that somebody bound, besides those that listen; `None` when unknown.
+    fn bound(&self, rule: &PortRule, gaps: &mut Vec<Gap>) -> Option<PortSet> {
+        let mut failed = |error: Failure| {
+            gaps.push(Gap {
+                what: "sock_diag".into(),
+                why: format!("asking for bound ports: {error}"),
+                weight: Weight::Minor,
+            });
+        };
+        let chosen = retried(|| sock_diag::chosen(rule.range)).unwrap_or_else(|error| {
+            failed(error);
+            PortSet::default()
+        });
+        if counters::outside_the_table(&self.proc) == Some(0) {
+            return Some(chosen);
+        }
+        let idle = retried(|| sock_diag::bound(rule.range)).unwrap_or_else(|error| {
+            failed(error);
+            None
+        });
+        idle.map(|idle| idle.union(&chosen))
+    }
+
+    /// Counts the CLOSE_WAIT that a look at the ephemeral ports alone has left out, where there may
+    /// be many: the kernel's number of open connections tells.
+    fn count_inbound(&self, tally: &mut Tally, counters: &Counters) {
+        let seen = tally.states.get(TcpState::Established) + tally.states.get(TcpState::CloseWait);
+        let unseen = counters.established.unwrap_or(0).saturating_sub(seen);
+        if unseen < MANY {
+            return;
+        }
+        let waiting = 1 << TcpState::CloseWait as u32;
+        let range = tally.rule().range;
+        // Without an answer they are not counted, as they were not before.
+        let _ = retried(|| {
+            let mut inbound = tally.inbound_close_wait.clone();
+            sock_diag::rows(waiting, None, |socket| {
+                let port = socket.local.port();
+                if range.is_some_and(|range| !range.contains(port)) {
+                    *inbound.entry(port).or_default() += 1;
+                }
+            })?;
+            Ok(inbound)
+        })
+        .map(|inbound| tally.inbound_close_wait = inbound);
+    }
+}
+
+/// As many connections are worth a look of their own.
+const MANY: u64 = 100;
+
+/// The rule under which the rows of `table` are to be folded, where that is another than the one
+/// they were folded under: TIME_WAIT lasts longer than the settings say, ports turned out to be
+/// bound, or flows bound to an interface share ports with one that is not.
+fn better(rule: &PortRule, table: &Table) -> Option<PortRule> {
+    /// Timers are read in whole ticks, up to 10 ms.
+    const ROUNDING: Duration = Duration::from_millis(10);
+    let folded = table.tally.rule();
+    let longest = table.tally.longest_left;
+    let hold_time = if longest <= rule.hold_time + ROUNDING {
+        rule.hold_time
+    } else {
+        Duration::from_secs(u64::try_from(longest.as_millis().div_ceil(1000)).unwrap_or(u64::MAX))
+    };
+    let better = PortRule {
+        hold_time,
+        bound: table.bound.clone().unwrap_or_else(|| folded.bound.clone()),
+        shared: table.tally.flows_to_share(),
+        ..rule.clone()
+    };
+    (better != *folded).then_some(better)
+}
+
+/// This machine's own addresses; `None` when they cannot be read.
+fn addresses() -> Option<Vec<IpAddr>> {
+    let interfaces = getifaddrs().ok()?;
+    let own = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let four = address.as_sockaddr_in().map(|four| IpAddr::V4(four.ip()));
+        four.or_else(|| address.as_sockaddr_in6().map(|six| IpAddr::V6(six.ip())))
+    });
+    Some(own.collect())
 }
 
 /// Up to this many sockets a look takes some 5 ms, whatever is asked.
 const SMALL: u64 = 20_000;
 
-/// Whether to look for bound ports: the walk of the bind hash takes as long as the dump, and they
-/// matter only where a flow is near its limit. In a small table it costs nothing.
-fn is_bound_worth_asking(tally: &Tally, rule: &PortRule, is_small: bool) -> bool {
-    let near = |ports: u32| rule.range.is_none_or(|range| ports * 2 >= range.len());
-    is_small || tally.flows.values().any(|used| near(used.ports_in_use))
+/// Whether to look for bound ports in a large table, with so many sockets `outside` it: the walk of
+/// the bind hash takes as long as the dump, and it matters only where all that may be bound and what
+/// the fullest flow takes are a good part of what can be had.
+fn is_bound_worth_asking(tally: &Tally, outside: Option<u64>) -> bool {
+    /// A quarter: whoever asks for less than PORTS_LOW's half is told in good time.
+    const PART: u64 = 4;
+    let rule = tally.rule();
+    let Some((range, outside)) = rule.range.zip(outside) else {
+        return true;
+    };
+    let can_be_had = |port: &u16| !rule.reserved.contains(*port);
+    let usable = range.ports().filter(can_be_had).count() as u64;
+    let most = tally.flows.values().map(|used| used.ports_in_use).max();
+    let open: u64 = tally
+        .flows
+        .values()
+        .map(|used| used.by_state.without(TcpState::TimeWait).total())
+        .sum();
+    (u64::from(most.unwrap_or(0)) + open + outside) * PART >= usable
 }
 
-/// Whether /proc repeated or skipped rows: where the table changes while it is read, the kernel
-/// finds its place again by counting rows (`tcp_seq_start` in net/ipv4/tcp_ipv4.c).
-fn restless(tally: &Tally, counters: &Counters) -> Option<Gap> {
+/// What is wrong with a socket table of /proc; `None` where nothing is.
+fn damage(rest: proc_tcp::Rest) -> Option<String> {
+    if rest.is_empty {
+        return Some(
+            "it is empty, without even its heading, so its sockets are unknown: tar and rsync copy \
+             it so; cat and cp copy what it holds"
+                .into(),
+        );
+    }
+    if !rest.is_table {
+        return Some("it holds no socket table, so its sockets are unknown".into());
+    }
+    (rest.malformed > 0).then(|| {
+        format!(
+            "{} not understood and left out, the first is line {}",
+            counted(rest.malformed, "row"),
+            rest.first_malformed
+        )
+    })
+}
+
+/// Whether the rows of /proc are other ones than the kernel counts. A live table that changes while
+/// it is read repeats or skips some: the kernel finds its place again by counting rows
+/// (`tcp_seq_start` in net/ipv4/tcp_ipv4.c). A recorded one does not change: where rows are missing
+/// it was cut off, and what its flows hold is unknown.
+fn disagreement(proc: &ProcRoot, tally: &Tally, counters: &Counters) -> Option<Gap> {
     /// A few come and go during any read.
     const TOLERATED: f64 = 5.0;
     const FEW: u64 = 100;
-    let (rows, counted) = (tally.time_wait.total + tally.orphans, counters.time_wait?);
-    let difference = rows.abs_diff(counted);
-    (difference > FEW && percent(difference, counted) > TOLERATED).then(|| Gap {
-        what: "/proc/net/tcp".into(),
+    /// As many may come between the copy of one file and that of the other.
+    const TOLERATED_MISSING: f64 = 10.0;
+    const FEW_MISSING: u64 = 20;
+
+    let waiting = tally.time_wait.total + tally.orphans;
+    // Half-open connections have rows, but are no sockets yet.
+    let open = tally.states.total() - waiting - tally.states.get(TcpState::SynRecv);
+    let established = [TcpState::Established, TcpState::CloseWait]
+        .map(|state| tally.states.get(state))
+        .iter()
+        .sum();
+    let gap = |rows: u64, kind: &str, (file, counted): (&str, u64), meaning: &str, weight| Gap {
+        what: proc.net("tcp").display().to_string(),
         why: format!(
-            "it changed while it was read: {rows} TIME_WAIT rows where the kernel counts {counted}; \
-             sock_diag is not disturbed"
+            "{} where {} counts {}: {meaning}",
+            self::counted(rows, &format!("{kind} row")),
+            proc.net(file).display(),
+            count(counted)
         ),
-        weight: Weight::Minor,
+        weight,
+    };
+    let missing = [
+        (waiting, "TIME_WAIT", "sockstat", counters.time_wait),
+        (open, "other", "sockstat", counters::in_table(proc)),
+        (
+            established,
+            "ESTABLISHED or CLOSE_WAIT",
+            "snmp",
+            counters.established,
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(rows, kind, file, counted)| Some((rows, kind, file, counted?)))
+    .find(|&(rows, _, _, counted)| {
+        let missing = counted.saturating_sub(rows);
+        missing > FEW_MISSING && percent(missing, counted) > TOLERATED_MISSING
+    });
+    if let (Some((rows, kind, file, counted)), true) = (missing, proc.is_recorded()) {
+        let meaning = "rows are missing, or the files were copied at different times; before Linux \
+                       4.11 the TIME_WAIT of all containers are counted";
+        return Some(gap(rows, kind, (file, counted), meaning, Weight::Decisive));
+    }
+    let counted = counters.time_wait?;
+    let difference = waiting.abs_diff(counted);
+    let differs = difference > FEW && percent(difference, counted) > TOLERATED;
+    differs.then(|| {
+        let meaning = if proc.is_recorded() {
+            "it changed while it was copied"
+        } else {
+            "it changed while it was read; sock_diag is not disturbed"
+        };
+        gap(
+            waiting,
+            "TIME_WAIT",
+            ("sockstat", counted),
+            meaning,
+            Weight::Minor,
+        )
     })
 }
 
@@ -353,16 +618,43 @@ mod tests {
     }
 
     #[test]
-    fn orphans_are_no_sign_of_a_restless_table() {
-        let mut tally = Tally::default();
-        tally.time_wait.total = 3300;
-        tally.orphans = 300;
+    fn a_live_table_is_restless_and_a_recorded_one_cut_off_and_orphans_are_a_sign_of_neither() {
+        let tally = |time_wait: u64, orphans: u64| {
+            let mut tally = Tally::default();
+            tally.time_wait.total = time_wait;
+            tally.orphans = orphans;
+            for (state, sockets) in [
+                (TcpState::TimeWait, time_wait),
+                (TcpState::FinWait2, orphans),
+            ] {
+                (0..sockets).for_each(|_| tally.states.add(state));
+            }
+            tally
+        };
         let counters = Counters {
             time_wait: Some(3600),
             ..Counters::default()
         };
-        assert_eq!(restless(&tally, &counters), None);
-        tally.orphans = 0;
-        assert!(restless(&tally, &counters).is_some());
+        let weight = |proc: &ProcRoot, tally: &Tally| {
+            disagreement(proc, tally, &counters).map(|gap| gap.weight)
+        };
+        let live = ProcRoot::default();
+        let recorded = ProcRoot::recorded("/nonexistent");
+        for (time_wait, orphans, of_live, of_recorded) in [
+            (3300, 300, None, None),
+            (3300, 0, Some(Weight::Minor), Some(Weight::Minor)),
+            (3900, 0, Some(Weight::Minor), Some(Weight::Minor)),
+            (3500, 0, None, None),
+            (3230, 0, Some(Weight::Minor), Some(Weight::Decisive)),
+            (0, 0, Some(Weight::Minor), Some(Weight::Decisive)),
+        ] {
+            let tally = tally(time_wait, orphans);
+            assert_eq!(weight(&live, &tally), of_live, "{time_wait} live");
+            assert_eq!(
+                weight(&recorded, &tally),
+                of_recorded,
+                "{time_wait} recorded"
+            );
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod collect;
 mod counters;
+pub mod file;
 mod host;
 pub mod netlink;
 pub mod netns;

@@ -1,5 +1,6 @@
 //! Rows of the socket table by netlink (`net/ipv4/inet_diag.c`, include/uapi/linux/inet_diag.h).
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
@@ -8,8 +9,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, Sockaddr
 
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
-use super::netlink::{DUMP, Failure, Netlink, u32_at};
-use crate::model::{PortRange, PortSet, Socket, TcpState};
+use super::netlink::{DUMP, Failure, Netlink, u16_at, u32_at};
+use crate::model::{Flow, Interface, PortRange, PortSet, Socket, TcpState, Timestamps};
 
 /// `TCPDIAG_GETSOCK`: the older request, which alone returns both families in one walk of the hash.
 const TCPDIAG_GETSOCK: u16 = 18;
@@ -33,12 +34,58 @@ pub fn rows(
     ports: Option<PortRange>,
     mut row: impl FnMut(&Socket),
 ) -> Result<u64, Failure> {
+    let interfaces = interfaces();
     let mut malformed = 0;
-    dump(states, ports, |message| match decode(message) {
-        Some(socket) => row(&socket),
-        None => malformed += 1,
+    dump(&Request::of(states, ports), |message| {
+        match decode(message, &interfaces) {
+            Some(socket) => row(&socket),
+            None => malformed += 1,
+        }
     })?;
     Ok(malformed)
+}
+
+/// The other ends of live sockets with a local port in `ports`, by whether they have TCP timestamps.
+///
+/// # Errors
+/// As [`rows`].
+pub fn timestamps(ports: Option<PortRange>) -> Result<HashMap<Flow, Timestamps>, Failure> {
+    /// Until the other end has answered it has agreed to nothing.
+    const ANSWERED: u32 =
+        LIVE & !(1 << TcpState::SynSent as u32) & !(1 << TcpState::SynRecv as u32);
+    let interfaces = interfaces();
+    let mut ends: HashMap<Flow, Timestamps> = HashMap::new();
+    let request = Request {
+        with_info: true,
+        ..Request::of(ANSWERED, ports)
+    };
+    dump(&request, |message| {
+        let (Some(socket), Some(agreed)) = (decode(message, &interfaces), has_timestamps(message))
+        else {
+            return;
+        };
+        let known = ends.entry(Flow::of(&socket)).or_default();
+        if agreed {
+            known.with += 1;
+        } else {
+            known.without += 1;
+        }
+    })?;
+    Ok(ends)
+}
+
+/// The interfaces of this namespace; those without a name here keep their number.
+fn interfaces() -> Vec<Interface> {
+    let names = nix::net::if_::if_nameindex();
+    names.map_or_else(
+        |_| Vec::new(),
+        |names| {
+            names
+                .iter()
+                .map(|known| Interface::new(known.index(), &known.name().to_string_lossy()))
+                .collect()
+        },
+    )
 }
 
 /// Ports bound by sockets that neither listen nor connect; `None` where the kernel does not show
@@ -75,8 +122,24 @@ fn bind_outside(range: Option<PortRange>) -> Option<(OwnedFd, u16)> {
 const TRIALS: usize = 16;
 
 fn bound_ports() -> Result<PortSet, Failure> {
+    local_ports(&Request::of(BOUND_INACTIVE, None))
+}
+
+/// Ports of `range` that connected sockets were given by bind() instead of choosing them:
+/// connect() skips these like those of listeners.
+///
+/// # Errors
+/// As [`rows`].
+pub fn chosen(range: Option<PortRange>) -> Result<PortSet, Failure> {
+    local_ports(&Request {
+        only_chosen: true,
+        ..Request::of(LIVE, range)
+    })
+}
+
+fn local_ports(request: &Request) -> Result<PortSet, Failure> {
     let mut ports = PortSet::default();
-    dump(BOUND_INACTIVE, None, |message| {
+    dump(request, |message| {
         if let Some(port) = u16_be(message, SOURCE_PORT) {
             ports.insert(port);
         }
@@ -84,14 +147,44 @@ fn bound_ports() -> Result<PortSet, Failure> {
     Ok(ports)
 }
 
-fn dump(states: u32, ports: Option<PortRange>, message: impl FnMut(&[u8])) -> Result<(), Failure> {
-    let mut request = vec![0; 60]; // struct inet_diag_req: everything but the states stays zero.
-    request[52..56].copy_from_slice(&states.to_ne_bytes());
-    if let Some(range) = ports {
-        request.extend(filter(range));
+/// What the kernel is asked for.
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    states: u32,
+    /// Only sockets with a local port in here.
+    ports: Option<PortRange>,
+    /// Only sockets whose port was named in bind().
+    only_chosen: bool,
+    /// With `struct tcp_info`.
+    with_info: bool,
+}
+
+impl Request {
+    fn of(states: u32, ports: Option<PortRange>) -> Self {
+        Self {
+            states,
+            ports,
+            only_chosen: false,
+            with_info: false,
+        }
     }
+
+    /// `struct inet_diag_req`, and the filter where there is one.
+    fn bytes(self) -> Vec<u8> {
+        const INET_DIAG_INFO: u16 = 2;
+        let mut request = vec![0; 60];
+        if self.with_info {
+            request[3] = 1 << (INET_DIAG_INFO - 1);
+        }
+        request[52..56].copy_from_slice(&self.states.to_ne_bytes());
+        request.extend(filter(self.ports, self.only_chosen));
+        request
+    }
+}
+
+fn dump(request: &Request, message: impl FnMut(&[u8])) -> Result<(), Failure> {
     let opened = without_net_admin(|| Netlink::open(SockProtocol::NetlinkSockDiag));
-    opened?.request(TCPDIAG_GETSOCK, DUMP, &request, message)
+    opened?.request(TCPDIAG_GETSOCK, DUMP, &request.bytes(), message)
 }
 
 /// Opens a socket as a thread without `CAP_NET_ADMIN`: to one opened with it the kernel tells the
@@ -113,27 +206,54 @@ fn without_net_admin<T>(open: impl FnOnce() -> T) -> T {
     opened
 }
 
-/// The attribute by which the kernel lists only sockets with a local port in `range`: two
-/// instructions of two words each, `struct inet_diag_bc_op {code, yes, no}` and the port in the
-/// second word's `no`. `yes` and `no` are how far to jump: to the end is a match, past it is none.
-fn filter(range: PortRange) -> Vec<u8> {
+/// The attribute by which the kernel lists only sockets with a local port in `ports`, and only those
+/// whose port was named in bind(): instructions of `struct inet_diag_bc_op {code, yes, no}`, followed
+/// by the port in a second one's `no` where the code compares. `yes` and `no` are how far to jump: to
+/// the end is a match, past it is none. `yes` may not jump past the end, so that a refusal by it
+/// takes a jump of its own (`inet_diag_bc_audit` in net/ipv4/inet_diag.c).
+fn filter(ports: Option<PortRange>, only_chosen: bool) -> Vec<u8> {
     const INET_DIAG_REQ_BYTECODE: u16 = 1;
+    const INET_DIAG_BC_JMP: u8 = 1;
     const INET_DIAG_BC_S_GE: u8 = 2;
     const INET_DIAG_BC_S_LE: u8 = 3;
-    const INSTRUCTION: u8 = 8;
-    let instruction = u16::from(INSTRUCTION);
-    let mut attribute = Vec::with_capacity(20);
-    attribute.extend((4 + 2 * instruction).to_ne_bytes());
+    const INET_DIAG_BC_AUTO: u8 = 6;
+    /// An instruction, and one that compares with a port.
+    const ALONE: u8 = 4;
+    const WITH_PORT: u8 = 8;
+    let mut operations: Vec<(u8, Option<u16>)> = Vec::new();
+    if let Some(range) = ports {
+        operations.push((INET_DIAG_BC_S_GE, Some(range.low)));
+        operations.push((INET_DIAG_BC_S_LE, Some(range.high)));
+    }
+    if only_chosen {
+        operations.push((INET_DIAG_BC_AUTO, None));
+        operations.push((INET_DIAG_BC_JMP, None));
+    }
+    if operations.is_empty() {
+        return Vec::new();
+    }
+    let size = |port: Option<u16>| port.map_or(ALONE, |_| WITH_PORT);
+    let mut left: u16 = operations
+        .iter()
+        .map(|&(_, port)| u16::from(size(port)))
+        .sum();
+    let mut attribute = Vec::with_capacity(28);
+    attribute.extend((4 + left).to_ne_bytes());
     attribute.extend(INET_DIAG_REQ_BYTECODE.to_ne_bytes());
-    for (code, port, to_end) in [
-        (INET_DIAG_BC_S_GE, range.low, 2 * instruction),
-        (INET_DIAG_BC_S_LE, range.high, instruction),
-    ] {
-        let past_the_end = to_end + 4;
-        attribute.extend([code, INSTRUCTION]);
-        attribute.extend(past_the_end.to_ne_bytes());
-        attribute.extend([0, 0]);
-        attribute.extend(port.to_ne_bytes());
+    for (code, port) in operations {
+        let past_the_end = left + 4;
+        let no = match code {
+            // A port named in bind() skips the jump that refuses the others.
+            INET_DIAG_BC_AUTO => 2 * u16::from(ALONE),
+            _ => past_the_end,
+        };
+        attribute.extend([code, size(port)]);
+        attribute.extend(no.to_ne_bytes());
+        if let Some(port) = port {
+            attribute.extend([0, 0]);
+            attribute.extend(port.to_ne_bytes());
+        }
+        left -= u16::from(size(port));
     }
     attribute
 }
@@ -142,12 +262,16 @@ fn filter(range: PortRange) -> Vec<u8> {
 const FAMILY: usize = 0;
 const STATE: usize = 1;
 const TIMER: usize = 2;
+const RETRANSMITS: usize = 3;
 const SOURCE_PORT: usize = 4;
 const DESTINATION_PORT: usize = 6;
 const SOURCE: usize = 8;
 const DESTINATION: usize = 24;
+const INTERFACE: usize = 40;
 const EXPIRES: usize = 52;
 const INODE: usize = 68;
+/// Where the attributes begin.
+const ATTRIBUTES: usize = 72;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -155,7 +279,7 @@ const AF_INET6: u8 = 10;
 const TIMER_TIME_WAIT: u8 = 3;
 
 /// One `struct inet_diag_msg`; `None` when it is too short, or of a family or state unknown here.
-fn decode(message: &[u8]) -> Option<Socket> {
+fn decode(message: &[u8], interfaces: &[Interface]) -> Option<Socket> {
     let family = *message.get(FAMILY)?;
     let end = |address, port| {
         let port = u16_be(message, port)?;
@@ -175,7 +299,32 @@ fn decode(message: &[u8]) -> Option<Socket> {
         time_wait_left: (*message.get(TIMER)? == TIMER_TIME_WAIT)
             .then(|| Duration::from_millis(u64::from(expires))),
         inode: u32_at(message, INODE).filter(|&inode| inode != 0),
+        interface: u32_at(message, INTERFACE)
+            .filter(|&index| index != 0)
+            .map(|index| named(index, interfaces)),
+        retransmits: *message.get(RETRANSMITS)?,
     })
+}
+
+fn named(index: u32, interfaces: &[Interface]) -> Interface {
+    let known = interfaces.iter().find(|known| known.index() == index);
+    known.copied().unwrap_or_else(|| Interface::new(index, ""))
+}
+
+/// Whether `struct tcp_info` of a message has `TCPI_OPT_TIMESTAMPS`; `None` without one.
+fn has_timestamps(message: &[u8]) -> Option<bool> {
+    const INET_DIAG_INFO: u16 = 2;
+    const TCPI_OPTIONS: usize = 5;
+    const TCPI_OPT_TIMESTAMPS: u8 = 1;
+    let mut rest = message.get(ATTRIBUTES..)?;
+    loop {
+        let length = usize::from(u16_at(rest, 0)?);
+        if u16_at(rest, 2)? == INET_DIAG_INFO {
+            let options = rest.get(4..length)?.get(TCPI_OPTIONS)?;
+            return Some(options & TCPI_OPT_TIMESTAMPS != 0);
+        }
+        rest = rest.get(length.max(4).next_multiple_of(4)..)?;
+    }
 }
 
 fn u16_be(bytes: &[u8], offset: usize) -> Option<u16> {
@@ -203,13 +352,15 @@ mod tests {
     #[test]
     fn a_time_wait_row_keeps_its_milliseconds() {
         assert_eq!(
-            decode(&time_wait()),
+            decode(&time_wait(), &[]),
             Some(Socket {
                 state: TcpState::TimeWait,
                 local: "127.0.0.1:40000".parse().unwrap(),
                 remote: "127.0.0.1:3306".parse().unwrap(),
                 time_wait_left: Some(Duration::from_millis(59_280)),
                 inode: None,
+                interface: None,
+                retransmits: 0,
             })
         );
     }
@@ -222,21 +373,21 @@ mod tests {
             message[start..start + 16]
                 .copy_from_slice(&"::ffff:10.0.0.7".parse::<Ipv6Addr>().unwrap().octets());
         }
-        let socket = decode(&message).unwrap();
+        let socket = decode(&message, &[]).unwrap();
         assert_eq!(socket.local, "10.0.0.7:40000".parse().unwrap());
     }
 
     #[test]
     fn a_message_cut_before_its_timer_ends_is_no_row() {
         for length in 0..EXPIRES + 4 {
-            assert_eq!(decode(&time_wait()[..length]), None, "{length}");
+            assert_eq!(decode(&time_wait()[..length], &[]), None, "{length}");
         }
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let _ = decode(&bytes);
+            let _ = decode(&bytes, &[]);
         }
     }
 }

@@ -153,6 +153,14 @@ pub fn port_range(low: u16, high: u16) {
     sysctl("net.ipv4.tcp_tw_reuse", "0");
 }
 
+/// A number from the environment, or `otherwise`.
+pub fn env_number(name: &str, otherwise: u64) -> u64 {
+    env::var(name).map_or(otherwise, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number"))
+    })
+}
+
 /// A server that closes after its client, on a thread of its own.
 pub fn serve(address: &str) -> SocketAddr {
     let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));

@@ -4,8 +4,12 @@ use super::cycle;
 use super::history::History;
 use super::pieces::{Lines, Piece, scatter, spread, variance};
 
-/// A pace must have been kept for so many seconds to be one: a burst ends by itself.
-const STEADY_FOR: usize = 2;
+/// A pace must have been kept for so many whole seconds to be likely to go on: a burst ends by
+/// itself.
+const KEPT_FOR: usize = 2;
+
+/// And for so many to be sure of it.
+const SURE_FROM: usize = 3;
 
 /// Fewer connections are no pace: the mean of ten that come at random is off by a third.
 const ENOUGH: f64 = 10.0;
@@ -108,9 +112,16 @@ impl Course {
     }
 
     /// Whether it is more than chance.
-    #[must_use]
-    pub fn is_known(&self) -> bool {
+    pub(super) fn is_known(&self) -> bool {
         self.kept && self.seen >= ENOUGH
+    }
+
+    /// Whether it has been kept for long enough to rely on.
+    pub(super) fn is_sure(&self) -> bool {
+        match &self.way {
+            Way::Straight(piece) => piece.length >= SURE_FROM,
+            Way::Again(..) => true,
+        }
     }
 
     /// Connections opened within the next `seconds`.
@@ -143,14 +154,14 @@ impl Course {
 fn latest(pieces: &[Piece]) -> (Piece, bool) {
     match *pieces {
         [] => (Piece::default(), false),
-        [short, before, ..] if short.length < STEADY_FOR => {
+        [short, before, ..] if short.length < KEPT_FOR => {
             if before.level < short.level {
-                (before, before.length >= STEADY_FOR)
+                (before, before.length >= KEPT_FOR)
             } else {
                 (short, true)
             }
         }
-        [latest, ..] => (latest, latest.length >= STEADY_FOR),
+        [latest, ..] => (latest, latest.length >= KEPT_FOR),
     }
 }
 

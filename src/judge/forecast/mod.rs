@@ -11,10 +11,12 @@ mod cycle;
 mod history;
 mod pieces;
 mod replay;
+mod trouble;
 
 pub use course::{Course, Pace};
 pub use history::{History, Rate, SECONDS};
 pub use replay::{Exhaustion, Ports, exhaustion, lateness, safe_rate};
+pub use trouble::Trouble;
 
 #[expect(clippy::cast_precision_loss)] // At most sixty seconds.
 fn mean(seconds: &[u16]) -> f64 {

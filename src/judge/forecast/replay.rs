@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::course::{Course, Side};
+use super::course::{Course, Pace, Side};
+use super::history::History;
+use crate::words::rounded;
 
 /// The ports of a flow as the forecast needs them.
 #[derive(Debug, Clone, Copy)]
@@ -48,70 +50,124 @@ pub struct Exhaustion {
     pub earliest: f64,
     /// If fewer come, and ports come back in time; `None` where none runs out then.
     pub latest: Option<f64>,
+    /// The pace that leads there.
+    pub pace: Pace,
 }
 
-/// When the ports run out on `course`; `None` where they do not on the likely one, within the hold
-/// time: by then each port that is held now has come back, and it was a steady state.
+impl Exhaustion {
+    /// From the earliest to the latest, as the JSON shows it.
+    #[must_use]
+    pub fn range(&self) -> (f64, Option<f64>) {
+        (rounded(self.earliest), self.latest.map(rounded))
+    }
+}
+
+/// When the ports run out, if what `history` shows goes on; `None` where they do not on the likely
+/// course, within the hold time: by then each port that is held now has come back.
 #[must_use]
-pub fn exhaustion(course: &Course, ports: Ports) -> Option<Exhaustion> {
-    let late = ports.late.as_secs_f64();
-    let wanted = ports.wanted();
-    if !course.is_known() && wanted == 0.0 {
+pub fn exhaustion(history: &History, ports: Ports) -> Option<Exhaustion> {
+    if ports.are_many_for(history) {
         return None;
     }
-    let opened = |side| {
-        move |seconds: f64| {
-            course
-                .opened_within(seconds, side)
-                .max(wanted * seconds.min(late))
-        }
-    };
+    let course = Course::of(history);
+    ports.refused_at_once().or_else(|| on_course(&course, ports))
+}
+
+fn on_course(course: &Course, ports: Ports) -> Option<Exhaustion> {
+    if !course.is_known() {
+        return None;
+    }
+    let late = ports.late.as_secs_f64();
+    let opened = |side| move |seconds| course.opened_within(seconds, side);
     let back_late = |late| move |seconds| ports.back_late(seconds, late);
-    let back = |seconds| ports.back_by_turns(seconds);
-    let likely = runs_out(opened(Side::Likely), back, ports)?;
-    let earliest = runs_out(opened(Side::Hasty), back_late(late), ports);
-    let latest = runs_out(opened(Side::Careful), back_late(0.0), ports);
+    let by_turns = |seconds| ports.back_by_turns(seconds);
+    let likely = ports.run_out(opened(Side::Likely), by_turns)?;
+    let earliest = ports.run_out(opened(Side::Hasty), back_late(late));
+    let latest = ports.run_out(opened(Side::Careful), back_late(0.0));
     Some(Exhaustion {
         likely,
-        earliest: earliest.unwrap_or(likely).min(likely),
-        latest: latest.map(|latest| latest.max(likely)),
+        earliest: earliest.map_or(likely, |earliest| earliest.min(likely)),
+        latest: latest
+            .filter(|_| course.is_sure())
+            .map(|latest| latest.max(likely)),
+        pace: course.pace(),
     })
+}
+
+/// The highest steady rate at which the flow does not run out within the next minute.
+#[must_use]
+pub fn safe_rate(ports: Ports) -> f64 {
+    let late = ports.late.as_secs_f64();
+    let back = |seconds| ports.back_late(seconds, late);
+    let (mut safe, mut unsafe_rate) = (0.0, f64::from(u16::MAX));
+    // Each step halves what is left of 65,536: 20 leave less than a tenth.
+    for _ in 0..20 {
+        let middle = f64::midpoint(safe, unsafe_rate);
+        if ports.run_out(|seconds| middle * seconds, back).is_some() {
+            unsafe_rate = middle;
+        } else {
+            safe = middle;
+        }
+    }
+    safe
 }
 
 /// The step of the replay, far below what a forecast is good for.
 const STEP: f64 = 0.02;
 
-/// The seconds until no port is free, where so many are back within some seconds.
-fn runs_out(
-    opened_within: impl Fn(f64) -> f64,
-    back_within: impl Fn(f64) -> f64,
-    ports: Ports,
-) -> Option<f64> {
-    let free = f64::from(ports.free);
-    let horizon = ports.hold_time.as_secs_f64();
-    let mut now = 0.0;
-    while now <= horizon {
-        if free + back_within(now) - opened_within(now) <= 0.0 {
-            return Some(now);
-        }
-        now += STEP;
-    }
-    None
-}
-
 impl Ports<'_> {
-    /// The pace that the client would like to have until the wheel has turned, where no more ports
-    /// are free than one turn gives back. Then it has perhaps been held back: it took what the last
-    /// turns gave, and what it wants its busiest second shows best.
-    fn wanted(self) -> f64 {
+    /// Whether no pace that the history can show spends the free ports: one that does within the
+    /// hold time spends in a second as many as these connections, if not more.
+    fn are_many_for(&self, history: &History) -> bool {
+        let closed: f64 = history.per_second().iter().map(|&it| f64::from(it)).sum();
+        closed * self.hold_time.as_secs_f64() < f64::from(self.free)
+    }
+
+    /// Where no more ports are free than one turn of the wheel gives back, the client has perhaps
+    /// been refused lately: it took what the last turns gave, and its mean is what the kernel can
+    /// give, not what it wants. That, its busiest second since shows best.
+    fn refused_at_once(self) -> Option<Exhaustion> {
         let late = self.late.as_secs_f64();
         let one_turn = f64::from(self.usable) * late / self.hold_time.as_secs_f64();
         if f64::from(self.free) > one_turn {
-            return 0.0;
+            return None;
         }
-        let recent = late.ceil() as usize;
-        let latest = self.time_wait_left.iter().rev().take(recent);
-        latest.copied().max().unwrap_or(0).into()
+        let turn = self.time_wait_left.iter().rev().take(whole(late.ceil()));
+        let pace = Pace {
+            now: turn.clone().copied().max()?.into(),
+            growth: 0.0,
+            steady_for: turn.len(),
+            period: None,
+        };
+        let opened = |seconds| pace.now * seconds;
+        let likely = self
+            .run_out(opened, |seconds| self.back_by_turns(seconds))
+            .filter(|&likely| likely < late)?;
+        Some(Exhaustion {
+            likely,
+            earliest: likely,
+            latest: self.run_out(opened, |seconds| self.back_late(seconds, 0.0)),
+            pace,
+        })
+    }
+
+    /// The seconds until no port is free, where so many are opened and so many are back within some
+    /// seconds.
+    fn run_out(
+        self,
+        opened_within: impl Fn(f64) -> f64,
+        back_within: impl Fn(f64) -> f64,
+    ) -> Option<f64> {
+        let free = f64::from(self.free);
+        let horizon = self.hold_time.as_secs_f64();
+        let mut now = 0.0;
+        while now <= horizon {
+            if free + back_within(now) - opened_within(now) <= 0.0 {
+                return Some(now);
+            }
+            now += STEP;
+        }
+        None
     }
 
     /// Ports back within `seconds`, each `late` after its time.
@@ -126,10 +182,10 @@ impl Ports<'_> {
     /// overdue ones tell when it turned last: their time ran out since, at the pace at which the
     /// next ones follow.
     fn back_by_turns(self, seconds: f64) -> f64 {
-        let period = self.late.as_secs_f64();
-        let follow = returned_within(self.time_wait_left, 2.0) / 2.0;
-        let since = if follow > 0.0 {
-            (f64::from(self.overdue) / follow).min(period)
+        let period = self.late.as_secs_f64().max(STEP);
+        let following = returned_within(self.time_wait_left, period) / period;
+        let since = if following > 0.0 {
+            (f64::from(self.overdue) / following).min(period)
         } else {
             0.0
         };
@@ -140,34 +196,47 @@ impl Ports<'_> {
         let last = first + ((seconds - first) / period).floor() * period;
         f64::from(self.overdue) + returned_within(self.time_wait_left, last)
     }
-}
 
-/// The highest steady rate at which the flow does not run out within the next minute.
-#[must_use]
-pub fn safe_rate(ports: Ports) -> f64 {
-    let late = ports.late.as_secs_f64();
-    let (mut safe, mut unsafe_rate) = (0.0, f64::from(u16::MAX));
-    // Each step halves what is left of 65,536: 20 leave less than a tenth.
-    for _ in 0..20 {
-        let middle = f64::midpoint(safe, unsafe_rate);
-        let back = |seconds| ports.back_by_turns(seconds);
-        if runs_out(|seconds| middle * seconds, back, ports).is_some() {
-            unsafe_rate = middle;
-        } else {
-            safe = middle;
-        }
+    /// The seconds until the first and until the last held port is back, at the latest; `None` where
+    /// none comes back by itself.
+    pub(super) fn returns(self) -> Option<(f64, f64)> {
+        let late = self.late.as_secs_f64();
+        let mut held = (1_u16..)
+            .zip(self.time_wait_left)
+            .filter(|(_, count)| **count > 0)
+            .map(|(seconds, _)| f64::from(seconds));
+        let first = if self.overdue > 0 { Some(0.0) } else { held.next() }?;
+        let last = held.last().unwrap_or(first);
+        Some((first + late, last + late))
     }
-    safe
+
+    /// The seconds until more than `wanted` ports are back, at the latest.
+    pub(super) fn back(self, wanted: f64) -> Option<f64> {
+        let late = self.late.as_secs_f64();
+        let mut back = f64::from(self.overdue);
+        if back > wanted {
+            return Some(late);
+        }
+        for (seconds, &count) in (0_u16..).zip(self.time_wait_left) {
+            let missing = wanted - back;
+            back += f64::from(count);
+            if back > wanted {
+                return Some(f64::from(seconds) + missing / f64::from(count) + late);
+            }
+        }
+        None
+    }
 }
 
 /// Ports in TIME_WAIT that come back within `seconds`, those of one second spread evenly over it.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss // Between 0 and the hold time.
-)]
 fn returned_within(time_wait_left: &[u16], seconds: f64) -> f64 {
-    let whole = seconds as usize;
-    let full = time_wait_left.iter().take(whole);
-    let partial = time_wait_left.get(whole).copied().unwrap_or(0);
+    let full = time_wait_left.iter().take(whole(seconds));
+    let partial = time_wait_left.get(whole(seconds)).copied().unwrap_or(0);
     full.map(|&count| f64::from(count)).sum::<f64>() + f64::from(partial) * seconds.fract()
+}
+
+/// The whole seconds.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Between 0 and the hold time.
+fn whole(seconds: f64) -> usize {
+    seconds as usize
 }

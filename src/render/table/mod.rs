@@ -14,7 +14,7 @@ pub use repro::repro;
 use super::Screen;
 use crate::judge::flow::FlowReport;
 use crate::judge::states::States;
-use crate::judge::verdict::Verdict;
+use crate::judge::verdict::{Level, Verdict};
 use crate::model::{Owner, StateCounts, TcpState};
 use crate::words::{at_most, count, counted, percent, printable, rate, rate_limit, sparkline};
 
@@ -64,7 +64,7 @@ pub fn states(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let mut rows = table(screen, ["STATE", "COUNT", "SHARE", ""]);
-    let share = |part: u64| format!("{:.1} %", percent(part, report.total));
+    let share = |part: u64| format!("{:.1} %", percent(part, report.total.unwrap_or_default()));
     for (state, number) in report.states.largest_first() {
         rows.add_row([
             state.name().to_owned(),
@@ -72,8 +72,8 @@ pub fn states(
             share(number),
             String::new(),
         ]);
-        if state == TcpState::TimeWait {
-            let split = report.time_wait.split;
+        if let (TcpState::TimeWait, Some(time_wait)) = (state, report.time_wait) {
+            let split = time_wait.split;
             for (direction, number, cost) in [
                 (
                     "outbound",
@@ -93,7 +93,7 @@ pub fn states(
     }
     rows.add_row([
         "total".to_owned(),
-        count(report.total),
+        report.total.map_or_else(|| "unknown".into(), count),
         String::new(),
         String::new(),
     ]);
@@ -172,8 +172,8 @@ fn write_findings(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
         writeln!(out, "\n{} ({})", screen.paint(level, code), level.word())?;
         let mut steps: Vec<String> = Vec::new();
         for reported in alike {
-            // Where there is one finding the summary has said it.
-            if verdict.findings.len() > 1 {
+            // Where there is one in trouble the summary has said it.
+            if verdict.findings.len() > 1 || level == Level::Ok {
                 let message = reported.finding.to_string();
                 writeln!(out, "{}", screen.wrap("  ", "  ", &message))?;
             }
@@ -198,7 +198,7 @@ fn write_flows(flows: &[&FlowReport], screen: Screen, out: &mut dyn Write) -> io
         "TOWARD",
         "PORTS",
         "FREE",
-        "RATE/S",
+        "NOW/S",
         "MAX/S",
         "LAST 60 S",
     ];
@@ -251,7 +251,7 @@ fn flow_row(flow: &FlowReport) -> [String; 6] {
         flow.server().to_string(),
         count(flow.ports_in_use),
         flow.ports_free.map_or_else(|| "unknown".into(), count),
-        format!("{at_least}{}", rate(flow.rate.last_10_s)),
+        format!("{at_least}{}", rate(flow.rate.now)),
         rate_limit(flow.max_connections_per_second),
     ]
 }

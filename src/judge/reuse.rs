@@ -1,0 +1,105 @@
+//! Whether TIME_WAIT is reused on a flow: what the settings allow, and what the table shows.
+
+use std::time::Duration;
+
+use crate::model::{Flow, FlowUse, Reuse, Snapshot, TcpState};
+
+/// How exactly times in the table can be compared: /proc counts ticks of 10 ms, and the rows of a
+/// large table are read one after the other.
+const MARGIN: Duration = Duration::from_millis(500);
+
+/// What the evidence says about `flow`. `alone` is the only flow that has closed connections just
+/// now, if there is but one: what the kernel counts between two looks is that flow's.
+#[must_use]
+pub fn reuse(snapshot: &Snapshot, flow: &Flow, used: &FlowUse, alone: Option<&Flow>) -> Reuse {
+    match snapshot.tunables.reuse_allowed(flow.is_loopback()) {
+        None => return Reuse::Unknown,
+        Some(false) => return Reuse::Off,
+        Some(true) => {}
+    }
+    // The other end is this machine, whose timestamps are on.
+    if snapshot.is_own(flow) {
+        return Reuse::Seen;
+    }
+    if let Some(ends) = snapshot.timestamps.get(flow) {
+        match (ends.with, ends.without) {
+            (1.., 0) => return Reuse::Seen,
+            (0, 1..) => return Reuse::Refuted,
+            _ => {}
+        }
+    }
+    if old_ports_block(snapshot, used) {
+        return Reuse::Refuted;
+    }
+    let recycled = snapshot.growth.and_then(|grown| grown.time_wait_recycled);
+    if alone == Some(flow) && recycled.unwrap_or(0) > 0 {
+        return Reuse::Seen;
+    }
+    Reuse::Allowed
+}
+
+/// Whether a port was passed over that reuse would have given. connect() takes another than a fast
+/// port only where each fast one is blocked, and one in TIME_WAIT for longer than the delay is not
+/// (`__inet_hash_connect`). So where reuse works no fast port is older than a slow one by more.
+fn old_ports_block(snapshot: &Snapshot, used: &FlowUse) -> bool {
+    let (Some(fast), Some(slow)) = (used.fast_left_least, used.slow_left_most) else {
+        return false;
+    };
+    // A port is taken before its connection is used, and TIME_WAIT begins after that.
+    let older = slow.saturating_sub(fast);
+    older > snapshot.tunables.reuse_delay() + MARGIN + time_open(used, snapshot.hold_time)
+}
+
+/// How long a connection of the flow is open: as many are open at a time as come in that time, so
+/// open ones are to TIME_WAIT as that time is to the hold time (Little's law).
+fn time_open(used: &FlowUse, hold_time: Duration) -> Duration {
+    let waiting = used.by_state.get(TcpState::TimeWait);
+    let open = used.by_state.total() - waiting;
+    let open = u32::try_from(open).unwrap_or(u32::MAX);
+    hold_time * open / u32::try_from(waiting).unwrap_or(u32::MAX).max(1)
+}
+
+/// The only flow that has closed a connection within the last second, if there is but one.
+#[must_use]
+pub fn alone(snapshot: &Snapshot) -> Option<&Flow> {
+    /// The second that is not over yet, and the one before.
+    const LATEST: usize = 2;
+    let hold = usize::try_from(snapshot.hold_time.as_secs()).unwrap_or(usize::MAX);
+    let is_active = |used: &FlowUse| {
+        let left = used.time_wait_left.iter().skip(hold.saturating_sub(LATEST));
+        left.copied().any(|closed| closed > 0)
+    };
+    let mut active = snapshot
+        .tally
+        .flows
+        .iter()
+        .filter(|(_, used)| is_active(used))
+        .map(|(flow, _)| flow);
+    active.next().filter(|_| active.next().is_none())
+}
+
+/// The share of the usable ports from which on it matters whether they come back.
+const MATTERS: u32 = 20;
+
+/// Whether it matters for some flow, and is not known, whether TIME_WAIT is reused: live sockets and
+/// a second look at the kernel's counters may tell.
+#[must_use]
+pub fn is_open(snapshot: &Snapshot, usable: u32) -> bool {
+    let alone = alone(snapshot);
+    snapshot.tally.flows.iter().any(|(flow, used)| {
+        used.countable_in_use() * MATTERS >= usable
+            && reuse(snapshot, flow, used, alone) == Reuse::Allowed
+    })
+}
+
+/// Whether the kernel has counted trouble of which only a second look tells whether it goes on.
+#[must_use]
+pub fn is_trouble_counted(snapshot: &Snapshot) -> bool {
+    let counters = &snapshot.counters;
+    let counted = [
+        counters.time_wait_overflows,
+        counters.insert_failed,
+        counters.dropped,
+    ];
+    counted.into_iter().flatten().any(|number| number > 0)
+}

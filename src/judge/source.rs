@@ -1,0 +1,154 @@
+//! Clients whose ports are handed out by bind(): one pool for all destinations, and errno 98.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::Capacity;
+use crate::model::{FlowUse, Interface, PortRange, PortRule, Snapshot, SourceUse, TcpState};
+
+/// A source address whose clients bind() it and leave the port to bind().
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceBound {
+    /// The address.
+    pub address: IpAddr,
+    /// The interface that the sockets are bound to, if any.
+    pub interface: Option<Interface>,
+    /// Ports taken, over all destinations.
+    pub taken: u32,
+    /// Ports there are.
+    pub usable: u32,
+    /// Destinations they are taken toward.
+    pub destinations: u32,
+}
+
+/// Fewer ports than these on the side that connect() leaves for last tell nothing.
+const FEWEST: u32 = 32;
+
+/// How unlikely it must be that flows of connect() share no port.
+const UNLIKELY: f64 = 0.01;
+
+/// A flow with fewer ports is no witness of who shares with whom.
+const WITNESS: u32 = 8;
+
+/// The sources of which the table shows that bind() hands out their ports.
+///
+/// connect() looks at the ports of the low end's parity first, and takes another only where none of
+/// these is left to the flow; two flows know nothing of each other. bind() looks at the other parity
+/// first (`inet_csk_find_open_port` in net/ipv4/inet_connection_sock.c: "we do the opposite to not
+/// pollute connect() users"), and never gives a port of one address twice.
+#[must_use]
+pub fn bound_sources(snapshot: &Snapshot, capacity: &Capacity) -> Vec<SourceBound> {
+    let tally = &snapshot.tally;
+    // Before Linux 4.2 connect() went through all ports alike. A kernel that has tcp_tw_recycle is
+    // older than 4.12: too old to tell.
+    let parity_tells = snapshot.tunables.tcp_tw_recycle.is_none();
+    let mut flows: HashMap<_, Vec<&FlowUse>> = HashMap::new();
+    for (flow, used) in &tally.flows {
+        let key = (flow.source, flow.interface);
+        flows.entry(key).or_default().push(used);
+    }
+    tally
+        .sources
+        .iter()
+        .filter_map(|source| {
+            let flows = flows.get(&(source.address, source.interface))?;
+            shows_bind(source, flows, capacity, tally.rule(), parity_tells).then(|| SourceBound {
+                address: source.address,
+                interface: source.interface,
+                taken: source.ports.len(),
+                usable: capacity.usable_ports,
+                destinations: u32::try_from(flows.len()).unwrap_or(u32::MAX),
+            })
+        })
+        .collect()
+}
+
+fn shows_bind(
+    source: &SourceUse,
+    flows: &[&FlowUse],
+    capacity: &Capacity,
+    rule: &PortRule,
+    parity_tells: bool,
+) -> bool {
+    let slow = |used: &FlowUse| used.countable_in_use() - used.fast_in_use;
+    let sockets: u32 = flows.iter().map(|used| used.countable_in_use()).sum();
+    let seen_slow: u32 = flows.iter().map(|used| slow(used)).sum();
+    // What connect() would have taken of them: what a flow has beyond the fast ports.
+    let explained: u32 = flows
+        .iter()
+        .map(|used| slow(used).min(used.countable_in_use().saturating_sub(capacity.fast_ports)))
+        .sum();
+    if seen_slow < explained + FEWEST
+        || source.ports.len() < sockets
+        || rule.range.is_none_or(|range| is_one_block(source, range))
+    {
+        return false;
+    }
+    let slow_ports = capacity.usable_ports - capacity.fast_ports;
+    if parity_tells
+        && seen_slow * 20 >= least_slow(sockets, slow_ports) * 19
+        && was_just_so(flows, rule)
+    {
+        return true;
+    }
+    // Without the order of parities there is still that no port is shared.
+    seen_slow * 40 >= sockets * 19
+        && chance_of_no_shared_port(flows, capacity.usable_ports) < UNLIKELY
+}
+
+/// How many of `sockets` ports bind() takes on the side of `slow_ports` at least. With SO_REUSEADDR
+/// it goes through the lower half of the range first, that side of it and then the other
+/// (`attempt_half`); without it takes all of that side before any other.
+fn least_slow(sockets: u32, slow_ports: u32) -> u32 {
+    let of_half = slow_ports / 2;
+    let lower_half = of_half * 2;
+    if sockets <= lower_half {
+        sockets.min(of_half)
+    } else {
+        (sockets - of_half).min(slow_ports)
+    }
+}
+
+/// Whether the ports show what the clients do now. TIME_WAIT keeps a slow port for a minute, and
+/// the fast ones that were taken before it, when it was their turn, are back before it is: so the
+/// latest must be new. Of open connections it is not known when they began; flows to several
+/// destinations agree hardly by chance.
+fn was_just_so(flows: &[&FlowUse], rule: &PortRule) -> bool {
+    /// The lateness of timers, within which fast ports may just have come back.
+    const NEW: Duration = Duration::from_secs(3);
+    let waiting: u64 = flows
+        .iter()
+        .map(|used| used.by_state.get(TcpState::TimeWait))
+        .sum();
+    let all: u64 = flows.iter().map(|used| used.by_state.total()).sum();
+    if waiting * 2 < all {
+        return flows.len() > 1;
+    }
+    let newest = flows.iter().filter_map(|used| used.slow_left_most).max();
+    newest.is_some_and(|left| left + NEW >= rule.hold_time)
+}
+
+/// Whether the ports of `source` are all those between the lowest and the highest.
+fn is_one_block(source: &SourceUse, range: PortRange) -> bool {
+    let mut ports = source.ports.ports();
+    let lowest = ports.next();
+    let highest = ports.last().or(lowest);
+    lowest.zip(highest).is_some_and(|(low, high)| {
+        let between = u32::from(high - low) + 1;
+        between == source.ports.len() && between * 2 < range.len()
+    })
+}
+
+/// How likely flows of connect() would share no port. Each takes a run of ports that begins anywhere
+/// in the range; the chance that runs on a circle do not meet is (1 − the part they cover) to the
+/// power of their number less one. Ports that do not make a run meet more often.
+fn chance_of_no_shared_port(flows: &[&FlowUse], usable: u32) -> f64 {
+    let witnesses = flows
+        .iter()
+        .map(|used| used.countable_in_use())
+        .filter(|&ports| ports >= WITNESS);
+    let covered = f64::from(witnesses.clone().sum::<u32>()) / f64::from(usable.max(1));
+    let others = i32::try_from(witnesses.count().saturating_sub(1)).unwrap_or(i32::MAX);
+    (1.0 - covered).max(0.0).powi(others)
+}

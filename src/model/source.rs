@@ -1,0 +1,59 @@
+use std::net::IpAddr;
+
+use super::{Interface, PortSet};
+
+/// The ports that the outbound sockets of one source address take, over all destinations: the pool
+/// of clients that bind() the address and leave the choice of the port to bind().
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceUse {
+    /// The address.
+    pub address: IpAddr,
+    /// The interface that the sockets are bound to, if any.
+    pub interface: Option<Interface>,
+    /// Ports taken that could be had otherwise: neither reserved nor held.
+    pub ports: PortSet,
+    /// Sockets that take them: more than the ports where flows share some.
+    pub sockets: u32,
+}
+
+/// The sources of a machine's outbound flows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources(Vec<SourceUse>);
+
+impl Sources {
+    /// Sources told apart; further ones are not looked at. Each takes 8 KiB, and a machine has a
+    /// handful of addresses.
+    const MOST: usize = 64;
+
+    /// The place of a source, made where it has none; `None` where there are too many.
+    pub fn place(&mut self, address: IpAddr, interface: Option<Interface>) -> Option<usize> {
+        let known = self
+            .0
+            .iter()
+            .position(|source| source.address == address && source.interface == interface);
+        known.or_else(|| {
+            (self.0.len() < Self::MOST).then(|| {
+                self.0.push(SourceUse {
+                    address,
+                    interface,
+                    ports: PortSet::default(),
+                    sockets: 0,
+                });
+                self.0.len() - 1
+            })
+        })
+    }
+
+    /// Notes that the source at `place` takes `port`.
+    pub fn take(&mut self, place: usize, port: u16) {
+        if let Some(source) = self.0.get_mut(place) {
+            source.ports.insert(port);
+            source.sockets += 1;
+        }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &SourceUse> {
+        self.0.iter()
+    }
+}
