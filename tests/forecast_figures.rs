@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use twcheck::judge::verdict::{Level, Thresholds, Verdict, verdict};
 use twcheck::model::{
-    Counters, Host, Listeners, PortRange, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState,
-    TimeWaitReuse, Tunables,
+    Counters, Host, Listeners, PortRange, PortRule, PortSet, Snapshot, Socket, SourceName, Tally,
+    TcpState, TimeWaitReuse, Tunables,
 };
 
 /// Seconds that TIME_WAIT lasts (`TCP_TIMEWAIT_LEN`), and that the truth looks ahead.
@@ -614,11 +614,13 @@ impl Moment {
     /// The honest rule: whether errno 99 comes is not decided by what no reader could know. Where it
     /// comes at quite another moment than expected, it comes for another reason.
     fn counts(&self) -> bool {
-        self.expected.iter().all(|&expected| match (expected, self.came) {
-            (None, None) => true,
-            (Some(expected), Some(came)) => (expected - came).abs() < SAME_REASON,
-            _ => false,
-        })
+        self.expected
+            .iter()
+            .all(|&expected| match (expected, self.came) {
+                (None, None) => true,
+                (Some(expected), Some(came)) => (expected - came).abs() < SAME_REASON,
+                _ => false,
+            })
     }
 
     /// By how much the moment was missed; `None` where none was to be said, or none could be known
@@ -687,10 +689,16 @@ fn moments(client: &Client, random: &mut Random, found: &mut Vec<Moment>) {
             expected,
             failed: failed >= look - MINUTE,
             spoke: finding.map(|it| it.level),
-            said: verdict.flows.first().and_then(|it| it.seconds_to_exhaustion),
+            said: verdict
+                .flows
+                .first()
+                .and_then(|it| it.seconds_to_exhaustion),
             about: format!(
                 "at {look:.1} s of {client:?}: {:?}",
-                verdict.flows.first().map(|it| it.closed_per_second.per_second().to_vec())
+                verdict
+                    .flows
+                    .first()
+                    .map(|it| it.closed_per_second.per_second().to_vec())
             ),
         });
     }
@@ -789,7 +797,15 @@ fn a_rate_above_the_limit_is_told_from_one_that_is_none() {
     println!(
         "\nMEASURED with TWCHECK_SEED={seed}: RATE_ABOVE_LIMIT on {} moments\n{:20} {:>6} {:>6} {:>6} {:>6} {:>8} {:>7} {:>9} {:>9}",
         found.len(),
-        "", "counts", "out", "due", "spoke", "right %", "found %", "critical%", "error s"
+        "",
+        "counts",
+        "out",
+        "due",
+        "spoke",
+        "right %",
+        "found %",
+        "critical%",
+        "error s"
     );
     for (kind, name) in KINDS.iter().enumerate() {
         let figures = Figures::of(found.iter().filter(|it| it.kind == kind));
@@ -805,8 +821,16 @@ fn a_rate_above_the_limit_is_told_from_one_that_is_none() {
         let wrong = found
             .iter()
             .filter(|it| it.counts() && it.came.is_some() != it.spoke.is_some())
-            .map(|it| format!("{} failed {} came {:?} said {:?} spoke {:?} {}\n", KINDS[it.kind], it.failed, it.came, it.said, it.spoke, it.about));
+            .map(|it| {
+                format!(
+                    "{} failed {} came {:?} said {:?} spoke {:?} {}\n",
+                    KINDS[it.kind], it.failed, it.came, it.said, it.spoke, it.about
+                )
+            });
         std::fs::write(path, wrong.collect::<String>()).unwrap();
     }
-    assert!(all.precision() >= 90.0 && all.recall() >= 80.0 && all.median_error() < 2.0, "{all}");
+    assert!(
+        all.precision() >= 90.0 && all.recall() >= 80.0 && all.median_error() < 2.0,
+        "{all}"
+    );
 }

@@ -8,9 +8,7 @@ use serde::Serialize;
 use super::Capacity;
 use super::capacity::rounded_rate;
 use super::finding::{Cause, Finding, Ports};
-use super::forecast::{
-    self, Course, Exhaustion, History, Rate, Trouble, exhaustion, safe_rate,
-};
+use super::forecast::{self, Course, Exhaustion, History, Rate, Trouble, exhaustion, safe_rate};
 use super::reuse::reuse;
 use super::source::SourceBound;
 use super::verdict::{Level, Thresholds};
@@ -389,7 +387,10 @@ impl Case<'_> {
             max_connections_per_second_with_reuse: capacity
                 .filter(|_| open)
                 .and_then(|all| all.max_rate(true)),
-            rate: history.rate(pace.now, self.reuse.works() || open || self.bench.overflowing),
+            rate: history.rate(
+                pace.now,
+                self.reuse.works() || open || self.bench.overflowing,
+            ),
             closed_per_second: history,
             seconds_to_exhaustion: when.map(|when| when.likely),
             seconds_to_exhaustion_range: when.map(|when| when.range()),

@@ -179,7 +179,11 @@ impl Piece {
     fn opened_within(&self, seconds: f64) -> f64 {
         // A trend is followed for as long as it has been seen; a falling one ends at zero, it does
         // not turn around.
-        let mut until = if self.growth > 0.0 { seconds } else { seconds.min(self.length as f64) };
+        let mut until = if self.growth > 0.0 {
+            seconds
+        } else {
+            seconds.min(self.length as f64)
+        };
         if self.growth < 0.0 {
             until = until.min(-self.now() / self.growth);
         }
@@ -195,7 +199,11 @@ impl Piece {
         if self.growth == 0.0 {
             return level;
         }
-        let until = if self.growth > 0.0 { seconds } else { seconds.min(length) };
+        let until = if self.growth > 0.0 {
+            seconds
+        } else {
+            seconds.min(length)
+        };
         let lever = self.since_middle() * seconds + until * until / 2.0 + until * (seconds - until);
         level + self.variance / spread(length) * lever * lever
     }

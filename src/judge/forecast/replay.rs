@@ -63,14 +63,16 @@ impl Exhaustion {
 }
 
 /// When the ports run out, if what `history` shows goes on; `None` where they do not on the likely
-/// course, within the hold time: by then each port that is held now has come back.
+/// course before the last port that is held now is back: from then on as many return as are taken.
 #[must_use]
 pub fn exhaustion(history: &History, ports: Ports) -> Option<Exhaustion> {
     if ports.are_many_for(history) {
         return None;
     }
     let course = Course::of(history);
-    ports.refused_at_once().or_else(|| on_course(&course, ports))
+    ports
+        .refused_at_once()
+        .or_else(|| on_course(&course, ports))
 }
 
 fn on_course(course: &Course, ports: Ports) -> Option<Exhaustion> {
@@ -159,7 +161,7 @@ impl Ports<'_> {
         back_within: impl Fn(f64) -> f64,
     ) -> Option<f64> {
         let free = f64::from(self.free);
-        let horizon = self.hold_time.as_secs_f64();
+        let horizon = (self.hold_time + self.late).as_secs_f64();
         let mut now = 0.0;
         while now <= horizon {
             if free + back_within(now) - opened_within(now) <= 0.0 {
@@ -205,7 +207,11 @@ impl Ports<'_> {
             .zip(self.time_wait_left)
             .filter(|(_, count)| **count > 0)
             .map(|(seconds, _)| f64::from(seconds));
-        let first = if self.overdue > 0 { Some(0.0) } else { held.next() }?;
+        let first = if self.overdue > 0 {
+            Some(0.0)
+        } else {
+            held.next()
+        }?;
         let last = held.last().unwrap_or(first);
         Some((first + late, last + late))
     }

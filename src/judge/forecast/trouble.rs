@@ -44,9 +44,7 @@ impl Trouble {
             since_at_least: since_seconds == known,
             first_port_back_seconds: rounded(first),
             last_port_back_seconds: rounded(last),
-            below_threshold_seconds: ports
-                .back(taken - threshold)
-                .map(rounded),
+            below_threshold_seconds: ports.back(taken - threshold).map(rounded),
         })
     }
 }
@@ -122,13 +120,20 @@ mod tests {
         // 300 and one more are back after 15.05 s of returns.
         let below = now.below_threshold_seconds.unwrap();
         assert!((below - 37.0).abs() < 0.2, "{below}");
-        assert_eq!(trouble(40, 20, 190, 150.0).unwrap().below_threshold_seconds, None);
+        assert_eq!(
+            trouble(40, 20, 190, 150.0).unwrap().below_threshold_seconds,
+            None
+        );
     }
 
     #[test]
     fn below_the_threshold_there_is_no_trouble() {
         assert_eq!(trouble(40, 20, 0, 801.0), None);
         assert_eq!(trouble(0, 0, 0, 0.0), None);
-        assert_eq!(trouble(0, 0, 900, 500.0), None, "nothing comes back by itself");
+        assert_eq!(
+            trouble(0, 0, 900, 500.0),
+            None,
+            "nothing comes back by itself"
+        );
     }
 }
