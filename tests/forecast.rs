@@ -58,13 +58,19 @@ fn the_kernel_runs_out_when_said(high: u16, rate: f64) {
         codes(&verdict).contains(&"RATE_ABOVE_LIMIT".to_owned()),
         "{verdict}"
     );
-    let shown = verdict["flows"][0]["rate"]["last_10_s"].as_f64().unwrap();
+    let shown = verdict["flows"][0]["rate"]["now"].as_f64().unwrap();
     let came = client.join().unwrap().expect("it ran out") - at;
     println!(
         "\nMEASURED {} ports at {rate}/s: rate said {shown}; exhaustion said in {said} s, came in {came:.2} s",
         u32::from(high) - 39999
     );
     assert!((said - came).abs() <= 0.5, "said {said}, came {came}");
+    let range = &verdict["flows"][0]["seconds_to_exhaustion_range"];
+    let (earliest, latest) = (range[0].as_f64().unwrap(), range[1].as_f64());
+    assert!(
+        earliest <= came + 0.5 && latest.is_none_or(|latest| came <= latest + 0.5),
+        "said {range}, came {came}"
+    );
     assert!(
         (shown - rate).abs() <= rate * 0.05,
         "said {shown}, was {rate}"

@@ -177,16 +177,7 @@ impl Piece {
     }
 
     fn opened_within(&self, seconds: f64) -> f64 {
-        // A trend is followed for as long as it has been seen; a falling one ends at zero, it does
-        // not turn around.
-        let mut until = if self.growth > 0.0 {
-            seconds
-        } else {
-            seconds.min(self.length as f64)
-        };
-        if self.growth < 0.0 {
-            until = until.min(-self.now() / self.growth);
-        }
+        let until = self.followed_within(seconds);
         let then = (self.now() + self.growth * until).max(0.0);
         self.now() * until + self.growth * until * until / 2.0 + then * (seconds - until)
     }
@@ -195,17 +186,24 @@ impl Piece {
     /// exactly: those of a fitted line, the one by the other's leverage.
     fn uncertainty(&self, seconds: f64) -> f64 {
         let length = self.length as f64;
-        let level = self.variance / length.max(1.0) * seconds * seconds;
+        let by_level = self.variance / length.max(1.0) * seconds * seconds;
         if self.growth == 0.0 {
-            return level;
+            return by_level;
         }
-        let until = if self.growth > 0.0 {
-            seconds
+        let until = self.followed_within(seconds);
+        let lever = (self.since_middle() + until) * seconds - until * until / 2.0;
+        by_level + self.variance / spread(length) * lever * lever
+    }
+
+    /// For how many of `seconds` the trend goes on: a rising one for all, a falling one for as long
+    /// as it has been seen and not beyond zero. Who takes fewer and fewer is not trusted to end.
+    fn followed_within(&self, seconds: f64) -> f64 {
+        if self.growth < 0.0 {
+            let to_zero = -self.now() / self.growth;
+            seconds.min(self.length as f64).min(to_zero)
         } else {
-            seconds.min(length)
-        };
-        let lever = self.since_middle() * seconds + until * until / 2.0 + until * (seconds - until);
-        level + self.variance / spread(length) * lever * lever
+            seconds
+        }
     }
 }
 

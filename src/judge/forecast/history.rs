@@ -64,12 +64,12 @@ impl History {
     }
 
     /// The whole seconds in which the client was there. The zeros before it began are no history,
-    /// and the second in which it began is not a whole one.
+    /// and the second in which it began is not a whole one: it counts only where it is all there is.
     pub(super) fn lived(&self) -> Lived<'_> {
         let first = self.0.iter().rposition(|&count| count > 0);
         let begun = first.is_some_and(|first| first + 1 < self.0.len());
         let whole = match first {
-            Some(first) if begun => first,
+            Some(first) if begun => first.max(1),
             Some(_) => self.0.len(),
             None => 0,
         };

@@ -69,10 +69,8 @@ pub fn exhaustion(history: &History, ports: Ports) -> Option<Exhaustion> {
     if ports.are_many_for(history) {
         return None;
     }
-    let course = Course::of(history);
-    ports
-        .refused_at_once()
-        .or_else(|| on_course(&course, ports))
+    let at_once = ports.refused_at_once(history);
+    at_once.or_else(|| on_course(&Course::of(history), ports))
 }
 
 fn on_course(course: &Course, ports: Ports) -> Option<Exhaustion> {
@@ -128,13 +126,13 @@ impl Ports<'_> {
     /// Where no more ports are free than one turn of the wheel gives back, the client has perhaps
     /// been refused lately: it took what the last turns gave, and its mean is what the kernel can
     /// give, not what it wants. That, its busiest second since shows best.
-    fn refused_at_once(self) -> Option<Exhaustion> {
+    fn refused_at_once(self, history: &History) -> Option<Exhaustion> {
         let late = self.late.as_secs_f64();
         let one_turn = f64::from(self.usable) * late / self.hold_time.as_secs_f64();
         if f64::from(self.free) > one_turn {
             return None;
         }
-        let turn = self.time_wait_left.iter().rev().take(whole(late.ceil()));
+        let turn = history.per_second().iter().take(whole(late.ceil()));
         let pace = Pace {
             now: turn.clone().copied().max()?.into(),
             growth: 0.0,

@@ -113,11 +113,11 @@ mod tests {
 
     #[test]
     fn ports_are_back_when_their_time_is_over_and_the_wheel_has_turned() {
-        // Closed 20 to 60 s ago... the first returns in 20 to 21 s, the last in 60.
+        // The oldest was closed 39 to 40 s ago.
         let now = trouble(40, 20, 0, 500.0).unwrap();
-        assert_eq!(now.first_port_back_seconds, 23.0);
-        assert_eq!(now.last_port_back_seconds, 62.0);
-        // 300 and one more are back after 15.05 s of returns.
+        assert!((now.first_port_back_seconds - 23.0).abs() < 0.1, "{now:?}");
+        assert!((now.last_port_back_seconds - 62.0).abs() < 0.1, "{now:?}");
+        // More than 300 are back after 15 s of returns at 20 a second, from 20 s on.
         let below = now.below_threshold_seconds.unwrap();
         assert!((below - 37.0).abs() < 0.2, "{below}");
         assert_eq!(

@@ -155,6 +155,7 @@ pub fn verdict(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Re
         writeln!(out)?;
     }
     write_capacity(verdict, screen, out)?;
+    write_trouble(&verdict.flows, screen, out)?;
     write_owners(&verdict.flows, screen, out)?;
     write_findings(verdict, screen, out)?;
     out.flush()
@@ -254,6 +255,34 @@ fn flow_row(flow: &FlowReport) -> [String; 6] {
         format!("{at_least}{}", rate(flow.rate.now)),
         rate_limit(flow.max_connections_per_second),
     ]
+}
+
+/// Since when ports are short, and when they are back.
+fn write_trouble(flows: &[FlowReport], screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    for flow in flows {
+        let Some(trouble) = flow.trouble else {
+            continue;
+        };
+        let text = format!(
+            "{} to {}: short of ports for {}{} s; if nobody connects the first is back within \
+             {:.0} s, {}all in {:.0} s",
+            flow.source,
+            flow.server(),
+            if trouble.since_at_least {
+                "at least "
+            } else {
+                ""
+            },
+            trouble.since_seconds,
+            trouble.first_port_back_seconds,
+            trouble
+                .below_threshold_seconds
+                .map_or_else(String::new, |seconds| format!("enough in {seconds:.0} s, ")),
+            trouble.last_port_back_seconds,
+        );
+        writeln!(out, "{}", screen.wrap("Since: ", "       ", &text))?;
+    }
+    Ok(())
 }
 
 /// Owners named per flow.
