@@ -67,7 +67,7 @@ impl Course {
         let seconds = lived.seconds;
         let scatter = scatter(seconds);
         let lines = Lines::through(seconds, scatter);
-        let story = lines.story(0);
+        let story = lines.story(0, seconds.len());
         let pieces = story.pieces();
         let again = (pieces.len() > 1)
             .then(|| cycle::period(&lived, &lines, &story, scatter))

@@ -7,28 +7,31 @@ use super::pieces::{Lines, PRICE, Piece, Story, variance};
 /// The shortest period that whole seconds can show.
 const SHORTEST: usize = 3;
 
+/// What a period itself costs to tell: a high and a low, each with its level and its place.
+const SHAPE: f64 = 4.0 * PRICE;
+
 /// A period that tells the minute in fewer words than the `story` without one: one period told in
 /// pieces, wherever that is cheapest, and of every other second only that it is as one period away.
 /// A quarter of the period must have come back, and a change with it.
 pub(super) fn period(lived: &Lived, lines: &Lines, story: &Story, scatter: f64) -> Option<usize> {
     let told = lived.seconds.len();
     let pieces = story.pieces();
-    let stories: Vec<Story> = (0..told).map(|begin| lines.story(begin)).collect();
-    let (cost, period) = (SHORTEST..=told * 4 / 5)
-        .filter(|&period| a_change_came_back(&pieces, period, lived))
-        .map(|period| {
-            let once = stories[..=told - period]
-                .iter()
-                .map(|story| story.cost(period))
-                .fold(f64::INFINITY, f64::min)
-                .max(4.0 * PRICE);
-            let again: f64 = (period..told)
-                .map(|age| surprise(lived.seconds, age, age - period, scatter))
-                .sum();
-            (once + again + PRICE, period)
-        })
-        .min_by(|one, other| one.0.total_cmp(&other.0))?;
-    (cost < story.cost(told)).then_some(period)
+    let mut best = (story.cost(told), None);
+    for period in SHORTEST..=told * 4 / 5 {
+        let again: f64 = (period..told)
+            .map(|age| surprise(lived.seconds, age, age - period, scatter))
+            .sum();
+        let others = again + PRICE;
+        if others + SHAPE >= best.0 || !a_change_came_back(&pieces, period, lived) {
+            continue;
+        }
+        let once = (0..=told - period).map(|begin| lines.story(begin, period).cost(period));
+        let cost = others + once.fold(f64::INFINITY, f64::min).max(SHAPE);
+        if cost < best.0 {
+            best = (cost, Some(period));
+        }
+    }
+    best.1
 }
 
 /// Whether what lies a period or more back is more than one flat piece, or the client's beginning

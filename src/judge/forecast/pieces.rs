@@ -1,7 +1,5 @@
 //! The minute told in as few straight pieces as chance allows.
 
-use super::mean;
-
 /// What a number costs that a story needs: a piece, its level, its slope. The Bayesian information
 /// criterion asks for the logarithm of the number of observations, which are sixty seconds; what a
 /// story leaves unexplained costs one a second where chance alone is at work.
@@ -62,27 +60,50 @@ pub(super) struct Piece {
     pub variance: f64,
 }
 
-impl Piece {
-    /// The cheapest line through `seconds`, and what it costs.
+/// Sums over the seconds up to some age, from which those over any stretch follow.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    count: f64,
+    squared: f64,
+    by_age: f64,
+}
+
+impl Sums {
+    /// For no second, and after each.
     #[expect(clippy::cast_precision_loss)] // At most sixty.
-    fn fit(begin: usize, seconds: &[u16], scatter: f64) -> (f64, Self) {
-        let length = seconds.len() as f64;
-        let level = mean(seconds);
-        let variance = variance(level, scatter);
-        let middle = (length - 1.0) / 2.0;
-        let (mut off, mut rise) = (0.0, 0.0);
+    fn over(seconds: &[u16]) -> Vec<Self> {
+        let mut sum = Self::default();
+        let mut sums = vec![sum];
         for (age, &count) in seconds.iter().enumerate() {
-            let above = f64::from(count) - level;
-            off += above * above;
-            rise += (middle - age as f64) * above;
+            let count = f64::from(count);
+            sum.count += count;
+            sum.squared += count * count;
+            sum.by_age += count * age as f64;
+            sums.push(sum);
         }
+        sums
+    }
+}
+
+impl Piece {
+    /// The cheapest line through the seconds from age `begin` up to `end`, and what it costs.
+    #[expect(clippy::cast_precision_loss)] // At most sixty.
+    fn fit(begin: usize, end: usize, sums: &[Sums], scatter: f64) -> (f64, Self) {
+        let (before, until) = (sums[begin], sums[end]);
+        let length = (end - begin) as f64;
+        let count = until.count - before.count;
+        let level = count / length;
+        let variance = variance(level, scatter);
+        let off = until.squared - before.squared - count * level;
+        let middle = begin as f64 + (length - 1.0) / 2.0;
+        let rise = middle * count - (until.by_age - before.by_age);
         let slope = rise / spread(length);
         let flat = off / variance + 2.0 * PRICE;
         let sloped = (off - rise * slope) / variance + 3.0 * PRICE;
-        let growing = seconds.len() >= SLOPE_FROM && sloped < flat;
+        let growing = end - begin >= SLOPE_FROM && sloped < flat;
         let piece = Self {
             begin,
-            length: seconds.len(),
+            length: end - begin,
             level,
             growth: if growing { slope } else { 0.0 },
             variance,
@@ -98,31 +119,51 @@ pub(super) fn spread(length: f64) -> f64 {
 }
 
 /// The cheapest line through each stretch of the seconds.
-pub(super) struct Lines {
-    seconds: usize,
-    /// By the stretch's end, then by its beginning.
-    lines: Vec<(f64, Piece)>,
-}
+///
+/// By the stretch's end, then by its beginning.
+pub(super) struct Lines(Vec<(f64, Piece)>);
 
 impl Lines {
     pub(super) fn through(seconds: &[u16], scatter: f64) -> Self {
+        let sums = Sums::over(seconds);
         let stretches = (1..=seconds.len()).flat_map(|end| (0..end).map(move |begin| (begin, end)));
-        let lines = stretches
-            .map(|(begin, end)| Piece::fit(begin, &seconds[begin..end], scatter))
-            .collect();
-        Self {
-            seconds: seconds.len(),
-            lines,
-        }
+        let fit = |(begin, end)| Piece::fit(begin, end, &sums, scatter);
+        Self(stretches.map(fit).collect())
     }
 
     fn of(&self, begin: usize, end: usize) -> (f64, Piece) {
-        self.lines[end * (end - 1) / 2 + begin]
+        self.0[end * (end - 1) / 2 + begin]
     }
 
-    /// The cheapest story of the seconds from age `begin` on, up to each later one.
-    pub(super) fn story(&self, begin: usize) -> Story {
-        Story::of(self, begin)
+    /// The cheapest story of so many seconds from age `begin` on, by dynamic programming (optimal
+    /// partitioning, Jackson et al. 2005): the best story of some seconds is the best one of fewer
+    /// and one piece more.
+    pub(super) fn story(&self, begin: usize, seconds: usize) -> Story {
+        let mut story = Story {
+            begin,
+            cost: vec![0.0],
+            last: vec![None],
+        };
+        for told in 1..=seconds {
+            // A change seldom falls between two seconds: the one that it falls into is neither here
+            // nor there, and costs the one number that it is.
+            let change = if told > 1 {
+                story.cost[told - 1] + PRICE
+            } else {
+                f64::INFINITY
+            };
+            let mut best = (change, None);
+            for before in 0..told {
+                let (cost, piece) = self.of(begin + before, begin + told);
+                let cost = story.cost[before] + cost;
+                if cost < best.0 {
+                    best = (cost, Some(piece));
+                }
+            }
+            story.cost.push(best.0);
+            story.last.push(best.1);
+        }
+        story
     }
 }
 
@@ -136,36 +177,6 @@ pub(super) struct Story {
 }
 
 impl Story {
-    /// Finds it by dynamic programming (optimal partitioning, Jackson et al. 2005): the best story
-    /// of some seconds is the best one of fewer and one piece more.
-    fn of(lines: &Lines, begin: usize) -> Self {
-        let mut story = Self {
-            begin,
-            cost: vec![0.0],
-            last: vec![None],
-        };
-        for told in 1..=lines.seconds - begin {
-            // A change seldom falls between two seconds: the one that it falls into is neither here
-            // nor there, and costs the one number that it is.
-            let change = if told > 1 {
-                story.cost[told - 1] + PRICE
-            } else {
-                f64::INFINITY
-            };
-            let mut best = (change, None);
-            for before in 0..told {
-                let (cost, piece) = lines.of(begin + before, begin + told);
-                let cost = story.cost[before] + cost;
-                if cost < best.0 {
-                    best = (cost, Some(piece));
-                }
-            }
-            story.cost.push(best.0);
-            story.last.push(best.1);
-        }
-        story
-    }
-
     /// What it costs to tell so many seconds.
     pub(super) fn cost(&self, seconds: usize) -> f64 {
         self.cost[seconds]

@@ -94,22 +94,17 @@ fn on_course(course: &Course, ports: Ports) -> Option<Exhaustion> {
     })
 }
 
-/// The highest steady rate at which the flow does not run out within the next minute.
+/// The highest steady rate at which the flow does not run out within the next minute: at each
+/// moment, what there is until then lasts until then.
 #[must_use]
 pub fn safe_rate(ports: Ports) -> f64 {
     let late = ports.late.as_secs_f64();
-    let back = |seconds| ports.back_late(seconds, late);
-    let (mut safe, mut unsafe_rate) = (0.0, f64::from(u16::MAX));
-    // Each step halves what is left of 65,536: 20 leave less than a tenth.
-    for _ in 0..20 {
-        let middle = f64::midpoint(safe, unsafe_rate);
-        if ports.run_out(|seconds| middle * seconds, back).is_some() {
-            unsafe_rate = middle;
-        } else {
-            safe = middle;
-        }
-    }
-    safe
+    let there = |now| f64::from(ports.free) + ports.back_late(now, late);
+    ports
+        .moments()
+        .skip(1)
+        .map(|now| there(now) / now)
+        .fold(f64::from(u16::MAX), f64::min)
 }
 
 /// The step of the replay, far below what a forecast is good for.
@@ -159,15 +154,16 @@ impl Ports<'_> {
         back_within: impl Fn(f64) -> f64,
     ) -> Option<f64> {
         let free = f64::from(self.free);
+        self.moments()
+            .find(|&now| free + back_within(now) - opened_within(now) <= 0.0)
+    }
+
+    /// The moments of the replay, until the last port that is held now is back.
+    fn moments(self) -> impl Iterator<Item = f64> {
         let horizon = (self.hold_time + self.late).as_secs_f64();
-        let mut now = 0.0;
-        while now <= horizon {
-            if free + back_within(now) - opened_within(now) <= 0.0 {
-                return Some(now);
-            }
-            now += STEP;
-        }
-        None
+        (0_u32..)
+            .map(|step| f64::from(step) * STEP)
+            .take_while(move |&now| now <= horizon)
     }
 
     /// Ports back within `seconds`, each `late` after its time.
