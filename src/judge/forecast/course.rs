@@ -1,5 +1,6 @@
 //! How the next minute goes on.
 
+use super::bursts;
 use super::cycle;
 use super::history::History;
 use super::pieces::{Lines, Piece, scatter, spread, variance};
@@ -45,8 +46,14 @@ pub struct Course {
 enum Way {
     /// Straight on.
     Straight(Piece),
-    /// As before, from now on.
-    Again(Vec<f64>, usize),
+    /// As before, from now on: one period, second by second.
+    Again {
+        profile: Vec<f64>,
+        /// Whether each time was like the one before.
+        alike: bool,
+        /// For how many seconds it has been seen.
+        seen_for: usize,
+    },
 }
 
 /// Which of the courses that the minute allows.
@@ -69,15 +76,23 @@ impl Course {
         let lines = Lines::through(seconds, scatter);
         let story = lines.story(0, seconds.len());
         let pieces = story.pieces();
-        let again = (pieces.len() > 1)
+        let cycle = (pieces.len() > 1)
             .then(|| cycle::period(&lived, &lines, &story, scatter))
             .flatten();
-        if let Some(period) = again {
+        let again = match cycle {
+            Some(period) => Some((cycle::profile(seconds, period), true)),
+            None => bursts::period(seconds).map(|period| (bursts::profile(seconds, period), false)),
+        };
+        if let Some((profile, alike)) = again {
             return Self {
                 seen: seconds.iter().map(|&count| f64::from(count)).sum(),
                 scatter,
                 kept: true,
-                way: Way::Again(cycle::profile(seconds, period), seconds.len()),
+                way: Way::Again {
+                    profile,
+                    alike,
+                    seen_for: seconds.len(),
+                },
             };
         }
         let (piece, kept) = latest(&pieces);
@@ -102,10 +117,12 @@ impl Course {
                 steady_for: piece.length,
                 period: None,
             },
-            Way::Again(profile, told) => Pace {
+            Way::Again {
+                profile, seen_for, ..
+            } => Pace {
                 now: profile.iter().sum::<f64>() / profile.len() as f64,
                 growth: 0.0,
-                steady_for: *told,
+                steady_for: *seen_for,
                 period: Some(profile.len()),
             },
         }
@@ -120,7 +137,7 @@ impl Course {
     pub(super) fn is_sure(&self) -> bool {
         match &self.way {
             Way::Straight(piece) => piece.length >= SURE_FROM,
-            Way::Again(..) => true,
+            Way::Again { alike, .. } => *alike,
         }
     }
 
@@ -128,7 +145,7 @@ impl Course {
     pub(super) fn opened_within(&self, seconds: f64, side: Side) -> f64 {
         let likely = match &self.way {
             Way::Straight(piece) => piece.opened_within(seconds),
-            Way::Again(profile, _) => repeated(profile, seconds),
+            Way::Again { profile, .. } => repeated(profile, seconds),
         };
         match side {
             Side::Likely => likely,
@@ -143,7 +160,7 @@ impl Course {
         let to_come = variance(opened, self.scatter);
         let known = match &self.way {
             Way::Straight(piece) => piece.uncertainty(seconds),
-            Way::Again(..) => opened * opened * self.scatter / self.seen.max(1.0),
+            Way::Again { .. } => opened * opened * self.scatter / self.seen.max(1.0),
         };
         (to_come + known).sqrt()
     }

@@ -2,10 +2,11 @@
 //!
 //! A TIME_WAIT carries the time it has left, so one snapshot tells, per flow, how many connections
 //! were closed in each of the last seconds ([`History`]) and when each held port comes back. What
-//! the minute shows goes on ([`Course`]): the latest piece of a straight line, or a cycle that has
-//! come back. The next minute is replayed on that course ([`exhaustion`]), and on the most careful
+//! the minute shows goes on ([`Course`]): the latest piece of a straight line, a cycle that has come
+//! back, or bursts that come at equal distances. The next minute is replayed on that course ([`exhaustion`]), and on the most careful
 //! and the most hasty one that chance allows.
 
+mod bursts;
 mod course;
 mod cycle;
 mod history;
@@ -179,6 +180,15 @@ mod tests {
         let when = forecast(&bursts, 800).unwrap();
         assert!((9.0..=10.0).contains(&when.likely), "{when:?}");
         assert_eq!(forecast(&bursts, 1000), None, "there is room for three");
+    }
+
+    #[test]
+    fn a_burst_that_was_cut_short_is_expected_again_without_certainty() {
+        // The second one met errno 99.
+        let cut = [(20, 3), (2, 120), (28, 3), (1, 70), (1, 0), (1, 20), (7, 3)];
+        let when = forecast(&cut, 600).unwrap();
+        assert_eq!((when.pace.period, when.latest), (Some(30), None));
+        assert!((19.0..=22.0).contains(&when.likely), "{when:?}");
     }
 
     #[test]
