@@ -614,6 +614,8 @@ struct Moment {
     /// The level of RATE_ABOVE_LIMIT; `None` where it is silent.
     spoke: Option<Level>,
     said: Option<f64>,
+    /// The earliest and the latest moment said; the latter `None` where it need not come at all.
+    range: Option<(f64, Option<f64>)>,
 }
 
 impl Moment {
@@ -627,6 +629,17 @@ impl Moment {
                 (Some(expected), Some(came)) => (expected - came).abs() < SAME_REASON,
                 _ => false,
             })
+    }
+
+    /// Whether what came lies within what was said, give or take the tenth that is printed; `None`
+    /// where nothing was.
+    fn within(&self) -> Option<bool> {
+        let (earliest, latest) = self.range.filter(|_| self.spoke.is_some())?;
+        Some(match (self.came, latest) {
+            (Some(came), Some(latest)) => (earliest - 0.1..=latest + 0.1).contains(&came),
+            (Some(came), None) => came >= earliest - 0.1,
+            (None, latest) => latest.is_none(),
+        })
     }
 
     /// By how much the moment was missed; `None` where none was to be said, or none could be known
@@ -686,7 +699,8 @@ fn moments(client: &Client, random: &mut Random, found: &mut Vec<Moment>) {
             // Most courses leave nothing to guess.
             let changed = |step: u32| {
                 let time = look + f64::from(step) * STEP;
-                client.course.expected(time, look, guess) != client.course.rate(time)
+                let expected = client.course.expected(time, look, guess);
+                (expected - client.course.rate(time)).abs() > f64::EPSILON
             };
             if (0..STEPS_AHEAD).any(changed) {
                 ahead(&|time| client.course.expected(time, look, guess))
@@ -699,16 +713,15 @@ fn moments(client: &Client, random: &mut Random, found: &mut Vec<Moment>) {
             .findings
             .iter()
             .find(|it| it.finding.code() == "RATE_ABOVE_LIMIT");
+        let flow = verdict.flows.first();
         found.push(Moment {
             kind: client.kind,
             came,
             expected,
             failed: failed >= look - MINUTE,
             spoke: finding.map(|it| it.level),
-            said: verdict
-                .flows
-                .first()
-                .and_then(|it| it.seconds_to_exhaustion),
+            said: flow.and_then(|it| it.seconds_to_exhaustion),
+            range: flow.and_then(|it| it.seconds_to_exhaustion_range),
         });
     }
 }
@@ -724,6 +737,7 @@ struct Figures {
     right: usize,
     critical: usize,
     critical_right: usize,
+    within: usize,
     errors: Vec<f64>,
 }
 
@@ -743,6 +757,7 @@ impl Figures {
             figures.right += usize::from(spoke && came);
             figures.critical += usize::from(critical);
             figures.critical_right += usize::from(critical && came);
+            figures.within += usize::from(moment.within() == Some(true));
             figures.errors.extend(moment.error());
         }
         figures.errors.sort_by(f64::total_cmp);
@@ -772,7 +787,7 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:6} {:6} {:6} {:6} {:8.1} {:7.1} {:9.1} {:9.2}",
+            "{:6} {:6} {:6} {:6} {:8.1} {:7.1} {:9.1} {:7.1} {:9.2}",
             self.counted,
             self.left_out,
             self.due,
@@ -780,6 +795,7 @@ impl fmt::Display for Figures {
             self.precision(),
             self.recall(),
             share(self.critical_right, self.critical),
+            share(self.within, self.spoke),
             self.median_error(),
         )
     }
@@ -804,7 +820,7 @@ fn a_rate_above_the_limit_is_told_from_one_that_is_none() {
         moments(&client, &mut random, &mut found);
     }
     println!(
-        "\nMEASURED with TWCHECK_SEED={seed}: RATE_ABOVE_LIMIT on {} moments\n{:20} {:>6} {:>6} {:>6} {:>6} {:>8} {:>7} {:>9} {:>9}",
+        "\nMEASURED with TWCHECK_SEED={seed}: RATE_ABOVE_LIMIT on {} moments\n{:20} {:>6} {:>6} {:>6} {:>6} {:>8} {:>7} {:>9} {:>7} {:>9}",
         found.len(),
         "",
         "counts",
@@ -814,6 +830,7 @@ fn a_rate_above_the_limit_is_told_from_one_that_is_none() {
         "right %",
         "found %",
         "critical%",
+        "range %",
         "error s"
     );
     for (kind, name) in KINDS.iter().enumerate() {
