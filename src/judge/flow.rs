@@ -13,7 +13,8 @@ use super::reuse::reuse;
 use super::source::SourceBound;
 use super::verdict::{Level, Thresholds};
 use crate::model::{
-    Flow, FlowUse, Interface, Owner, PortRange, PortSet, Reuse, Snapshot, StateCounts, TcpState,
+    Flow, FlowUse, Interface, LooseEnd, Owner, PortRange, PortSet, Reuse, Snapshot, StateCounts,
+    TcpState,
 };
 use crate::words::percent;
 
@@ -138,6 +139,10 @@ impl<'a> Bench<'a> {
         }
     }
 
+    fn loose_end(&self) -> Option<LooseEnd> {
+        self.capacity.and_then(|capacity| capacity.loose_end)
+    }
+
     fn range(&self) -> Option<PortRange> {
         self.snapshot.tunables.ip_local_port_range
     }
@@ -148,13 +153,13 @@ impl Case<'_> {
     /// without that.
     pub(super) fn blocked(&self) -> u32 {
         self.used
-            .ports_blocked(self.reuse.works(), self.bench.range())
+            .ports_blocked(self.reuse.works(), self.bench.loose_end())
     }
 
     /// The same if TIME_WAIT is reused where that is open.
     fn blocked_at_best(&self) -> u32 {
         let works = self.reuse.works() || self.reuse.is_open();
-        self.used.ports_blocked(works, self.bench.range())
+        self.used.ports_blocked(works, self.bench.loose_end())
     }
 
     /// How bad it is that so many ports are blocked.
@@ -316,7 +321,7 @@ impl Case<'_> {
     fn connect_slow(&self, capacity: &Capacity) -> Option<(Level, Finding)> {
         let blocked = self
             .used
-            .fast_blocked(self.reuse.works(), self.bench.range());
+            .fast_blocked(self.reuse.works(), self.bench.loose_end());
         let free = capacity.fast_ports.saturating_sub(blocked);
         let is_search_long = capacity.fast_ports >= FAST_PORTS_WORTH_A_SEARCH;
         (is_search_long && free * FAST_PORTS_SPENT <= capacity.fast_ports).then(|| {

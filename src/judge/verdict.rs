@@ -166,11 +166,13 @@ impl Serialize for Reported {
 /// Judges one snapshot; lists at most `top` flows, all for 0.
 #[must_use]
 pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdict {
-    let capacity = Capacity::of(snapshot);
-    let bound_sources = capacity
-        .as_ref()
-        .map_or_else(Vec::new, |capacity| bound_sources(snapshot, capacity));
-    let held = snapshot.held();
+    let bound_sources =
+        Capacity::of(snapshot).map_or_else(Vec::new, |capacity| bound_sources(snapshot, &capacity));
+    // connect() skips the ports that bind() hands out, like those of listeners.
+    let held = bound_sources
+        .iter()
+        .fold(snapshot.held(), |held, source| held.union(&source.ports));
+    let capacity = Capacity::with(snapshot, &held);
     let bench = Bench {
         snapshot,
         held: &held,
@@ -206,12 +208,11 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
     flows.truncate(if top == 0 { flows_total } else { top });
 
     // Where there is no port to be had, that is the cause of all the rest.
-    let mut findings: Vec<_> = capacity.iter().filter_map(no_usable_port).collect();
-    findings.extend(
-        bound_sources
-            .iter()
-            .filter_map(|source| short_source(source, thresholds)),
-    );
+    let mut findings: Vec<_> = bound_sources
+        .iter()
+        .filter_map(|source| short_source(source, thresholds))
+        .collect();
+    findings.extend(capacity.iter().filter_map(no_usable_port));
     let mut reports = Vec::new();
     for (index, (Reverse((level, ..)), _, case, found)) in flows.into_iter().enumerate() {
         reports.push(case.report(level));
@@ -259,8 +260,8 @@ fn no_usable_port(capacity: &Capacity) -> Option<Reported> {
 
 /// The ports of a source, where they get short.
 fn short_source(source: &SourceBound, thresholds: Thresholds) -> Option<Reported> {
-    let share = percent(source.taken, source.usable);
-    let level = if share >= thresholds.crit || source.taken >= source.usable {
+    let share = percent(source.taken(), source.usable);
+    let level = if share >= thresholds.crit || source.taken() >= source.usable {
         Level::Critical
     } else {
         Level::Warning
@@ -268,7 +269,7 @@ fn short_source(source: &SourceBound, thresholds: Thresholds) -> Option<Reported
     (share >= thresholds.warn).then_some(Reported {
         level,
         flow: None,
-        finding: Finding::SourceBound(*source),
+        finding: Finding::SourceBound(source.clone()),
     })
 }
 

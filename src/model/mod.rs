@@ -11,7 +11,7 @@ mod tally;
 mod tunables;
 
 pub use owner::Owner;
-pub use ports::{PortRange, PortSet};
+pub use ports::{LooseEnd, PortRange, PortSet};
 pub use reuse::{Reuse, Timestamps};
 pub use snapshot::{Counters, Gap, Growth, Host, Snapshot, SourceName, Weight};
 pub use socket::{Flow, From, Interface, Socket};

@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 
 use serde::Serialize;
 
-use super::{Flow, PortRange, PortSet, Socket, Sources, StateCounts, TcpState, Tunables};
+use super::{Flow, LooseEnd, PortRange, PortSet, Socket, Sources, StateCounts, TcpState, Tunables};
 
 /// What a tally must know beforehand to tell outbound rows from inbound ones and a port that is
 /// taken from one that can be had.
@@ -216,21 +216,32 @@ impl FlowUse {
     }
 
     /// Ports that connect() cannot have, for this flow: in use by it or by the one bound to no
-    /// interface, less what reuse gives back where it works, and less an end of an odd range that
-    /// nobody counts on ([`PortRange::uncounted`]).
+    /// interface, less what reuse gives back where it works, and less the end of the range that
+    /// nobody counts on.
     #[must_use]
-    pub fn ports_blocked(&self, reuse_works: bool, range: Option<PortRange>) -> u32 {
+    pub fn ports_blocked(&self, reuse_works: bool, loose: Option<LooseEnd>) -> u32 {
         let blocked = self.countable_in_use() + self.taken_by_unbound
             - given_back(reuse_works, self.ports_reusable);
-        blocked.saturating_sub(u32::from(self.takes_the_uncounted(range)))
+        blocked.saturating_sub(u32::from(self.takes(loose)))
     }
 
     /// The fast ports among [`Self::ports_blocked`].
     #[must_use]
-    pub fn fast_blocked(&self, reuse_works: bool, range: Option<PortRange>) -> u32 {
+    pub fn fast_blocked(&self, reuse_works: bool, loose: Option<LooseEnd>) -> u32 {
         let blocked = self.fast_in_use + self.fast_taken_by_unbound
             - given_back(reuse_works, self.fast_reusable);
-        blocked.saturating_sub(u32::from(self.takes_the_uncounted(range)))
+        blocked.saturating_sub(u32::from(self.takes(loose)))
+    }
+
+    /// Whether it has the end of the range that is left out of the count.
+    fn takes(&self, loose: Option<LooseEnd>) -> bool {
+        let [low, high] = self.ends_in_use;
+        match loose {
+            None => false,
+            Some(LooseEnd::Low) => low,
+            Some(LooseEnd::High) => high,
+            Some(LooseEnd::Either) => low && high,
+        }
     }
 
     /// Its sockets by state, less those that reuse gives back where it works: what blocks it.
@@ -238,19 +249,6 @@ impl FlowUse {
     pub fn blocking(&self, reuse_works: bool) -> StateCounts {
         let reusable = given_back(reuse_works, self.ports_reusable);
         self.by_state.less(TcpState::TimeWait, reusable)
-    }
-
-    /// Whether it has the one end of an odd range that is left out of the count.
-    fn takes_the_uncounted(&self, range: Option<PortRange>) -> bool {
-        /// In a range as short as this the search begins at the low end so often that either end
-        /// can be the one that is left over.
-        const SHORT: u32 = 33;
-        let [low, high] = self.ends_in_use;
-        range.is_some_and(|range| match range.uncounted() {
-            Some(port) if port == range.high => high,
-            Some(_) => low && (high || range.len() > SHORT),
-            None => false,
-        })
     }
 }
 
@@ -520,15 +518,15 @@ mod tests {
         );
         assert_eq!(
             (
-                used.ports_blocked(false, rule().range),
-                used.ports_blocked(true, rule().range)
+                used.ports_blocked(false, None),
+                used.ports_blocked(true, None)
             ),
             (6, 4)
         );
         assert_eq!(
             (
-                used.fast_blocked(false, rule().range),
-                used.fast_blocked(true, rule().range)
+                used.fast_blocked(false, None),
+                used.fast_blocked(true, None)
             ),
             (4, 3)
         );

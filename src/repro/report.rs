@@ -89,13 +89,13 @@ impl PortsToward {
             || sources.first().is_some_and(IpAddr::is_loopback)
             || flows.first().is_some_and(|(flow, _)| flow.is_loopback());
         let reuse_applies = snapshot.tunables.reuse_allowed(loopback).unwrap_or(false);
-        let range = snapshot.tunables.ip_local_port_range;
-        let capacity = Capacity::new(&snapshot.tunables, &snapshot.held(), snapshot.hold_time);
+        let capacity = Capacity::of(snapshot);
+        let loose = capacity.and_then(|capacity| capacity.loose_end);
         let sum = |part: &dyn Fn(&FlowUse) -> u32| flows.iter().map(|(_, used)| part(used)).sum();
-        let fast_blocked: u32 = sum(&|used| used.fast_blocked(reuse_applies, range));
+        let fast_blocked: u32 = sum(&|used| used.fast_blocked(reuse_applies, loose));
         let fullest = flows
             .iter()
-            .map(|(_, used)| used.ports_blocked(reuse_applies, range))
+            .map(|(_, used)| used.ports_blocked(reuse_applies, loose))
             .max();
         let most_used = flows.iter().map(|(_, used)| used.ports_in_use).max();
         let in_state = |used: &FlowUse, state| used.by_state.get(state);
