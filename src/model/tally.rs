@@ -5,7 +5,7 @@ use foldhash::fast::RandomState;
 
 use serde::Serialize;
 
-use super::{Flow, PortRange, PortSet, Socket, StateCounts, TcpState, Tunables};
+use super::{Flow, PortRange, PortSet, Socket, StateCounts, TcpState, Toward, Tunables};
 
 /// What a tally must know beforehand to tell outbound rows from inbound ones and a port that is
 /// taken from one that can be had.
@@ -170,6 +170,10 @@ pub struct Tally {
     pub longest_left: Duration,
     /// The outbound flows.
     pub flows: HashMap<Flow, FlowUse, RandomState>,
+    /// The destination that the flows are limited to; `None` where they are all there.
+    pub toward: Option<Toward>,
+    /// The flows that this leaves out: what is true of the machine is told by both together.
+    pub elsewhere: HashMap<Flow, FlowUse, RandomState>,
 }
 
 impl Tally {
@@ -238,6 +242,13 @@ impl Tally {
             outbound,
             inbound: total.saturating_sub(outbound),
         };
+    }
+
+    /// Keeps only the flows toward one destination.
+    pub fn only_toward(&mut self, toward: Toward) {
+        let leaves = |flow: &Flow, _: &mut FlowUse| !toward.includes(flow);
+        self.elsewhere.extend(self.flows.extract_if(leaves));
+        self.toward = Some(toward);
     }
 
     /// The flows toward `server`, from whatever source address.
