@@ -21,7 +21,7 @@ pub enum FailureKind {
     AddressNotAvailable,
     /// errno 111.
     ConnectionRefused,
-    /// errno 101 or 113.
+    /// errno 101 or 113, or 22 of a blackhole route.
     NoRoute,
     /// errno 110, or no answer within the time limit.
     NoAnswer,
@@ -238,7 +238,10 @@ impl Failure {
                  IPv6 is on: try 127.0.0.1"
             }
             Kind::ConnectionRefused => "check that the server runs, its port and its bind-address",
-            Kind::NoRoute => "check ip route get ADDRESS, and the firewall",
+            Kind::NoRoute => {
+                "check ip route get ADDRESS, the firewall, and whether a --source is an address of \
+                 this machine (ip addr)"
+            }
             Kind::NoAnswer => {
                 "look for a firewall that drops packets, a full conntrack or SNAT table, or a full \
                  listen queue on the server"
@@ -355,7 +358,8 @@ impl Cause {
                 Errno::EADDRINUSE => Kind::SourcePortsExhausted,
                 Errno::ECONNRESET => Kind::LostDuringHandshake,
                 Errno::ECONNREFUSED => Kind::ConnectionRefused,
-                Errno::EHOSTUNREACH | Errno::ENETUNREACH => Kind::NoRoute,
+                // 22 comes of a blackhole route, whose packets vanish (net/ipv4/fib_semantics.c).
+                Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EINVAL => Kind::NoRoute,
                 Errno::ETIMEDOUT => Kind::NoAnswer,
                 Errno::EMFILE | Errno::ENFILE => Kind::TooManyOpenFiles,
                 Errno::EACCES | Errno::EPERM => Kind::PermissionDenied,
@@ -447,6 +451,7 @@ mod tests {
             (connect(111), true, Kind::ConnectionRefused, Some(111), None),
             (connect(113), true, Kind::NoRoute, Some(113), None),
             (connect(101), true, Kind::NoRoute, Some(101), None),
+            (connect(22), true, Kind::NoRoute, Some(22), None),
             (connect(110), true, Kind::NoAnswer, Some(110), None),
             (
                 mysql::Error::DriverError(DriverError::ConnectTimeout),
