@@ -10,7 +10,7 @@ use crate::model::Snapshot;
 use crate::refusal::Refusal;
 use crate::render::{self, Screen, Steps};
 use crate::repro::prove;
-use crate::system::View;
+use crate::system::{View, resolve};
 
 /// Recommends sysctl changes, and what not to change.
 ///
@@ -19,7 +19,12 @@ use crate::system::View;
 /// not written.
 pub fn run(args: &AdviseArgs) -> Result<Exit> {
     args.check()?;
-    let snapshot = args.source.machine()?.look(View::Both)?;
+    let machine = args.source.machine()?;
+    let toward = args.destination().map(resolve).transpose()?;
+    let mut snapshot = machine.look(View::Both)?;
+    if let Some(toward) = toward {
+        snapshot.tally.only_toward(toward);
+    }
     let mut advice = advise(&snapshot, args.goal());
     if args.prove {
         advice.proof = Some(proof(&snapshot, &advice)?);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::destination::Trouble;
 use crate::model::{Flow, Gap, StateCounts, TcpState};
 use crate::words::{count, counted, percent, rate, rate_limit};
 
@@ -142,6 +143,8 @@ pub enum Finding {
         /// Its value.
         value: u64,
     },
+    /// The destination that was asked about cannot be reached, whatever ports are free.
+    Destination(Trouble),
     /// Something decisive was not readable.
     CouldNotRead(Gap),
 }
@@ -161,6 +164,7 @@ impl Finding {
             Self::TwBucketOverflow { .. } => "TW_BUCKET_OVERFLOW",
             Self::ConntrackFull { .. } => "CONNTRACK_FULL",
             Self::DangerousSetting { .. } => "DANGEROUS_SETTING",
+            Self::Destination(trouble) => trouble.code(),
             Self::CouldNotRead(_) => "COULD_NOT_READ",
         }
     }
@@ -223,6 +227,7 @@ impl Finding {
             Self::DangerousSetting { sysctl, .. } => {
                 format!("sysctl -w {sysctl}=0, and remove it from /etc/sysctl.d.")
             }
+            Self::Destination(trouble) => trouble.next_step(),
             Self::CouldNotRead(_) => {
                 "Until it is known the verdict may be wrong: try another user, the host instead of \
                  the container, or for the socket table the other --source."
@@ -371,6 +376,7 @@ impl fmt::Display for Finding {
                 f,
                 "{sysctl} = {value} drops connections of clients behind NAT; Linux 4.12 removed it."
             ),
+            Self::Destination(trouble) => trouble.fmt(f),
             Self::CouldNotRead(gap) => write!(f, "{}: {}.", gap.what, gap.why),
         }
     }

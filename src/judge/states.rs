@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use super::destination::Sought;
 use super::verdict::TimeWaitReport;
-use crate::model::{Gap, Snapshot, SourceName, StateCounts, TcpState};
+use crate::model::{Gap, Snapshot, SourceName, StateCounts, TcpState, TimeWaitSplit};
 
 /// Everything `states` says, in the order of the JSON contract.
 #[derive(Debug, Clone, Serialize)]
@@ -25,6 +26,10 @@ pub struct States {
     /// How many outbound flows there are, listed or not, when asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flows_total: Option<usize>,
+    /// The destination that it is about, outbound sockets only; `None`, and left out of the JSON,
+    /// where it is about all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Sought>,
     /// Where the rows came from.
     pub source: SourceName,
     /// What could not be read.
@@ -50,18 +55,33 @@ pub struct FlowStates {
 #[must_use]
 pub fn states(snapshot: &Snapshot, all: bool, top: Option<usize>) -> States {
     let tally = &snapshot.tally;
-    let states = if all {
-        tally.states.clone()
-    } else {
-        tally.states.without(TcpState::Listen)
+    let destination = Sought::new(snapshot);
+    let mut time_wait = TimeWaitReport::new(snapshot);
+    let states = match destination {
+        Some(_) => {
+            let mut there = StateCounts::default();
+            for used in tally.flows.values() {
+                there.merge(&used.by_state);
+            }
+            let outbound = there.get(TcpState::TimeWait);
+            time_wait.split = TimeWaitSplit {
+                total: outbound,
+                outbound,
+                inbound: 0,
+            };
+            there
+        }
+        None if all => tally.states.clone(),
+        None => tally.states.without(TcpState::Listen),
     };
     States {
         schema: 1,
         total: states.total(),
         states,
-        time_wait: TimeWaitReport::new(snapshot),
+        time_wait,
         flows: top.map(|top| flows(snapshot, top)),
         flows_total: top.map(|_| tally.flows.len()),
+        destination,
         source: snapshot.source,
         gaps: snapshot.gaps.clone(),
     }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::Capacity;
+use super::destination::Sought;
 use super::finding::Finding;
 use super::flow::{Bench, FlowReport};
 use super::forecast::lateness;
@@ -82,6 +83,9 @@ pub struct Verdict {
     pub findings: Vec<Reported>,
     /// How many outbound flows there are, listed or not.
     pub flows_total: usize,
+    /// The destination that it is about; `None`, and left out of the JSON, where it is about all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Sought>,
     /// What could not be read.
     pub gaps: Vec<Gap>,
 }
@@ -230,6 +234,7 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
         flows: reports,
         findings,
         flows_total,
+        destination: Sought::new(snapshot),
         gaps: snapshot.all_gaps().collect(),
     }
 }

@@ -7,7 +7,8 @@ use nix::errno::Errno;
 use serde::Serialize;
 
 use super::report::Protocol;
-use crate::words::printable;
+use crate::judge::destination::Explained;
+use crate::words::{errno_words, printable};
 
 /// What made a connection fail: each has another cure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -107,10 +108,7 @@ impl Failure {
             Cause::Errno(errno) if protocol == Protocol::Tcp => (
                 Some(errno),
                 None,
-                format!(
-                    "connect to {name}: {} (errno {errno})",
-                    Errno::from_raw(errno).desc()
-                ),
+                format!("connect to {name}: {}", errno_words(errno)),
             ),
             Cause::Errno(errno) => (
                 Some(errno),
@@ -288,9 +286,22 @@ impl Failure {
         }
     }
 
+    /// The same as a finding has it, about `server`.
+    #[must_use]
+    pub fn explained(&self, server: SocketAddr) -> Explained {
+        let step = self.next_step();
+        let mut letters = step.chars();
+        let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+        Explained {
+            errno: self.errno,
+            text: self.text.clone(),
+            meaning: self.meaning(server),
+            next_step: format!("{}{}.", first.unwrap_or_default(), letters.as_str()),
+        }
+    }
+
     fn system_words(&self) -> String {
-        let errno = self.errno.unwrap_or(0);
-        format!("{} (errno {errno})", Errno::from_raw(errno).desc())
+        errno_words(self.errno.unwrap_or(0))
     }
 }
 

@@ -9,13 +9,36 @@ use nix::sys::socket::SockProtocol;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::netlink::{ACKNOWLEDGED, Failure, Netlink, u16_at, u32_at};
-use super::{ProcRoot, sysctl};
-use crate::model::Path;
+use super::{Machine, ProcRoot, sysctl};
+use crate::model::{Path, Toward};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
+
+/// The ways to the addresses of a destination, in their order; none where `machine` is a recorded
+/// one, whose routes nobody knows.
+#[must_use]
+pub fn paths(machine: &Machine, toward: &Toward) -> Vec<Path> {
+    /// More than any name has that one machine can be reached by.
+    const MOST: usize = 64;
+    if machine.is_recorded() {
+        return Vec::new();
+    }
+    let addresses = toward.addresses.iter().take(MOST);
+    addresses
+        .map(|&address| match address {
+            // Each of its interfaces leads to another machine.
+            SocketAddr::V6(address)
+                if address.ip().is_unicast_link_local() && address.scope_id() == 0 =>
+            {
+                Path::default()
+            }
+            address => path(address),
+        })
+        .collect()
+}
 
 /// The way of a TCP connection of this user to `server`; its port is 0 where any is meant.
 #[must_use]
