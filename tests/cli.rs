@@ -114,6 +114,10 @@ fn every_refusal_of_a_destination_is_exit_3_and_says_what_to_type() {
             "cannot be used with",
         ),
         (
+            &["advise", "--prove", "localhost"],
+            "hint: leave out --prove or the destination",
+        ),
+        (
             &["advise", "10.0.0.5:80", "--flow", "10.0.0.5:80"],
             "cannot be used with",
         ),

@@ -362,16 +362,18 @@ impl Verdict {
     /// What errno 99 means where ports are not the problem, and what tells; `None` where they are.
     #[must_use]
     pub fn otherwise(&self) -> Option<&'static str> {
-        (self.level == Level::Ok).then_some(match &self.destination {
-            None => {
-                "errno 99 all the same? On the first try it means an address that is not here: ::1 \
-                 with IPv6 off, a wrong source. twcheck verdict HOST:PORT tells."
-            }
-            Some(_) => {
-                "errno 99 all the same? The client may bind() a source address that is not here, or \
-                 have a port range of its own: strace -f -e bind,setsockopt,connect tells."
-            }
-        })
+        let is_asked = |sought: &Sought| {
+            let mut addresses = sought.addresses.iter();
+            addresses.any(|address| address.local.is_some())
+        };
+        let text = if self.destination.as_ref().is_some_and(is_asked) {
+            "errno 99 all the same? The client may bind() a source address that is not here, or have \
+             a port range of its own: strace -f -e bind,setsockopt,connect tells."
+        } else {
+            "errno 99 all the same? On the first try it means an address that is not here: ::1 with \
+             IPv6 off, a wrong source. twcheck verdict HOST:PORT tells."
+        };
+        (self.level == Level::Ok).then_some(text)
     }
 }
 
@@ -381,15 +383,15 @@ impl Address {
         if let Some(errno) = self.errno {
             return format!(": connect() fails at once with errno {errno}");
         }
-        let mut way = match (self.local, &self.interface) {
+        let place = match (self.local, &self.interface) {
             (Some(true), _) => " on this machine".to_owned(),
             (Some(false), Some(interface)) => format!(" by {interface}"),
             _ => String::new(),
         };
-        if let Some(source) = self.source {
-            way.push_str(&format!(", from {source}"));
+        match self.source {
+            Some(source) => format!("{place}, from {source}"),
+            None => place,
         }
-        way
     }
 }
 

@@ -260,12 +260,12 @@ pub struct Path {
 mod tests {
     use super::*;
 
-    fn address(text: &str) -> Option<HostName> {
-        Some(HostName::Address(text.parse().unwrap()))
+    fn address(text: &str) -> HostName {
+        HostName::Address(text.parse().unwrap())
     }
 
-    fn name(text: &str) -> Option<HostName> {
-        Some(HostName::Name(text.into()))
+    fn name(text: &str) -> HostName {
+        HostName::Name(text.into())
     }
 
     #[test]
@@ -273,43 +273,58 @@ mod tests {
         for (typed, host, port, shown) in [
             (
                 "10.0.0.5:3306",
-                address("10.0.0.5"),
+                Some(address("10.0.0.5")),
                 Some(3306),
                 "10.0.0.5:3306",
             ),
-            ("10.0.0.5", address("10.0.0.5"), None, "10.0.0.5"),
+            ("10.0.0.5", Some(address("10.0.0.5")), None, "10.0.0.5"),
             (":3306", None, Some(3306), ":3306"),
             (":65535", None, Some(65535), ":65535"),
             (
                 "[2001:db8::5]:1",
-                address("2001:db8::5"),
+                Some(address("2001:db8::5")),
                 Some(1),
                 "[2001:db8::5]:1",
             ),
-            ("[2001:db8::5]", address("2001:db8::5"), None, "2001:db8::5"),
-            ("2001:db8::5", address("2001:db8::5"), None, "2001:db8::5"),
-            ("::1", address("::1"), None, "::1"),
+            (
+                "[2001:db8::5]",
+                Some(address("2001:db8::5")),
+                None,
+                "2001:db8::5",
+            ),
+            (
+                "2001:db8::5",
+                Some(address("2001:db8::5")),
+                None,
+                "2001:db8::5",
+            ),
+            ("::1", Some(address("::1")), None, "::1"),
             (
                 "2001:db8:1:2:3:4:5:3306",
-                address("2001:db8:1:2:3:4:5:3306"),
+                Some(address("2001:db8:1:2:3:4:5:3306")),
                 None,
                 "2001:db8:1:2:3:4:5:3306",
             ),
-            ("[::1:3306]", address("::1:3306"), None, "::1:3306"),
+            ("[::1:3306]", Some(address("::1:3306")), None, "::1:3306"),
             (
                 "[::ffff:10.0.0.5]:3306",
-                address("10.0.0.5"),
+                Some(address("10.0.0.5")),
                 Some(3306),
                 "10.0.0.5:3306",
             ),
             (
                 "db.example:3306",
-                name("db.example"),
+                Some(name("db.example")),
                 Some(3306),
                 "db.example:3306",
             ),
-            ("my_db-1", name("my_db-1"), None, "my_db-1"),
-            ("db.example.", name("db.example."), None, "db.example."),
+            ("my_db-1", Some(name("my_db-1")), None, "my_db-1"),
+            (
+                "db.example.",
+                Some(name("db.example.")),
+                None,
+                "db.example.",
+            ),
         ] {
             let parsed = Destination::parse(typed);
             assert_eq!(parsed, Ok(Destination { host, port }), "{typed}");

@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::netlink::{ACKNOWLEDGED, Failure, Netlink, u16_at, u32_at};
 use super::{Machine, ProcRoot, sysctl};
 use crate::model::{Path, Toward};
+use crate::words::printable;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -158,7 +159,7 @@ fn ask(server: SocketAddr, protocol: u8) -> Answer {
                     let interface = interface.and_then(|index| if_indextoname(index).ok());
                     answer = Answer::Route(Route {
                         kind,
-                        interface: interface.map(|name| name.to_string_lossy().into_owned()),
+                        interface: interface.map(|name| printable(&name.to_string_lossy())),
                         source,
                     });
                 }
