@@ -41,7 +41,8 @@ fn main() -> ExitCode {
 fn print_usage(error: &clap::Error) {
     let text = error.to_string();
     let secret = |argument: &String| argument.contains('@') || argument.contains("password=");
-    let clean = std::env::args()
+    let clean = std::env::args_os()
+        .map(|argument| argument.to_string_lossy().into_owned())
         .filter(secret)
         .fold(text.clone(), |text, argument| text.replace(&argument, "…"));
     // Nowhere is left to tell about a closed pipe.

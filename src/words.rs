@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 /// `28231` as `28,231`.
 #[must_use]
 pub fn count(number: impl Into<u64>) -> String {
@@ -62,6 +64,12 @@ pub fn counted(number: impl Into<u64>, noun: &str) -> String {
         count(number),
         if number == 1 { "" } else { "s" }
     )
+}
+
+/// `Network is unreachable (errno 101)`.
+#[must_use]
+pub fn errno_words(errno: i32) -> String {
+    format!("{} (errno {errno})", Errno::from_raw(errno).desc())
 }
 
 /// Microseconds as a latency: `17 µs`, `5.4 ms`, `1.2 s`.

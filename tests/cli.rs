@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
 use common::{exit, has_namespaces, stderr, stdout, text, twcheck};
@@ -40,8 +41,8 @@ fn every_refusal_is_exit_3_and_says_what_to_type() {
         ),
         (&["advise", "--target-rate", "0"], "--target-rate"),
         (
-            &["advise", "--target-rate", "9", "--flow", "db.example"],
-            "10.0.0.5:3306 or [2001:db8::5]:3306",
+            &["advise", "--flow", "10.0.0.5:"],
+            "1 to 65535; without one leave the colon out",
         ),
         (
             &["advise", "--target-rate", "9", "--busy", "0s"],
@@ -66,6 +67,59 @@ fn every_refusal_is_exit_3_and_says_what_to_type() {
         (
             &["states", "--proc-root", BUSY, "--source", "sock_diag"],
             "hint: leave one of the two out",
+        ),
+    ] {
+        assert_refused(arguments, said);
+    }
+}
+
+#[test]
+fn every_refusal_of_a_destination_is_exit_3_and_says_what_to_type() {
+    for command in ["verdict", "states", "advise"] {
+        for (typed, said) in [
+            ("", "it is empty: type 10.0.0.5:3306"),
+            (":0", "a port is a number from 1 to 65535"),
+            (":99999", "a port is a number from 1 to 65535"),
+            ("a:b:c", "too many colons"),
+            ("::1:3306", "Type [::1]:3306"),
+            (
+                "mysql://db:3306",
+                "a host and a port alone, as db.example:3306",
+            ),
+            ("nowhere.invalid", "hint: name its address instead"),
+            ("fe80::1%none0", "there is no interface \"none0\" here"),
+        ] {
+            assert_refused(&[command, typed], said);
+        }
+        assert_refused(&[command, "10.0.0.5", "10.0.0.6"], "unexpected argument");
+        let typed = std::ffi::OsStr::from_bytes(b"db\xff:3306");
+        let output = Command::new(env!("CARGO_BIN_EXE_twcheck"))
+            .arg(command)
+            .arg(typed)
+            .output()
+            .unwrap();
+        assert_eq!(exit(&output), 3, "{}", text(&output));
+        let said = "it is not UTF-8: type a host and a port";
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    }
+    for (arguments, said) in [
+        (
+            &["verdict", "--connect"][..],
+            "hint: twcheck verdict --connect",
+        ),
+        (&["verdict", "--connect", ":3306"], "a host and a port"),
+        (&["verdict", "--connect", "10.0.0.5"], "a host and a port"),
+        (
+            &["verdict", "--connect", "10.0.0.5:80", "--proc-root", BUSY],
+            "cannot be used with",
+        ),
+        (
+            &["advise", "--prove", "localhost"],
+            "hint: leave out --prove or the destination",
+        ),
+        (
+            &["advise", "10.0.0.5:80", "--flow", "10.0.0.5:80"],
+            "cannot be used with",
         ),
     ] {
         assert_refused(arguments, said);
@@ -311,6 +365,10 @@ fn a_terminal_of_80_columns_is_enough() {
         &format!("verdict --proc-root {EXHAUSTED}"),
         &format!("verdict --proc-root {BUSY}"),
         "verdict --proc-root tests/hosts/recycle-3.10/proc",
+        "verdict localhost:3306",
+        "verdict 2001:db8:1234:5678:9abc:def0:1234:5678",
+        &format!("verdict 192.0.2.1:3306 --proc-root {EXHAUSTED}"),
+        "states 127.0.0.1",
         "advise --proc-root tests/hosts/recycle-3.10/proc",
         "repro --connections 5",
         "verdict --help",

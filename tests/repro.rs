@@ -180,7 +180,7 @@ fn errno_99_with_free_ports_is_not_called_exhaustion() {
             "{said}"
         );
         assert!(
-            said.contains("hint: check --source and the addresses"),
+            said.contains("hint: check that the source address (--source) is one of this"),
             "{said}"
         );
     });

@@ -6,11 +6,11 @@ use crate::cli::{AdviseArgs, AdviseFormat};
 use crate::exit::Exit;
 use crate::judge::advice::{Advice, advise};
 use crate::judge::experiment::{Laboratory, Proof};
-use crate::model::Snapshot;
+use crate::model::{Snapshot, Toward};
 use crate::refusal::Refusal;
 use crate::render::{self, Screen, Steps};
 use crate::repro::prove;
-use crate::system::View;
+use crate::system::{View, resolve};
 
 /// Recommends sysctl changes, and what not to change.
 ///
@@ -19,7 +19,20 @@ use crate::system::View;
 /// not written.
 pub fn run(args: &AdviseArgs) -> Result<Exit> {
     args.check()?;
-    let snapshot = args.source.machine()?.look(View::Both)?;
+    let machine = args.source.machine()?;
+    let toward = args.destination().map(resolve).transpose()?;
+    if args.prove && toward.as_ref().is_some_and(Toward::is_loopback) {
+        return Err(Refusal::new(
+            "--prove tries what holds toward another machine, and this destination is loopback, \
+             where TIME_WAIT reuse has rules of its own",
+            "leave out --prove or the destination",
+        )
+        .into());
+    }
+    let mut snapshot = machine.look(View::Both)?;
+    if let Some(toward) = toward {
+        snapshot.tally.only_toward(toward);
+    }
     let mut advice = advise(&snapshot, args.goal());
     if args.prove {
         advice.proof = Some(proof(&snapshot, &advice)?);

@@ -3,7 +3,7 @@
 use std::env::VarError;
 use std::fs::File;
 use std::io::{self, IsTerminal};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -24,7 +24,7 @@ use crate::repro::{
     in_words, run as take_turns,
 };
 use crate::secret::Secret;
-use crate::system::{Machine, SourceChoice, View, file};
+use crate::system::{Machine, SourceChoice, View, file, route};
 
 /// The port of the embedded server: MySQL's.
 const MYSQL_PORT: u16 = 3306;
@@ -45,10 +45,16 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
         failed,
     } = Site::open(args)?;
     let embedded = matches!(peer, Peer::Embedded(_));
+    let path = route::path(target.address());
+    let chosen: Vec<_> = path.source.into_iter().collect();
     let way = Way {
-        sources: &args.source,
+        sources: if args.source.is_empty() {
+            &chosen
+        } else {
+            &args.source
+        },
         server: target.address(),
-        is_here: embedded || is_local(target.address().ip()),
+        is_here: embedded || path.local == Some(true),
     };
     let machine = Machine::live(SourceChoice::Auto);
     let before = PortsToward::new(&machine.look(View::Ports)?, way);
@@ -119,11 +125,6 @@ fn open(path: &Path) -> Result<File> {
         )
         .into()
     })
-}
-
-/// Whether `address` is one of this machine's: a socket can be bound to no other.
-fn is_local(address: IpAddr) -> bool {
-    UdpSocket::bind((address, 0)).is_ok()
 }
 
 fn client(args: &ReproArgs, target: &Target) -> Result<Client, mysql::Error> {

@@ -7,11 +7,12 @@ use serde::{Serialize, Serializer};
 
 use super::Capacity;
 use super::capacity::rounded_rate;
+use super::destination::Sought;
 use super::experiment::Proof;
 use super::goal::{Goal, Needs, needs};
 use super::verdict::overflowing;
 use crate::model::{
-    Flow, FlowUse, Gap, PortRange, PortSet, Snapshot, TcpState, TimeWaitReuse, Tunables,
+    Flow, FlowUse, Gap, PortRange, PortSet, Snapshot, TcpState, TimeWaitReuse, Toward, Tunables,
 };
 use crate::words::{at_most, count, counted, rate, time};
 
@@ -36,6 +37,9 @@ pub struct Advice {
     pub schema: u32,
     /// One sentence: what the machine bears now and after the changes.
     pub summary: String,
+    /// The destination that it is about; `None`, and left out of the JSON, where it is about any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Sought>,
     /// What to change, in the order in which to apply it; each rate is the one reached with the
     /// changes before it.
     pub changes: Vec<Change>,
@@ -128,13 +132,14 @@ impl Serialize for Sysctl {
 pub fn advise(snapshot: &Snapshot, goal: Option<Goal>) -> Advice {
     let held = snapshot.held();
     let hold_time = snapshot.hold_time;
+    let toward = snapshot.tally.toward.as_ref();
     let now = Capacity::new(&snapshot.tunables, &held, hold_time);
     let mut plan = Plan {
         tunables: snapshot.tunables.clone(),
         held: &held,
         listening: snapshot.tally.listening.ports(),
         hold_time,
-        loopback: goal.is_some_and(|goal| goal.is_loopback()),
+        loopback: toward.is_some_and(Toward::is_loopback),
         now: &snapshot.tunables,
         changes: Vec::new(),
     };
@@ -144,7 +149,10 @@ pub fn advise(snapshot: &Snapshot, goal: Option<Goal>) -> Advice {
     range(&mut plan);
     buckets(&mut plan, snapshot);
     let goal = goal.map(|goal| {
-        let needs = needs(goal, before, plan.unknown().is_empty(), &plan.changes);
+        let needs = Needs {
+            destination: toward.map(|toward| toward.asked.to_string()),
+            ..needs(goal, before, plan.unknown().is_empty(), &plan.changes)
+        };
         if let Some(enough) = needs.changes_needed {
             plan.keep(enough);
         }
@@ -152,7 +160,8 @@ pub fn advise(snapshot: &Snapshot, goal: Option<Goal>) -> Advice {
     });
     Advice {
         schema: 1,
-        summary: summary(&plan, before, goal.as_ref()),
+        summary: summary(&plan, before, toward),
+        destination: Sought::new(snapshot),
         application: application(snapshot, now.as_ref(), before),
         goal,
         proof: None,
@@ -404,7 +413,7 @@ fn buckets(plan: &mut Plan, snapshot: &Snapshot) {
     );
 }
 
-fn summary(plan: &Plan, before: Option<f64>, goal: Option<&Needs>) -> String {
+fn summary(plan: &Plan, before: Option<f64>, toward: Option<&Toward>) -> String {
     let unknown = plan.unknown();
     if !unknown.is_empty() {
         return format!(
@@ -412,9 +421,10 @@ fn summary(plan: &Plan, before: Option<f64>, goal: Option<&Needs>) -> String {
             unknown.join(", ")
         );
     }
-    let destination = goal
-        .and_then(|goal| goal.destination)
-        .map_or_else(|| "one destination".into(), |server| server.to_string());
+    let destination = toward.map_or_else(
+        || "one destination".into(),
+        |toward| toward.asked.to_string(),
+    );
     let now = format!("{} to {destination}", at_most(before));
     let last = plan.changes.last();
     let after = last.map_or(before, |change| change.max_rate_after);

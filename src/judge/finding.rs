@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use super::destination::Trouble;
 use super::source::SourceBound;
 use crate::model::{Flow, From, Gap, Reuse, StateCounts, TcpState};
 use crate::words::{count, counted, percent, rate, rate_limit};
@@ -180,6 +181,8 @@ pub enum Finding {
         /// Its value.
         value: u64,
     },
+    /// The destination that was asked about cannot be reached, whatever ports are free.
+    Destination(Trouble),
     /// Something decisive was not readable.
     CouldNotRead(Gap),
 }
@@ -203,6 +206,7 @@ impl Finding {
             Self::TwBucketOverflow { .. } => "TW_BUCKET_OVERFLOW",
             Self::ConntrackFull { .. } => "CONNTRACK_FULL",
             Self::DangerousSetting { .. } => "DANGEROUS_SETTING",
+            Self::Destination(trouble) => trouble.code(),
             Self::CouldNotRead(_) => "COULD_NOT_READ",
         }
     }
@@ -295,6 +299,7 @@ impl Finding {
             Self::DangerousSetting { sysctl, .. } => {
                 format!("sysctl -w {sysctl}=0, and remove it from /etc/sysctl.d.")
             }
+            Self::Destination(trouble) => trouble.next_step(),
             Self::CouldNotRead(_) => {
                 "Until it is known the verdict may be wrong: try another user, the host instead of \
                  the container, or for the socket table the other --source."
@@ -527,6 +532,7 @@ impl fmt::Display for Finding {
                 f,
                 "{sysctl} = {value} drops connections of clients behind NAT; Linux 4.12 removed it."
             ),
+            Self::Destination(trouble) => trouble.fmt(f),
             Self::CouldNotRead(gap) => write!(f, "{}: {}.", gap.what, gap.why),
         }
     }

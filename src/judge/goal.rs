@@ -1,6 +1,5 @@
 //! What it takes to carry a rate that somebody wants.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,19 +13,8 @@ use crate::words::{at_most, count, counted, rate, time};
 pub struct Goal {
     /// Connections per second; above 0.
     pub rate: f64,
-    /// The destination; none in particular, on another machine, where it is `None`.
-    pub destination: Option<SocketAddr>,
     /// How long each connection is used; unknown where it is `None`.
     pub busy: Option<Duration>,
-}
-
-impl Goal {
-    /// Whether its destination is loopback, where TIME_WAIT reuse has rules of its own.
-    #[must_use]
-    pub fn is_loopback(&self) -> bool {
-        self.destination
-            .is_some_and(|destination| destination.ip().is_loopback())
-    }
 }
 
 /// What it takes.
@@ -35,8 +23,9 @@ pub struct Needs {
     /// Connections per second wanted.
     #[serde(serialize_with = "rounded_rate_of")]
     pub rate: f64,
-    /// Toward this destination.
-    pub destination: Option<SocketAddr>,
+    /// Toward this destination, as it was typed; none in particular, on another machine, where it is
+    /// `None`.
+    pub destination: Option<String>,
     /// What one destination bears now; `None` where ports do not bound it, or it is unknown.
     #[serde(serialize_with = "rounded_rate")]
     pub max_rate_now: Option<f64>,
@@ -75,7 +64,7 @@ pub fn needs(goal: Goal, now: Option<f64>, is_known: bool, changes: &[Change]) -
     };
     let mut needs = Needs {
         rate: goal.rate,
-        destination: goal.destination,
+        destination: None,
         max_rate_now: now,
         max_rate_after: after,
         changes_needed,
@@ -187,7 +176,6 @@ mod tests {
     fn goal(rate: f64) -> Goal {
         Goal {
             rate,
-            destination: None,
             busy: Some(Duration::from_millis(20)),
         }
     }

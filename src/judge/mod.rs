@@ -2,6 +2,7 @@
 
 pub mod advice;
 pub mod capacity;
+pub mod destination;
 pub mod experiment;
 pub mod finding;
 pub mod flow;

@@ -71,8 +71,7 @@ pub fn alone(snapshot: &Snapshot) -> Option<&Flow> {
     };
     let mut active = snapshot
         .tally
-        .flows
-        .iter()
+        .all_flows()
         .filter(|(_, used)| is_active(used))
         .map(|(flow, _)| flow);
     active.next().filter(|_| active.next().is_none())

@@ -54,7 +54,7 @@ pub fn bound_sources(snapshot: &Snapshot, capacity: &Capacity) -> Vec<SourceBoun
     // older than 4.12: too old to tell.
     let parity_tells = snapshot.tunables.tcp_tw_recycle.is_none();
     let mut flows: HashMap<_, Vec<&FlowUse>> = HashMap::new();
-    for (flow, used) in &tally.flows {
+    for (flow, used) in tally.all_flows() {
         let key = (flow.source, flow.interface);
         flows.entry(key).or_default().push(used);
     }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::Capacity;
+use super::destination::Sought;
 use super::finding::Finding;
 use super::flow::{Bench, FlowReport, LEAK_FROM};
 use super::forecast::lateness;
@@ -84,6 +85,9 @@ pub struct Verdict {
     pub findings: Vec<Reported>,
     /// How many outbound flows there are, listed or not.
     pub flows_total: usize,
+    /// The destination that it is about; `None`, and left out of the JSON, where it is about all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Sought>,
     /// What could not be read.
     pub gaps: Vec<Gap>,
 }
@@ -241,6 +245,7 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
         flows: reports,
         findings,
         flows_total,
+        destination: Sought::new(snapshot),
         gaps: snapshot.all_gaps().collect(),
     }
 }
@@ -291,12 +296,14 @@ fn inbound_leak(snapshot: &Snapshot) -> Option<Finding> {
 
 /// Outbound connections on ports that a service may want.
 fn service_port_taken(snapshot: &Snapshot) -> Option<Finding> {
-    let flows = &snapshot.tally.flows;
-    let taken = flows
-        .iter()
+    let taken = snapshot
+        .tally
+        .all_flows()
         .filter_map(|(flow, used)| Some((used.service_port?, flow)));
-    let others = taken.clone().count().saturating_sub(1);
-    let ((port, reserved), flow) = taken.min()?;
+    let mut taken: Vec<_> = taken.collect();
+    taken.sort_unstable();
+    let ((port, reserved), flow) = *taken.first()?;
+    let others = taken.len() - 1;
     Some(Finding::ServicePortTaken {
         flow: *flow,
         port,

@@ -1,5 +1,6 @@
 //! The facts: plain data that every other room agrees on.
 
+mod destination;
 mod owner;
 mod ports;
 mod reuse;
@@ -10,6 +11,7 @@ mod state;
 mod tally;
 mod tunables;
 
+pub use destination::{Destination, HostName, Path, Toward};
 pub use owner::Owner;
 pub use ports::{LooseEnd, PortRange, PortSet};
 pub use reuse::{Reuse, Timestamps};

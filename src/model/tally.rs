@@ -6,7 +6,9 @@ use foldhash::fast::RandomState;
 
 use serde::Serialize;
 
-use super::{Flow, LooseEnd, PortRange, PortSet, Socket, Sources, StateCounts, TcpState, Tunables};
+use super::{
+    Flow, LooseEnd, PortRange, PortSet, Socket, Sources, StateCounts, TcpState, Toward, Tunables,
+};
 
 /// What a tally must know beforehand to tell outbound rows from inbound ones and a port that is
 /// taken from one that can be had.
@@ -284,6 +286,10 @@ pub struct Tally {
     /// Ports of the flows that [`PortRule::shared`] names, and of those bound to an interface
     /// beside them.
     shared_ports: HashMap<Flow, PortSet, RandomState>,
+    /// The destination that the flows are limited to; `None` where they are all there.
+    pub toward: Option<Toward>,
+    /// The flows that this leaves out: what is true of the machine is told by both together.
+    pub elsewhere: HashMap<Flow, FlowUse, RandomState>,
 }
 
 impl Tally {
@@ -395,6 +401,11 @@ impl Tally {
             .collect()
     }
 
+    /// The flows of the whole machine, whatever destination was asked about.
+    pub fn all_flows(&self) -> impl Iterator<Item = (&Flow, &FlowUse)> {
+        self.flows.iter().chain(&self.elsewhere)
+    }
+
     /// Counts, for each flow bound to an interface, the ports that the one bound to none takes from
     /// it.
     pub fn count_shared(&mut self) {
@@ -413,6 +424,13 @@ impl Tally {
             let fast = more.ports().filter(is_fast).count();
             used.fast_taken_by_unbound = u32::try_from(fast).unwrap_or(u32::MAX);
         }
+    }
+
+    /// Keeps only the flows toward one destination.
+    pub fn only_toward(&mut self, toward: Toward) {
+        let leaves = |flow: &Flow, _: &mut FlowUse| !toward.includes(flow);
+        self.elsewhere.extend(self.flows.extract_if(leaves));
+        self.toward = Some(toward);
     }
 
     /// The flows toward `server`, from whatever source address.

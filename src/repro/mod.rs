@@ -16,6 +16,7 @@ mod tls;
 mod watch;
 
 pub use client::Client;
+pub use dial::knock;
 pub use failure::{Failure, FailureKind};
 pub use latency::Latency;
 pub use option_file::ClientOptions;

@@ -61,7 +61,7 @@ pub struct TimeWaitSides {
 /// Between whom a run connects.
 #[derive(Debug, Clone, Copy)]
 pub struct Way<'a> {
-    /// The source addresses; empty where the kernel chooses one.
+    /// The source addresses, also the one that the kernel chooses; empty where that is unknown.
     pub sources: &'a [IpAddr],
     /// The server.
     pub server: SocketAddr,
@@ -70,8 +70,8 @@ pub struct Way<'a> {
 }
 
 impl PortsToward {
-    /// What `snapshot` says about the flows on this `way`, or where the kernel chooses the source,
-    /// about the flow that takes most ports.
+    /// What `snapshot` says about the flows on this `way`, or where its source is unknown, about the
+    /// flow that takes most ports.
     #[must_use]
     pub fn new(snapshot: &Snapshot, way: Way<'_>) -> Self {
         let Way {

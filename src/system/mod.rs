@@ -9,9 +9,12 @@ pub mod netns;
 mod owners;
 mod proc_root;
 pub mod proc_tcp;
+mod resolve;
+pub mod route;
 pub mod sock_diag;
 pub mod sysctl;
 
 pub use collect::{Machine, SourceChoice, View};
 pub use owners::{LONGEST_SAMPLE, Owners, owners};
 pub use proc_root::ProcRoot;
+pub use resolve::resolve;

@@ -1,6 +1,6 @@
 use std::io::{self, Write};
 
-use super::{table, write_table};
+use super::{table, write_destination, write_table};
 use crate::judge::advice::{Advice, Remark};
 use crate::judge::experiment::{Proof, Run};
 use crate::judge::goal::Needs;
@@ -13,6 +13,7 @@ use crate::words::{count, counted, rate, rate_limit};
 /// When `out` cannot be written.
 pub fn advice(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}", screen.wrap("", "", &advice.summary))?;
+    write_destination(advice.destination.as_ref(), screen, out)?;
     if !advice.changes.is_empty() {
         writeln!(out)?;
         let mut rows = table(
@@ -69,9 +70,7 @@ fn write_remarks(
 }
 
 fn write_goal(goal: &Needs, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-    let toward = goal
-        .destination
-        .map_or_else(|| "one destination".into(), |server| server.to_string());
+    let toward = goal.destination.as_deref().unwrap_or("one destination");
     writeln!(
         out,
         "\nTo carry {} connections/s to {toward}:",

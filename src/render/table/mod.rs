@@ -12,6 +12,7 @@ pub use advice::advice;
 pub use repro::repro;
 
 use super::Screen;
+use crate::judge::destination::Sought;
 use crate::judge::flow::FlowReport;
 use crate::judge::states::States;
 use crate::judge::verdict::{Level, Verdict};
@@ -98,6 +99,7 @@ pub fn states(
         String::new(),
     ]);
     write_table(rows, &[1, 2], out)?;
+    write_destination(report.destination.as_ref(), screen, out)?;
 
     if let Some(flows) = &report.flows {
         writeln!(out)?;
@@ -155,9 +157,39 @@ pub fn verdict(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Re
         writeln!(out)?;
     }
     write_capacity(verdict, screen, out)?;
+    if let Some(sought) = &verdict.destination {
+        writeln!(
+            out,
+            "{}",
+            screen.wrap("Toward: ", "        ", &sought.to_string())
+        )?;
+    }
     write_owners(&verdict.flows, screen, out)?;
     write_findings(verdict, screen, out)?;
+    if let Some(text) = verdict.otherwise() {
+        writeln!(out, "{}", screen.wrap("", "", text))?;
+    }
     out.flush()
+}
+
+/// The destination that a report is limited to, and what can be had there where nothing goes there.
+fn write_destination(
+    sought: Option<&Sought>,
+    screen: Screen,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let Some(sought) = sought else {
+        return Ok(());
+    };
+    writeln!(
+        out,
+        "{}",
+        screen.wrap("Toward: ", "        ", &sought.to_string())
+    )?;
+    match &sought.room {
+        Some(room) => writeln!(out, "{}", screen.wrap("", "", room)),
+        None => Ok(()),
+    }
 }
 
 /// The findings by code, the worst first; a next step that several share is said once.
