@@ -323,7 +323,8 @@ machine's settings: it needs no MySQL, no root, and touches nothing. Against a
 server of yours it takes this machine's ports toward that server; they come
 back 60 s after the run.
 
-Exit status: 0 finished without exhaustion, 2 exhaustion met, 3 could not.
+Exit status: 0 finished without exhaustion, 2 exhaustion met, 3 could not,
+130 after Ctrl-C and 143 after SIGTERM, with the report so far.
 
 Examples:
   twcheck repro                                would such a client survive here?
