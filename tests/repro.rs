@@ -88,7 +88,7 @@ fn limits_and_ctrl_c_end_a_run_cleanly_with_its_report() {
             assert!(!report["timeline"].as_array().unwrap().is_empty());
 
             for (signal, status) in [("INT", 130), ("TERM", 143)] {
-                let mut child = begun(Command::new(env!("CARGO_BIN_EXE_twcheck")).args(RUN));
+                let child = begun(Command::new(env!("CARGO_BIN_EXE_twcheck")).args(RUN));
                 thread::sleep(Duration::from_millis(300));
                 run("kill", &["-s", signal, &child.id().to_string()]);
                 let output = child.wait_with_output().unwrap();
@@ -146,11 +146,12 @@ fn what_a_shell_was_to_do_after_an_interrupted_run_is_not_done() {
 fn a_second_signal_ends_a_run_at_once() {
     in_namespace("a_second_signal_ends_a_run_at_once", || {
         use nix::sys::socket::{Backlog, listen};
-        // A connect() that nobody answers goes on for the half second of grace.
-        let listener = TcpListener::bind("127.0.0.1:8080").unwrap();
-        listen(&listener, Backlog::new(1).unwrap()).unwrap();
         for (first, second, status) in [("INT", "INT", 130), ("INT", "TERM", 143)] {
-            let server = ["--protocol", "tcp", "--host", "127.0.0.1", "--port", "8080"];
+            // A connect() that nobody answers goes on for the half second of grace.
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            listen(&listener, Backlog::new(1).unwrap()).unwrap();
+            let port = listener.local_addr().unwrap().port().to_string();
+            let server = ["--protocol", "tcp", "--host", "127.0.0.1", "--port", &port];
             let mut command = Command::new(env!("CARGO_BIN_EXE_twcheck"));
             let child = begun(command.args(RUN).args(server));
             // It waits for a greeting first.
