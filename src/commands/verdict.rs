@@ -7,7 +7,7 @@ use crate::exit::Exit;
 use crate::judge::verdict::verdict;
 use crate::model::{Gap, Weight};
 use crate::render::{self, Screen};
-use crate::system::{View, owners};
+use crate::system::{Search, View, owners};
 
 /// Says whether ports run out, toward which destination, by whom, and what to do.
 ///
@@ -19,9 +19,12 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
     let snapshot = machine.look(View::Ports)?;
     let mut verdict = verdict(&snapshot, thresholds, args.top);
     let flows = verdict.flows_to_own(args.owners || args.sample.is_some());
-    if !flows.is_empty() {
-        let found = owners(&machine, &flows, args.sample);
-        verdict.name_owners(found.by_flow, found.gap);
+    let search = Search {
+        sample: args.sample,
+        portless: verdict.is_exhausted(),
+    };
+    if !flows.is_empty() || search.portless {
+        verdict.name_owners(owners(&machine, &flows, search));
     }
     // What is decisive is a finding.
     let minor = |gap: &&Gap| gap.weight == Weight::Minor;

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::model::{Flow, Gap, StateCounts, TcpState};
+use super::owners::files;
+use crate::model::{Flow, Gap, Owner, StateCounts, TcpState};
 use crate::words::{count, counted, percent, rate, rate_limit};
 
 /// The ports of one flow, as evidence.
@@ -142,6 +143,17 @@ pub enum Finding {
         /// Its value.
         value: u64,
     },
+    /// A process that holds connections is near its limit of open files.
+    FilesLow {
+        /// Which.
+        owner: Owner,
+        /// Files it has open.
+        open: u64,
+        /// Files it may have open.
+        limit: u64,
+        /// Ports that its flow can still have; `None` when unknown.
+        ports_free: Option<u32>,
+    },
     /// Something decisive was not readable.
     CouldNotRead(Gap),
 }
@@ -161,6 +173,7 @@ impl Finding {
             Self::TwBucketOverflow { .. } => "TW_BUCKET_OVERFLOW",
             Self::ConntrackFull { .. } => "CONNTRACK_FULL",
             Self::DangerousSetting { .. } => "DANGEROUS_SETTING",
+            Self::FilesLow { .. } => "FILES_LOW",
             Self::CouldNotRead(_) => "COULD_NOT_READ",
         }
     }
@@ -223,6 +236,12 @@ impl Finding {
             Self::DangerousSetting { sysctl, .. } => {
                 format!("sysctl -w {sysctl}=0, and remove it from /etc/sysctl.d.")
             }
+            Self::FilesLow { owner, limit, .. } => format!(
+                "Mend what keeps so many open. Until then raise the limit: LimitNOFILE= of its \
+                 unit, ulimit -n, or now prlimit --pid {} --nofile={}.",
+                owner.pid,
+                limit.saturating_mul(4)
+            ),
             Self::CouldNotRead(_) => {
                 "Until it is known the verdict may be wrong: try another user, the host instead of \
                  the container, or for the socket table the other --source."
@@ -371,6 +390,12 @@ impl fmt::Display for Finding {
                 f,
                 "{sysctl} = {value} drops connections of clients behind NAT; Linux 4.12 removed it."
             ),
+            Self::FilesLow {
+                owner,
+                open,
+                limit,
+                ports_free,
+            } => f.write_str(&files(owner, *open, *limit, *ports_free)),
             Self::CouldNotRead(gap) => write!(f, "{}: {}.", gap.what, gap.why),
         }
     }

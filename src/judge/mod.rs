@@ -7,6 +7,7 @@ pub mod finding;
 pub mod flow;
 pub mod forecast;
 pub mod goal;
+pub mod owners;
 pub mod states;
 pub mod verdict;
 

@@ -1,7 +1,6 @@
 //! Whether ports run out, toward which destination, and what to do.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
@@ -9,7 +8,7 @@ use super::Capacity;
 use super::finding::Finding;
 use super::flow::{Bench, FlowReport};
 use super::forecast::lateness;
-use crate::model::{Flow, Gap, Host, Owner, Snapshot, TimeWaitSplit, Tunables, Weight};
+use crate::model::{Gap, Host, Snapshot, TimeWaitSplit, Tunables, Unplaced, Weight};
 use crate::words::{count, percent};
 
 /// How bad it is, mildest first.
@@ -82,6 +81,11 @@ pub struct Verdict {
     pub findings: Vec<Reported>,
     /// How many outbound flows there are, listed or not.
     pub flows_total: usize,
+    /// Who has TCP sockets that are in no flow, such as those that have no port; `None` when nobody
+    /// looked.
+    pub unplaced: Option<Vec<Unplaced>>,
+    /// What is to be said about owners, in sentences.
+    pub owner_notes: Vec<String>,
     /// What could not be read.
     pub gaps: Vec<Gap>,
 }
@@ -94,25 +98,6 @@ impl Verdict {
         self.flows.iter().filter(move |flow| {
             flow.level > Level::Ok || percent(flow.ports_in_use, usable) >= WORTH_A_LINE
         })
-    }
-
-    /// The listed flows whose owners are worth a look through all processes: those in trouble, or
-    /// `all` of them.
-    #[must_use]
-    pub fn flows_to_own(&self, all: bool) -> Vec<Flow> {
-        self.flows
-            .iter()
-            .filter(|flow| all || flow.level > Level::Ok)
-            .map(FlowReport::flow)
-            .collect()
-    }
-
-    /// Puts names to the flows that `owners` speaks of.
-    pub fn name_owners(&mut self, mut owners: HashMap<Flow, Vec<Owner>>, gap: Option<Gap>) {
-        for flow in &mut self.flows {
-            flow.owners = owners.remove(&flow.flow());
-        }
-        self.gaps.extend(gap);
     }
 }
 
@@ -230,6 +215,8 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
         flows: reports,
         findings,
         flows_total,
+        unplaced: None,
+        owner_notes: Vec::new(),
         gaps: snapshot.all_gaps().collect(),
     }
 }

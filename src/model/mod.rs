@@ -8,7 +8,7 @@ mod state;
 mod tally;
 mod tunables;
 
-pub use owner::Owner;
+pub use owner::{Look, Owner, Owners, Placeless, Unplaced};
 pub use ports::{PortRange, PortSet};
 pub use snapshot::{Counters, Gap, Host, Snapshot, SourceName, Weight};
 pub use socket::{Flow, Socket};

@@ -16,9 +16,8 @@ const TCPDIAG_GETSOCK: u16 = 18;
 
 /// The states 1 to 11: every socket that has a place in the table.
 pub const ALL_STATES: u32 = 0xffe;
-/// The states of connections that a process can hold: neither listening nor in TIME_WAIT.
-pub const LIVE: u32 =
-    ALL_STATES & !(1 << TcpState::Listen as u32) & !(1 << TcpState::TimeWait as u32);
+/// The states of sockets that a process can hold: all but TIME_WAIT.
+const HELD: u32 = ALL_STATES & !(1 << TcpState::TimeWait as u32);
 /// Bound to a port, neither listening nor connected (`TCP_BOUND_INACTIVE`, Linux 6.8): older
 /// kernels answer with no row. Costs a walk of the bind hash, so it is asked for alone.
 const BOUND_INACTIVE: u32 = 1 << 13;
@@ -39,6 +38,21 @@ pub fn rows(
         None => malformed += 1,
     })?;
     Ok(malformed)
+}
+
+/// Streams the sockets that a process can hold as inode, user and row: those that are only bound,
+/// where `bound` asks for them, have no row.
+///
+/// # Errors
+/// As [`rows`].
+pub fn held(bound: bool, mut row: impl FnMut(u32, u32, Option<&Socket>)) -> Result<(), Failure> {
+    let states = HELD | if bound { BOUND_INACTIVE } else { 0 };
+    dump(states, None, |message| {
+        let (inode, user) = (u32_at(message, INODE), u32_at(message, USER));
+        if let (Some(inode @ 1..), Some(user)) = (inode, user) {
+            row(inode, user, decode(message).as_ref());
+        }
+    })
 }
 
 /// Ports bound by sockets that neither listen nor connect; `None` where the kernel does not show
@@ -147,6 +161,7 @@ const DESTINATION_PORT: usize = 6;
 const SOURCE: usize = 8;
 const DESTINATION: usize = 24;
 const EXPIRES: usize = 52;
+const USER: usize = 64;
 const INODE: usize = 68;
 
 const AF_INET: u8 = 2;
