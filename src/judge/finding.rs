@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::owners::files;
-use crate::model::{Flow, Gap, Owner, StateCounts, TcpState};
+use super::owners::Files;
+use crate::model::{Flow, Gap, StateCounts, TcpState};
 use crate::words::{count, counted, percent, rate, rate_limit};
 
 /// The ports of one flow, as evidence.
@@ -144,16 +144,7 @@ pub enum Finding {
         value: u64,
     },
     /// A process that holds connections is near its limit of open files.
-    FilesLow {
-        /// Which.
-        owner: Owner,
-        /// Files it has open.
-        open: u64,
-        /// Files it may have open.
-        limit: u64,
-        /// Ports that its flow can still have; `None` when unknown.
-        ports_free: Option<u32>,
-    },
+    FilesLow(Files),
     /// Something decisive was not readable.
     CouldNotRead(Gap),
 }
@@ -173,7 +164,7 @@ impl Finding {
             Self::TwBucketOverflow { .. } => "TW_BUCKET_OVERFLOW",
             Self::ConntrackFull { .. } => "CONNTRACK_FULL",
             Self::DangerousSetting { .. } => "DANGEROUS_SETTING",
-            Self::FilesLow { .. } => "FILES_LOW",
+            Self::FilesLow(_) => "FILES_LOW",
             Self::CouldNotRead(_) => "COULD_NOT_READ",
         }
     }
@@ -236,12 +227,7 @@ impl Finding {
             Self::DangerousSetting { sysctl, .. } => {
                 format!("sysctl -w {sysctl}=0, and remove it from /etc/sysctl.d.")
             }
-            Self::FilesLow { owner, limit, .. } => format!(
-                "Mend what keeps so many open. Until then raise the limit: LimitNOFILE= of its \
-                 unit, ulimit -n, or now prlimit --pid {} --nofile={}.",
-                owner.pid,
-                limit.saturating_mul(4)
-            ),
+            Self::FilesLow(files) => files.next_step(),
             Self::CouldNotRead(_) => {
                 "Until it is known the verdict may be wrong: try another user, the host instead of \
                  the container, or for the socket table the other --source."
@@ -390,12 +376,7 @@ impl fmt::Display for Finding {
                 f,
                 "{sysctl} = {value} drops connections of clients behind NAT; Linux 4.12 removed it."
             ),
-            Self::FilesLow {
-                owner,
-                open,
-                limit,
-                ports_free,
-            } => f.write_str(&files(owner, *open, *limit, *ports_free)),
+            Self::FilesLow(files) => files.fmt(f),
             Self::CouldNotRead(gap) => write!(f, "{}: {}.", gap.what, gap.why),
         }
     }

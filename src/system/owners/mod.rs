@@ -22,7 +22,10 @@ pub const LONGEST_SAMPLE: Duration = Duration::from_secs(60);
 /// How long processes without a port are looked for where no other time is asked for: a client that
 /// tries again ten times a second, and fails after the milliseconds that a search through a full
 /// range takes, is met a few times.
-const HUNT: Duration = Duration::from_millis(250);
+const HUNT: Duration = Duration::from_millis(400);
+
+/// The part of it after which the first that was found is answer enough.
+const HUNTED: Duration = Duration::from_millis(150);
 
 /// Sockets gone before they could be looked for that are worth a word: one or two are anybody's.
 const SEVERAL: u32 = 3;
@@ -59,7 +62,11 @@ pub fn owners(machine: &Machine, flows: &[Flow], search: Search) -> Owners {
     let mut look = Look::default();
     if let Some(time) = time {
         let deadline = Instant::now() + time;
-        look = seen.watch(&mut table, search.portless, deadline);
+        let hunted = Instant::now() + HUNTED;
+        look = seen.watch(&mut table, search.portless, deadline, |seen| {
+            let found = || !seen.without_a_port().is_empty();
+            search.sample.is_none() && Instant::now() >= hunted && found()
+        });
     }
     table.look(false);
     // Whoever had these the whole time was there to be seen.
@@ -118,7 +125,11 @@ fn unplaced(
         return None;
     }
     let named: HashSet<_> = by_flow.values().flatten().map(|owner| owner.pid).collect();
-    let portless = &seen.portless;
+    let portless = if search.portless {
+        seen.without_a_port()
+    } else {
+        HashMap::new()
+    };
     let fleeting = seen.fleeting.iter().filter(|(pid, sockets)| {
         **sockets >= SEVERAL && !named.contains(*pid) && !portless.contains_key(*pid)
     });

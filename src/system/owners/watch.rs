@@ -64,6 +64,8 @@ pub(super) struct Seen {
     pub known: HashMap<i32, Owner>,
     /// How many sockets without a port a process had at once.
     pub portless: HashMap<i32, u32>,
+    /// How many sockets of a process, just opened, were in no table, and still there after the look.
+    pub waiting: HashMap<i32, u32>,
     /// How many sockets of a process were gone before they could be looked for.
     pub fleeting: HashMap<i32, u32>,
     /// Processes in the last look.
@@ -114,7 +116,7 @@ impl Seen {
         pass
     }
 
-    /// Watches until `deadline`. A socket that lives for microseconds is seen only by who looks at
+    /// Watches until `deadline`, or until what was seen is `enough`. A socket that lives for microseconds is seen only by who looks at
     /// its descriptor at that time, and its flow only by who looks at the table right then: so the
     /// descriptor that each process will use next is watched, those at which new sockets were seen
     /// most of all, and the table is looked at whenever there is a new one. All this on one thread:
@@ -124,6 +126,7 @@ impl Seen {
         table: &mut Table<'_>,
         portless: bool,
         deadline: Instant,
+        enough: impl Fn(&Self) -> bool,
     ) -> Look {
         let mut hot: VecDeque<Slot> = VecDeque::new();
         let (mut watched, mut cycles) = (Duration::ZERO, 0_u32);
@@ -136,7 +139,7 @@ impl Seen {
                 let absent = pass.sockets.iter().copied().filter(absent).collect();
                 self.confirm(table, absent);
             }
-            for held in &pass.new {
+            for held in pass.new.iter().filter(|held| self.is_here(held.pid)) {
                 heat(&mut hot, Slot::new(held.pid, held.descriptor));
             }
             let closely = CLOSELY.max(start.elapsed() * LOOKING);
@@ -147,7 +150,7 @@ impl Seen {
                     let caught: Vec<_> = hot
                         .iter()
                         .chain(some)
-                        .filter(|slot| self.glance(slot, table, portless))
+                        .filter(|slot| self.glance(slot, table))
                         .cloned()
                         .collect();
                     for slot in caught {
@@ -163,7 +166,7 @@ impl Seen {
                 }
             }
             watched += start.elapsed();
-            if Instant::now() >= deadline || pass.next.is_empty() {
+            if Instant::now() >= deadline || pass.next.is_empty() || enough(self) {
                 break;
             }
         }
@@ -180,7 +183,7 @@ impl Seen {
     }
 
     /// Whether a descriptor names a TCP socket that was not seen before. If so, notes where it is.
-    fn glance(&mut self, slot: &Slot, table: &mut Table<'_>, portless: bool) -> bool {
+    fn glance(&mut self, slot: &Slot, table: &mut Table<'_>) -> bool {
         let Some(inode) = socket_at(&slot.path) else {
             return false;
         };
@@ -198,12 +201,13 @@ impl Seen {
         if table.placed.contains_key(&inode) {
             self.remember(slot.pid);
         } else if table.is_complete && !table.now.contains(&inode) {
-            if portless && held.is_there() {
-                self.confirm(table, vec![held]);
-            } else if !held.is_there() {
-                *self.fleeting.entry(slot.pid).or_default() += 1;
-                self.remember(slot.pid);
-            }
+            let place = if held.is_there() {
+                &mut self.waiting
+            } else {
+                &mut self.fleeting
+            };
+            *place.entry(slot.pid).or_default() += 1;
+            self.remember(slot.pid);
         }
         true
     }
@@ -228,6 +232,20 @@ impl Seen {
             *most = sockets.max(*most);
             self.remember(pid);
         }
+    }
+
+    /// The processes with sockets without a port, and how many each had at once. One that was just
+    /// opened may be on its way into the table: where the table never
+    /// has the next one either it is not by chance.
+    pub(super) fn without_a_port(&self) -> HashMap<i32, u32> {
+        let gone = |pid| self.fleeting.get(pid).copied().unwrap_or(0);
+        let waiting = self
+            .waiting
+            .iter()
+            .filter(|(pid, times)| **times + gone(*pid) > 1);
+        let mut all: HashMap<_, _> = waiting.map(|(pid, _)| (*pid, 1)).collect();
+        all.extend(&self.portless);
+        all
     }
 
     fn is_tcp(&mut self, held: Held) -> bool {
