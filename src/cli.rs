@@ -212,7 +212,7 @@ fn sample(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if time > LONGEST_SAMPLE {
         return Err(format!(
-            "both threads are busy all the while, so it is {} at most: for example 5s",
+            "a processor is busy all the while, so it is {} at most: for example 5s",
             humantime::format_duration(LONGEST_SAMPLE)
         ));
     }

@@ -169,10 +169,18 @@ fn missed(flows: &[FlowReport], look: Look) -> Option<String> {
         flow.source,
         flow.server()
     );
+    let hidden = match look.hidden {
+        0 => String::new(),
+        hidden => format!(
+            ", or be one of {} that cannot be read here (sudo reads them)",
+            counted(hidden as u64, "process")
+        ),
+    };
     if flow.ports_free == Some(0) {
+        let seconds = look.watched.as_secs_f64();
         return Some(format!(
-            "{seen}, nor trying to have one: clients wait between two tries, or belong to another \
-             user. --sample 10s looks longer, sudo sees all users."
+            "{seen}, nor trying to have one in {seconds:.1} s: a client may wait longer between \
+             two tries{hidden}."
         ));
     }
     if pace <= 0.0 {
@@ -196,7 +204,7 @@ fn missed(flows: &[FlowReport], look: Look) -> Option<String> {
     let chance = chance_of_missing(flow.rate.last_10_s, look);
     let rest = match longer {
         Some(longer) if chance >= UNLIKELY => format!("; {longer}"),
-        _ => "; it may have stopped, or belong to another user, whom sudo shows".into(),
+        _ => format!("; it may have stopped{hidden}"),
     };
     Some(format!(
         "{seen}: {pace} a look of {:.1} s misses a client {}{rest}.",
@@ -287,6 +295,7 @@ mod tests {
             watched: Duration::from_secs(watched),
             cycle: Duration::from_micros(cycle),
             table: Duration::from_micros(table),
+            hidden: 0,
         }
     }
 

@@ -69,6 +69,8 @@ pub struct Look {
     pub cycle: Duration,
     /// The time that a look at the socket table takes.
     pub table: Duration,
+    /// Processes that could not be read.
+    pub hidden: usize,
 }
 
 /// Who holds the live sockets of some flows.

@@ -76,15 +76,19 @@ pub fn owners(machine: &Machine, flows: &[Flow], search: Search) -> Owners {
         .copied()
         .collect();
 
+    // The kernel's own threads have nothing open.
+    let guarded: Vec<_> = seen.denied.iter().filter_map(|pid| user_of(*pid)).collect();
+    let hidden = guarded.len();
     let by_flow = join(&mut seen, &table, flows);
     let unplaced = unplaced(&mut seen, &by_flow, search);
     Owners {
-        gap: (!missing.is_empty()).then(|| unknown(&seen, &table, &missing).gap()),
+        gap: (!missing.is_empty()).then(|| unknown(&seen, &table, &missing, guarded).gap()),
         by_flow,
         unplaced,
         look: Look {
             table: table.time(),
             cycle: look.cycle.max(seen.glances_of_a_cycle()),
+            hidden,
             ..look
         },
     }
@@ -172,10 +176,8 @@ struct Unknown {
     may_trace: bool,
 }
 
-fn unknown(seen: &Seen, table: &Table<'_>, missing: &[u32]) -> Unknown {
+fn unknown(seen: &Seen, table: &Table<'_>, missing: &[u32], guarded: Vec<u32>) -> Unknown {
     let users = missing.iter().filter_map(|inode| table.placed[inode].user);
-    // The kernel's own threads have nothing open.
-    let guarded: Vec<_> = seen.denied.iter().filter_map(|pid| user_of(*pid)).collect();
     Unknown {
         sockets: missing.len(),
         all: table.wanted_now().len(),

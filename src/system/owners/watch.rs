@@ -174,6 +174,7 @@ impl Seen {
             watched,
             cycle: watched / cycles.max(1),
             table: table.time(),
+            hidden: self.denied.len(),
         }
     }
 
