@@ -243,7 +243,7 @@ fn sample(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if time > LONGEST_SAMPLE {
         return Err(format!(
-            "both threads are busy all the while, so it is {} at most: for example 5s",
+            "a processor is busy all the while, so it is {} at most: for example 5s",
             humantime::format_duration(LONGEST_SAMPLE)
         ));
     }
@@ -362,7 +362,8 @@ machine's settings: it needs no MySQL, no root, and touches nothing. Against a
 server of yours it takes this machine's ports toward that server; they come
 back 60 s after the run.
 
-Exit status: 0 finished without exhaustion, 2 exhaustion met, 3 could not.
+Exit status: 0 finished without exhaustion, 2 exhaustion met, 3 could not,
+130 after Ctrl-C and 143 after SIGTERM, with the report so far.
 
 Examples:
   twcheck repro                                would such a client survive here?

@@ -3,7 +3,7 @@
 mod common;
 
 use std::os::unix::ffi::OsStrExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::{exit, has_namespaces, stderr, stdout, text, twcheck};
 
@@ -324,19 +324,76 @@ fn help_and_version_are_success() {
     }
 }
 
-/// `twcheck … | head -1`, for each subcommand.
+/// The exit status where nobody reads, and what is said on stderr.
+fn unread(arguments: &[&str]) -> (i32, String) {
+    // The reader is gone before the first byte is written.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_twcheck"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(writer)
+        .output()
+        .unwrap();
+    (exit(&output), stderr(&output))
+}
+
+/// `twcheck … | head -1`: CRITICAL stays CRITICAL.
 #[test]
-fn a_closed_pipe_is_no_error() {
-    for arguments in ["states --explain", "verdict", "advise", "states --help"] {
-        // The reader is gone before the first byte is written.
-        let line = format!(
-            "(sleep 0.2; {} {arguments}) 2>&1 >&3 | cat >&2",
-            env!("CARGO_BIN_EXE_twcheck")
-        );
-        let script = format!("set -o pipefail; exec 3> >(true); {line}");
-        let output = Command::new("bash").args(["-c", &script]).output().unwrap();
-        assert_eq!(text(&output), "exit status: 0", "{arguments}");
+fn a_closed_pipe_is_no_error_and_changes_no_exit_status() {
+    for (host, level) in [(EXHAUSTED, 2), (BUSY, 0)] {
+        for format in ["table", "plain", "json"] {
+            for (command, status) in [("verdict", level), ("states", 0), ("advise", 0)] {
+                let arguments = [command, "--proc-root", host, "--format", format];
+                assert_eq!(exit(&twcheck(&arguments)), status, "{arguments:?}");
+                let (unread, said) = unread(&arguments);
+                assert_eq!(unread, status, "{arguments:?}: {said}");
+                assert!(!said.contains("error"), "{arguments:?}: {said}");
+            }
+        }
     }
+    assert_eq!(unread(&["states", "--explain", "--top", "0"]).0, 0);
+    assert_eq!(unread(&["states", "--help"]), (0, String::new()));
+    assert_eq!(unread(&["verdict", "--warm"]).0, 3);
+    assert_eq!(
+        unread(&["states", "--proc-root", "/nonexistent"]).0,
+        3,
+        "what could not be done could not be done"
+    );
+}
+
+#[test]
+fn a_run_that_nobody_reads_ends_with_its_own_status() {
+    if !has_namespaces("a_run_that_nobody_reads_ends_with_its_own_status") {
+        return;
+    }
+    let picture = tempfile::tempdir().unwrap();
+    let path = picture.path().join("run.svg");
+    let narrow = "net.ipv4.ip_local_port_range=40000 40099";
+    for format in ["table", "plain", "json"] {
+        let run = ["repro", "--set", narrow, "--format", format];
+        assert_eq!(unread(&[&run[..], &["--connections", "9"]].concat()).0, 0);
+        let svg = ["--svg", path.to_str().unwrap()];
+        assert_eq!(unread(&[&run[..], &svg].concat()).0, 2, "{format}");
+        assert!(std::fs::read_to_string(&path).unwrap().contains("</svg>"));
+    }
+}
+
+/// A report that is cut off because the disk is full is not a report.
+#[test]
+fn a_full_disk_is_an_error() {
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let output = Command::new(env!("CARGO_BIN_EXE_twcheck"))
+        .args(["verdict", "--proc-root", EXHAUSTED])
+        .stdout(full.unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(exit(&output), 3);
+    assert!(
+        stderr(&output).contains("error: No space left"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 /// The output of a command on a terminal of 80 columns.

@@ -6,7 +6,6 @@ use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
@@ -20,8 +19,8 @@ use crate::render::{self, Progress, Screen};
 use crate::repro::server::Server;
 use crate::repro::{
     Client, ClientOptions, ClientReport, Failure, Limits, Login, Outcome, PortsToward, Protocol,
-    Report, Sandbox, ServerReport, StoppedBy, Target, TargetReport, Watch, Way, greets_like_mysql,
-    in_words, run as take_turns,
+    Report, Sandbox, ServerReport, Stop, StoppedBy, Target, TargetReport, Watch, Way,
+    greets_like_mysql, in_words, run as take_turns,
 };
 use crate::secret::Secret;
 use crate::system::{Machine, SourceChoice, View, file, route};
@@ -154,7 +153,7 @@ fn connect(
     machine: &Machine,
     before: &PortsToward,
 ) -> Result<Outcome> {
-    let stop = interrupt_flag()?;
+    let stop = Stop::on_signals().context("catching Ctrl-C")?;
     let progress = Progress::new(before.usable);
     let limits = Limits {
         connections: args.connections,
@@ -405,18 +404,6 @@ fn environment_password() -> Result<Option<Secret>> {
         )
         .into()),
     }
-}
-
-/// Set by Ctrl-C; a second one ends the process at once.
-fn interrupt_flag() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        let status = Exit::Unknown as i32;
-        signal_hook::flag::register_conditional_shutdown(signal, status, Arc::clone(&stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
-            .context("catching Ctrl-C")?;
-    }
-    Ok(stop)
 }
 
 fn refusal(failure: Option<&Failure>, server: SocketAddr) -> anyhow::Error {

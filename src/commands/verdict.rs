@@ -10,7 +10,7 @@ use crate::judge::verdict::{Verdict, verdict};
 use crate::model::{Gap, Toward, Weight};
 use crate::render::{self, Screen};
 use crate::repro::knock;
-use crate::system::{View, owners, resolve, route};
+use crate::system::{Search, View, owners, resolve, route};
 
 /// Says whether ports run out, toward which destination, by whom, and what to do.
 ///
@@ -32,9 +32,12 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
         verdict.speak_of(paths, attempt.flatten());
     }
     let flows = verdict.flows_to_own(args.owners || args.sample.is_some());
-    if !flows.is_empty() {
-        let found = owners(&machine, &flows, args.sample);
-        verdict.name_owners(found.by_flow, found.gap);
+    let search = Search {
+        sample: args.sample,
+        portless: verdict.is_exhausted(),
+    };
+    if !flows.is_empty() || search.portless {
+        verdict.name_owners(owners(&machine, &flows, search));
     }
     // What is decisive is a finding.
     let minor = |gap: &&Gap| gap.weight == Weight::Minor;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::destination::Trouble;
+use super::owners::Files;
 use super::source::SourceBound;
 use crate::model::{Flow, From, Gap, Reuse, StateCounts, TcpState};
 use crate::words::{count, counted, percent, rate, rate_limit};
@@ -183,6 +184,8 @@ pub enum Finding {
     },
     /// The destination that was asked about cannot be reached, whatever ports are free.
     Destination(Trouble),
+    /// A process that holds connections is near its limit of open files.
+    FilesLow(Files),
     /// Something decisive was not readable.
     CouldNotRead(Gap),
 }
@@ -207,6 +210,7 @@ impl Finding {
             Self::ConntrackFull { .. } => "CONNTRACK_FULL",
             Self::DangerousSetting { .. } => "DANGEROUS_SETTING",
             Self::Destination(trouble) => trouble.code(),
+            Self::FilesLow(_) => "FILES_LOW",
             Self::CouldNotRead(_) => "COULD_NOT_READ",
         }
     }
@@ -300,6 +304,7 @@ impl Finding {
                 format!("sysctl -w {sysctl}=0, and remove it from /etc/sysctl.d.")
             }
             Self::Destination(trouble) => trouble.next_step(),
+            Self::FilesLow(files) => files.next_step(),
             Self::CouldNotRead(_) => {
                 "Until it is known the verdict may be wrong: try another user, the host instead of \
                  the container, or for the socket table the other --source."
@@ -533,6 +538,7 @@ impl fmt::Display for Finding {
                 "{sysctl} = {value} drops connections of clients behind NAT; Linux 4.12 removed it."
             ),
             Self::Destination(trouble) => trouble.fmt(f),
+            Self::FilesLow(files) => files.fmt(f),
             Self::CouldNotRead(gap) => write!(f, "{}: {}.", gap.what, gap.why),
         }
     }

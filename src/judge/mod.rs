@@ -8,6 +8,7 @@ pub mod finding;
 pub mod flow;
 pub mod forecast;
 pub mod goal;
+pub mod owners;
 pub mod reuse;
 pub mod source;
 pub mod states;

@@ -1,7 +1,6 @@
 //! Whether ports run out, toward which destination, and what to do.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
@@ -12,7 +11,7 @@ use super::flow::{Bench, FlowReport, LEAK_FROM};
 use super::forecast::lateness;
 use super::reuse::alone;
 use super::source::{SourceBound, bound_sources};
-use crate::model::{Flow, Gap, Host, Owner, Snapshot, TcpState, TimeWaitSplit, Tunables, Weight};
+use crate::model::{Gap, Host, Snapshot, TcpState, TimeWaitSplit, Tunables, Unplaced, Weight};
 use crate::words::{count, percent};
 
 /// How bad it is, mildest first.
@@ -88,6 +87,11 @@ pub struct Verdict {
     /// The destination that it is about; `None`, and left out of the JSON, where it is about all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination: Option<Sought>,
+    /// Who has TCP sockets that are in no flow, such as those that have no port; `None` when nobody
+    /// looked.
+    pub unplaced: Option<Vec<Unplaced>>,
+    /// What is to be said about owners, in sentences.
+    pub owner_notes: Vec<String>,
     /// What could not be read.
     pub gaps: Vec<Gap>,
 }
@@ -100,25 +104,6 @@ impl Verdict {
         self.flows.iter().filter(move |flow| {
             flow.level > Level::Ok || percent(flow.ports_in_use, usable) >= WORTH_A_LINE
         })
-    }
-
-    /// The listed flows whose owners are worth a look through all processes: those in trouble, or
-    /// `all` of them.
-    #[must_use]
-    pub fn flows_to_own(&self, all: bool) -> Vec<Flow> {
-        self.flows
-            .iter()
-            .filter(|flow| all || flow.level > Level::Ok)
-            .map(FlowReport::flow)
-            .collect()
-    }
-
-    /// Puts names to the flows that `owners` speaks of.
-    pub fn name_owners(&mut self, mut owners: HashMap<Flow, Vec<Owner>>, gap: Option<Gap>) {
-        for flow in &mut self.flows {
-            flow.owners = owners.remove(&flow.flow());
-        }
-        self.gaps.extend(gap);
     }
 }
 
@@ -246,6 +231,8 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
         findings,
         flows_total,
         destination: Sought::new(snapshot),
+        unplaced: None,
+        owner_notes: Vec::new(),
         gaps: snapshot.all_gaps().collect(),
     }
 }
@@ -435,6 +422,7 @@ fn summary(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::time::Duration;
 
     use super::*;

@@ -12,7 +12,7 @@ mod tally;
 mod tunables;
 
 pub use destination::{Destination, HostName, Path, Toward};
-pub use owner::Owner;
+pub use owner::{Look, Owner, Owners, Placeless, Unplaced};
 pub use ports::{LooseEnd, PortRange, PortSet};
 pub use reuse::{Reuse, Timestamps};
 pub use snapshot::{Counters, Gap, Growth, Host, Snapshot, SourceName, Weight};

@@ -2,11 +2,12 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::failure::{Failure, FailureKind};
 use super::latency::Latency;
 use super::run::{Cliff, End, Moment, Outcome};
+use super::stop::Signal;
 use super::target::Target;
 use super::watch::{ServerStatus, Watched};
 use crate::judge::Capacity;
@@ -274,8 +275,7 @@ pub enum CameBack {
 }
 
 /// What ended a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoppedBy {
     /// No port was left.
     Exhausted,
@@ -285,8 +285,8 @@ pub enum StoppedBy {
     Count,
     /// Another error.
     Error,
-    /// The user.
-    Interrupted,
+    /// The user, or whoever sent the signal.
+    Interrupted(Signal),
 }
 
 impl StoppedBy {
@@ -298,8 +298,14 @@ impl StoppedBy {
             Self::Duration => "duration",
             Self::Count => "count",
             Self::Error => "error",
-            Self::Interrupted => "interrupted",
+            Self::Interrupted(_) => "interrupted",
         }
+    }
+}
+
+impl Serialize for StoppedBy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
     }
 }
 
@@ -381,7 +387,7 @@ impl Report {
         let stopped_by = match (&outcome.end, &error) {
             (End::Count, _) => StoppedBy::Count,
             (End::Duration, _) => StoppedBy::Duration,
-            (End::Interrupted, _) => StoppedBy::Interrupted,
+            (End::Interrupted(signal), _) => StoppedBy::Interrupted(*signal),
             (End::Failed(_), Some(failure)) if failure.is_exhaustion() => StoppedBy::Exhausted,
             (End::Failed(_), _) => StoppedBy::Error,
         };

@@ -221,25 +221,34 @@ impl Machine {
     }
 
     /// The ephemeral range; `None` when unknown.
-    pub(super) fn port_range(&self) -> Option<PortRange> {
+    fn port_range(&self) -> Option<PortRange> {
         sysctl::tunables(&self.proc, &mut Vec::new()).ip_local_port_range
     }
 
-    /// Streams the live sockets, those a process can hold, as far as they can be read: by netlink
-    /// those with a local port in `ports`.
-    pub(super) fn live_sockets(&self, ports: Option<PortRange>, mut row: impl FnMut(&Socket)) {
-        let ask = || sock_diag::rows(sock_diag::LIVE, ports, &mut row);
-        let by_netlink = self.source != SourceChoice::Proc && retried(ask).is_ok();
-        if by_netlink {
-            return;
+    /// Streams the sockets that a process can hold: inode, user where the source tells it, and the
+    /// row; `bound` ones, which have none, where they are asked for. Whether none was missed.
+    pub(super) fn held_sockets(
+        &self,
+        bound: bool,
+        mut row: impl FnMut(u32, Option<u32>, Option<&Socket>),
+    ) -> bool {
+        if self.source != SourceChoice::Proc
+            && retried(|| sock_diag::held(bound, |inode, user, it| row(inode, Some(user), it)))
+                .is_ok()
+        {
+            return true;
         }
         for name in ["tcp", "tcp6"] {
             // What cannot be read here has no owner, which the report shows.
             let _ = proc_tcp::rows(&self.proc.net(name), procfs::ticks_per_second(), |socket| {
-                row(socket);
+                if let Some(inode) = socket.inode {
+                    row(inode, None, Some(socket));
+                }
                 ControlFlow::Continue(())
             });
         }
+        // It skips rows when the table changes, and bound sockets always.
+        false
     }
 
     /// Whether it is a recorded one, whose processes are gone.

@@ -15,6 +15,6 @@ pub mod sock_diag;
 pub mod sysctl;
 
 pub use collect::{Machine, SourceChoice, View};
-pub use owners::{LONGEST_SAMPLE, Owners, owners};
+pub use owners::{LONGEST_SAMPLE, Search, owners};
 pub use proc_root::ProcRoot;
 pub use resolve::resolve;

@@ -17,7 +17,7 @@ use crate::judge::flow::FlowReport;
 use crate::judge::states::States;
 use crate::judge::verdict::{Level, Verdict};
 use crate::model::{Owner, StateCounts, TcpState};
-use crate::words::{at_most, count, counted, percent, printable, rate, rate_limit, sparkline};
+use crate::words::{at_most, count, counted, percent, rate, rate_limit, sparkline};
 
 /// A table without lines, as wide as it needs, at most as wide as the screen.
 fn table(screen: Screen, heading: impl Into<Row>) -> Table {
@@ -164,7 +164,7 @@ pub fn verdict(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Re
             screen.wrap("Toward: ", "        ", &sought.to_string())
         )?;
     }
-    write_owners(&verdict.flows, screen, out)?;
+    write_owners(verdict, screen, out)?;
     write_findings(verdict, screen, out)?;
     if let Some(text) = verdict.otherwise() {
         writeln!(out, "{}", screen.wrap("", "", text))?;
@@ -291,40 +291,25 @@ fn flow_row(flow: &FlowReport) -> [String; 6] {
 /// Owners named per flow.
 const OWNERS: usize = 3;
 
-fn write_owners(flows: &[FlowReport], screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-    for flow in flows {
+fn write_owners(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    let mut say = |text: &str| writeln!(out, "{}", screen.wrap("Owners: ", "        ", text));
+    for flow in &verdict.flows {
         let Some(owners) = flow.owners.as_ref().filter(|owners| !owners.is_empty()) else {
             continue;
         };
+        let owner = |owner: &Owner| format!("{owner} with {}", counted(owner.sockets, "socket"));
         let mut names: Vec<_> = owners.iter().take(OWNERS).map(owner).collect();
         if owners.len() > OWNERS {
             names.push(format!("{} more", owners.len() - OWNERS));
         }
-        let text = format!("{} to {}: {}", flow.source, flow.server(), names.join("; "));
-        writeln!(out, "{}", screen.wrap("Owners: ", "        ", &text))?;
+        say(&format!(
+            "{} to {}: {}",
+            flow.source,
+            flow.server(),
+            names.join("; ")
+        ))?;
     }
-    let looked = flows.iter().filter_map(|flow| flow.owners.as_ref());
-    if looked.clone().next().is_some() && looked.clone().all(Vec::is_empty) {
-        let text =
-            "nobody seen with a live socket now; --sample 5s looks longer, sudo sees all users";
-        writeln!(out, "{}", screen.wrap("Owners: ", "        ", text))?;
-    }
-    Ok(())
-}
-
-fn owner(owner: &Owner) -> String {
-    let unit = owner
-        .unit
-        .as_deref()
-        .map(|unit| format!(", {}", printable(unit)));
-    format!(
-        "{} (pid {}, user {}{}) with {}",
-        printable(&owner.command),
-        owner.pid,
-        owner.user,
-        unit.unwrap_or_default(),
-        counted(owner.sockets, "socket")
-    )
+    verdict.owner_notes.iter().try_for_each(|note| say(note))
 }
 
 fn write_capacity(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {

@@ -24,7 +24,7 @@ pub fn repro(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result
         (StoppedBy::Error, _) | (StoppedBy::Exhausted, None) => "Stopped by an error".into(),
         (StoppedBy::Duration, _) => "Ports did not run out: time was up".into(),
         (StoppedBy::Count, _) => "Ports did not run out: stopped".into(),
-        (StoppedBy::Interrupted, _) => "Interrupted".into(),
+        (StoppedBy::Interrupted(_), _) => "Interrupted".into(),
     };
     let done = match report.checkouts {
         Some(checkouts) => format!(
