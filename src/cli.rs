@@ -232,7 +232,8 @@ nothing in it.
 Examples:
   twcheck advise --prove                         half a minute of experiments
   twcheck advise --target-rate 2000 --busy 20ms  what does it take?
-  twcheck advise --target-rate 2000 --flow 10.0.0.5:3306")]
+  twcheck advise --target-rate 2000 --flow 10.0.0.5:3306
+  twcheck advise --target-connections 40000      websockets, MQTT, a proxy")]
 pub struct AdviseArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -249,7 +250,10 @@ pub struct AdviseArgs {
     /// Say what it takes to carry this many connections/s to one destination
     #[arg(long, value_parser = per_second, value_name = "R")]
     target_rate: Option<f64>,
-    /// With --target-rate: toward this destination; TIME_WAIT reuse has its own rules for loopback
+    /// Say what it takes to keep this many connections open to one destination at once
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
+    target_connections: Option<u64>,
+    /// With either: toward this destination; TIME_WAIT reuse has its own rules for loopback
     #[arg(long, value_parser = destination, value_name = "DEST:PORT")]
     flow: Option<SocketAddr>,
     /// With --target-rate: how long a request uses its connection, to size a pool by
@@ -258,11 +262,13 @@ pub struct AdviseArgs {
 }
 
 impl AdviseArgs {
-    /// The rate wanted, if any is.
+    /// What is wanted, if anything is.
     #[must_use]
     pub fn goal(&self) -> Option<Goal> {
-        self.target_rate.map(|rate| Goal {
-            rate,
+        let is_wanted = self.target_rate.is_some() || self.target_connections.is_some();
+        is_wanted.then_some(Goal {
+            rate: self.target_rate,
+            connections: self.target_connections,
             destination: self.flow,
             busy: self.busy,
         })
@@ -273,10 +279,17 @@ impl AdviseArgs {
     /// # Errors
     /// When they do not.
     pub fn check(&self) -> Result<()> {
-        if self.target_rate.is_none() && (self.flow.is_some() || self.busy.is_some()) {
+        if self.target_rate.is_none() && self.busy.is_some() {
             return Err(Refusal::new(
-                "--flow and --busy say more about the rate of --target-rate, and there is none",
+                "--busy says more about the rate of --target-rate, and there is none",
                 "twcheck advise --target-rate 2000 --busy 20ms --flow 10.0.0.5:3306",
+            )
+            .into());
+        }
+        if self.goal().is_none() && self.flow.is_some() {
+            return Err(Refusal::new(
+                "--flow says toward whom, and neither --target-rate nor --target-connections what",
+                "twcheck advise --target-rate 2000 --flow 10.0.0.5:3306",
             )
             .into());
         }

@@ -19,13 +19,14 @@ use crate::system::View;
 /// not written.
 pub fn run(args: &AdviseArgs) -> Result<Exit> {
     args.check()?;
-    let snapshot = args.source.machine()?.look(View::Both)?;
-    let mut advice = advise(&snapshot, args.goal());
+    let machine = args.source.machine()?;
+    let snapshot = machine.look(View::Both)?;
+    let holders = machine.holders(&snapshot);
+    let mut advice = advise(&snapshot, &holders, args.goal());
     if args.prove {
         advice.proof = Some(proof(&snapshot, &advice)?);
     }
-    let gaps: Vec<_> = snapshot.all_gaps().collect();
-    render::note_gaps(&gaps);
+    render::note_gaps(&advice.gaps);
     let screen = Screen::of_stdout();
     let out = &mut screen.lock();
     match args.format() {
@@ -41,7 +42,7 @@ pub fn run(args: &AdviseArgs) -> Result<Exit> {
 fn proof(snapshot: &Snapshot, advice: &Advice) -> Result<Proof> {
     let held = snapshot.held();
     let hold_time = snapshot.hold_time();
-    let laboratory = Laboratory::new(&snapshot.tunables, &held, hold_time, &advice.changes)
+    let laboratory = Laboratory::new(&snapshot.tunables, &held, hold_time, &advice.steps)
         .ok_or_else(|| {
             Refusal::new(
                 "nothing can be proved: a setting that decides is unknown, or no port is usable",

@@ -1,5 +1,6 @@
 //! The facts: plain data that every other room agrees on.
 
+mod holders;
 mod owner;
 mod ports;
 mod snapshot;
@@ -8,6 +9,7 @@ mod state;
 mod tally;
 mod tunables;
 
+pub use holders::Holders;
 pub use owner::Owner;
 pub use ports::{PortRange, PortSet};
 pub use snapshot::{Counters, Gap, Host, Snapshot, SourceName, Weight};

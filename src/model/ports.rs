@@ -129,10 +129,16 @@ impl PortSet {
 impl FromIterator<u16> for PortSet {
     fn from_iter<I: IntoIterator<Item = u16>>(ports: I) -> Self {
         let mut set = Self::default();
-        for port in ports {
-            set.insert(port);
-        }
+        set.extend(ports);
         set
+    }
+}
+
+impl Extend<u16> for PortSet {
+    fn extend<I: IntoIterator<Item = u16>>(&mut self, ports: I) {
+        for port in ports {
+            self.insert(port);
+        }
     }
 }
 

@@ -66,7 +66,7 @@ pub fn verdict(verdict: &Verdict, out: &mut dyn Write) -> io::Result<()> {
 /// # Errors
 /// When `out` cannot be written.
 pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
-    for change in &advice.changes {
+    for change in advice.changes() {
         writeln!(out, "{} = {}", change.sysctl, change.recommended)?;
     }
     for sentence in advice.goal.iter().flat_map(|goal| &goal.sentences) {

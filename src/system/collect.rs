@@ -7,10 +7,10 @@ use nix::errno::Errno;
 use nix::time::{ClockId, clock_getres};
 
 use super::netlink::Failure;
-use super::{ProcRoot, counters, host, proc_tcp, sock_diag, sysctl};
+use super::{ProcRoot, counters, holders, host, proc_tcp, sock_diag, sysctl};
 use crate::model::{
-    Counters, Gap, PortRange, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState,
-    Weight,
+    Counters, Gap, Holders, PortRange, PortRule, PortSet, Snapshot, Socket, SourceName, Tally,
+    TcpState, Weight,
 };
 use crate::refusal::Refusal;
 use crate::words::{counted, percent};
@@ -172,6 +172,38 @@ impl Machine {
     /// Whether it is a recorded one, whose processes are gone.
     pub(super) fn is_recorded(&self) -> bool {
         self.recorded
+    }
+
+    /// Who holds ports besides the listeners that `snapshot` has seen: for advice on the range.
+    /// What cannot be read becomes a gap.
+    #[must_use]
+    pub fn holders(&self, snapshot: &Snapshot) -> Holders {
+        let range = snapshot.tunables.ip_local_port_range;
+        let by_netlink = snapshot.source == SourceName::SockDiag;
+        let mut holders = Holders {
+            bound: snapshot.bound.clone(),
+            ..Holders::default()
+        };
+        if holders.bound.is_none() && by_netlink {
+            holders.bound = retried(|| sock_diag::bound(range)).ok().flatten();
+        }
+        if let Some(range) = range {
+            self.live_sockets(None, |socket| {
+                let port = socket.local.port();
+                if socket.remote.port() != 0 && !range.contains(port) {
+                    holders.chosen.insert(port);
+                }
+            });
+        }
+        match holders::udp(&self.proc, by_netlink, self.source == SourceChoice::Auto) {
+            Ok(ports) => holders.udp = Some(ports),
+            Err(error) => holders.gaps.push(Gap {
+                what: "ports held by UDP".into(),
+                why: format!("{error:#}; a wider range may take them from their services"),
+                weight: Weight::Minor,
+            }),
+        }
+        holders
     }
 
     fn read_proc(&self, rule: &PortRule, gaps: &mut Vec<Gap>) -> Result<Table> {

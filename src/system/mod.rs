@@ -2,6 +2,7 @@
 
 mod collect;
 mod counters;
+mod holders;
 mod host;
 pub mod netlink;
 pub mod netns;
