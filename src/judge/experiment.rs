@@ -443,7 +443,9 @@ pub struct Run {
 mod tests {
     use super::*;
     use crate::judge::advice::advise;
-    use crate::model::{Counters, Host, PortRule, Snapshot, SourceName, Tally, TimeWaitReuse};
+    use crate::model::{
+        Counters, Holders, Host, PortRule, Snapshot, SourceName, Tally, TimeWaitReuse,
+    };
 
     fn stock() -> Tunables {
         Tunables {
@@ -468,13 +470,13 @@ mod tests {
             source: SourceName::Proc,
             gaps: Vec::new(),
         };
-        let advice = advise(&snapshot, None);
+        let advice = advise(&snapshot, &Holders::default(), None);
         let hold_time = snapshot.hold_time();
         Laboratory::new(
             &snapshot.tunables,
             &PortSet::default(),
             hold_time,
-            &advice.changes,
+            &advice.steps,
         )
     }
 

@@ -133,9 +133,12 @@ pub struct Needs {
     pub sentences: Vec<String>,
 }
 
-/// Where a range may grow.
+/// Where a range may grow, and how many ports it has to have.
 #[derive(Debug, Clone, Copy)]
 pub struct Room<'a> {
+    /// Ports that the goal takes with the settings of now, were no TIME_WAIT dropped; `None` when
+    /// unknown.
+    pub wanted: Option<u64>,
     /// The range of now.
     pub range: PortRange,
     /// Ports that cannot be had: reserved, or held by anybody.
@@ -168,7 +171,7 @@ pub fn needs(goal: Goal, now: Option<Bearing>, room: Option<Room>, steps: &[Step
             .filter(|load| load.is_finite())
             .map(|load| whole(load))
     };
-    let ports_needed = now.and_then(|now| goal.ports(&now));
+    let ports_needed = room.and_then(|room| room.wanted);
     let mut needs = Needs {
         rate: goal.rate,
         connections: goal.connections,
@@ -194,7 +197,7 @@ pub fn needs(goal: Goal, now: Option<Bearing>, room: Option<Room>, steps: &[Step
         sentences: Vec::new(),
     };
     needs.sentences = match now {
-        Some(now) if load(Some(now)).is_some() => needs.sentences(goal, &now, after, steps),
+        Some(now) if load(Some(now)).is_some() => needs.sentences(goal, &now, after, room, steps),
         _ => vec![
             "What this machine bears is not known: a setting that decides it could not be read."
                 .into(),
@@ -218,6 +221,7 @@ impl Needs {
         goal: Goal,
         now: &Bearing,
         after: Option<Bearing>,
+        room: Option<Room>,
         steps: &[Step],
     ) -> Vec<String> {
         let mut sentences = vec![self.settings(goal, now, after, steps)];
@@ -239,7 +243,7 @@ impl Needs {
         }
         if goal.connections.is_some() {
             sentences.extend(self.width());
-            sentences.push(self.fast(goal, now));
+            sentences.push(self.fast(goal, now, room));
         }
         if self.changes_needed != Some(0) {
             sentences.push(self.addresses(steps));
@@ -265,7 +269,11 @@ impl Needs {
         match (self.rate, self.connections) {
             (None, _) => format!("{open} at once"),
             (Some(_), None) => bearing.rate.to_string(),
-            (Some(_), Some(_)) => format!("{open} at once, or {} with none open", bearing.rate),
+            (Some(_), Some(_)) => format!(
+                "{} that bear {} where none is held open",
+                counted(bearing.ports, "port"),
+                bearing.rate
+            ),
         }
     }
 
@@ -282,7 +290,11 @@ impl Needs {
                  tcp_max_tw_buckets, and its protection with it{}.",
                 match after {
                     Some(after) if !after.drops => {
-                        format!(". With the changes and with it: {}", after.sentence())
+                        format!(
+                            ". With the changes and with it: {}{}",
+                            after.rate,
+                            after.condition()
+                        )
                     }
                     _ => String::new(),
                 }
@@ -330,7 +342,7 @@ impl Needs {
             return None;
         }
         let needs = format!(
-            "They take {}, and there are {} now",
+            "That takes {}, and there are {} now",
             counted(needed, "port"),
             count(now)
         );
@@ -344,19 +356,27 @@ impl Needs {
     }
 
     /// Up to where connect() stays cheap.
-    fn fast(&self, goal: Goal, now: &Bearing) -> String {
+    fn fast(&self, goal: Goal, now: &Bearing, room: Option<Room>) -> String {
         let wanted = goal.connections.unwrap_or(0);
-        let slow = wanted > u64::from(now.fast_ports);
-        format!(
+        let cheap = format!(
             "connect() is cheap while at most {} ports are taken, half of the range; beyond, each \
-             one searches{}.",
-            count(now.fast_ports),
-            if slow {
-                ", as it would here: a range twice as wide as the connections, or more addresses, \
-                 keeps it cheap"
-            } else {
-                ""
-            }
+             one searches",
+            count(now.fast_ports)
+        );
+        if wanted <= u64::from(now.fast_ports) {
+            return format!("{cheap}.");
+        }
+        let wide = room.and_then(|room| {
+            range_for(wanted.checked_mul(2)?, room.range, room.taken, room.lowest)
+        });
+        let each = u64::from(now.fast_ports).max(1);
+        format!(
+            "{cheap}, as it would here. {}{} keep it cheap.",
+            wide.map_or_else(String::new, |range| format!("A range of {range}, or ")),
+            format_args!(
+                "{} addresses with the range of now",
+                count(wanted.div_ceil(each))
+            )
         )
     }
 
@@ -390,4 +410,198 @@ fn mended(steps: &[Step]) -> usize {
         .filter(|step| step.mends)
         .map(|step| step.changes.len())
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::advice::{Change, Sysctl};
+    use crate::model::Tunables;
+
+    fn bears(ports: u32, rate: f64) -> Bearing {
+        Bearing {
+            ports,
+            fast_ports: ports / 2,
+            rate: Limit::At(rate),
+            rate_without_reuse: Limit::At(f64::from(ports) / 60.0),
+            reuse: Some(true),
+            drops: false,
+        }
+    }
+
+    fn step(sysctl: Sysctl, mends: bool, after: Bearing) -> Step {
+        Step {
+            changes: vec![Change {
+                sysctl,
+                current: String::new(),
+                recommended: "1".into(),
+                why: String::new(),
+                risk: String::new(),
+            }],
+            mends,
+            before: None,
+            after: Some(after),
+            alone: Tunables::default(),
+            together: Tunables::default(),
+        }
+    }
+
+    fn goal(rate: impl Into<Option<f64>>, connections: impl Into<Option<u64>>) -> Goal {
+        Goal {
+            rate: rate.into(),
+            connections: connections.into(),
+            destination: None,
+            busy: Some(Duration::from_millis(20)),
+        }
+    }
+
+    /// 28,232 ports, reuse, then 55,296 ports.
+    fn stock() -> (Bearing, [Step; 2]) {
+        let now = Bearing {
+            reuse: Some(false),
+            ..bears(28_232, 470.5)
+        };
+        let steps = [
+            step(Sysctl::TcpTwReuse, false, bears(28_232, 28_232.0)),
+            step(Sysctl::IpLocalPortRange, false, bears(55_296, 55_296.0)),
+        ];
+        (now, steps)
+    }
+
+    #[test]
+    fn the_first_changes_that_suffice_are_named_and_else_addresses() {
+        let (now, steps) = stock();
+        for (goal, needed, addresses, after, pool) in [
+            (goal(470.5, None), Some(0), 1, 1, Some(10)),
+            (goal(470.6, None), Some(1), 2, 1, Some(10)),
+            (goal(28_232.0, None), Some(1), 61, 1, Some(565)),
+            (goal(28_233.0, None), Some(2), 61, 1, Some(565)),
+            (goal(60_000.0, None), None, 128, 2, Some(1200)),
+            (goal(None, 28_232), Some(0), 1, 1, None),
+            (goal(None, 28_233), Some(2), 2, 1, None),
+            (goal(None, 55_297), None, 2, 2, None),
+            // Half of the ports and half of the rate; and a little more.
+            (goal(235.25, 14_116), Some(0), 1, 1, Some(5)),
+            (goal(235.35, 14_116), Some(1), 2, 1, Some(5)),
+            (goal(20_000.0, 28_232), Some(2), 44, 1, Some(400)),
+        ] {
+            let needs = needs(goal, Some(now), None, &steps);
+            assert_eq!(
+                (
+                    needs.changes_needed,
+                    needs.addresses_now,
+                    needs.addresses_after,
+                    needs.pool_connections
+                ),
+                (needed, Some(addresses), Some(after), pool),
+                "{goal:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_mends_something_else_comes_first_and_is_not_what_suffices() {
+        let (now, [reuse, range]) = stock();
+        let steps = [step(Sysctl::IpLocalReservedPorts, true, now), reuse, range];
+        let needs = needs(goal(1000.0, None), Some(now), None, &steps);
+        assert_eq!(needs.changes_needed, Some(2));
+        assert_eq!(
+            needs.sentences[..2],
+            [
+                "Settings: net.ipv4.tcp_tw_reuse = 1 suffices: at most 28,232 connections/s \
+                 instead of at most 470.5 connections/s.",
+                "That is where the other end has TCP timestamps. Where it has not, nothing is \
+                 reused: at most 921.6 connections/s, so 2 addresses or a pool."
+            ]
+        );
+    }
+
+    #[test]
+    fn open_connections_are_told_how_wide_a_range_they_take() {
+        let taken = PortSet::parse("61000-61999").unwrap();
+        let room = Room {
+            wanted: Some(30_000),
+            range: PortRange {
+                low: 32768,
+                high: 60999,
+            },
+            taken: &taken,
+            lowest: 1024,
+        };
+        let (now, steps) = stock();
+        let needs = needs(goal(None, 30_000), Some(now), Some(room), &steps);
+        assert_eq!(
+            needs.range_needed,
+            Some(PortRange {
+                low: 32768,
+                high: 63767
+            })
+        );
+        assert_eq!(
+            needs.sentences[1..],
+            [
+                "That takes 30,000 ports, and there are 28,232 now: the narrowest range with as \
+                 many is 32768 63767 (31,000 ports).",
+                "connect() is cheap while at most 14,116 ports are taken, half of the range; \
+                 beyond, each one searches, as it would here. A range of 4536 65535, or 3 \
+                 addresses with the range of now keep it cheap.",
+                "Addresses, of this machine or of the server, since each pair has ports of its \
+                 own: 2 of them with the settings of now, 1 is enough with all the changes."
+            ]
+        );
+    }
+
+    #[test]
+    fn a_range_grows_upward_then_down_and_keeps_an_even_number_of_ports() {
+        let none = PortSet::default();
+        let around = |low, high, wanted, lowest| {
+            let found = range_for(wanted, PortRange { low, high }, &none, lowest);
+            found.map(|range| (range.low, range.high))
+        };
+        assert_eq!(around(40000, 40999, 1000, 1024), Some((40000, 40999)));
+        assert_eq!(around(40000, 40999, 1001, 1024), Some((40000, 41001)));
+        assert_eq!(around(40000, 65535, 25537, 1024), Some((39998, 65535)));
+        assert_eq!(around(40000, 65535, 64512, 1024), Some((1024, 65535)));
+        assert_eq!(around(40000, 65535, 64513, 1024), None);
+        assert_eq!(around(40000, 65535, 30000, 40000), None);
+    }
+
+    #[test]
+    fn unbound_carries_anything_and_unknown_promises_nothing() {
+        let (now, _) = stock();
+        let unbound = Bearing {
+            rate: Limit::Unbound,
+            drops: true,
+            ..now
+        };
+        let unknown = Bearing {
+            rate: Limit::Unknown,
+            reuse: None,
+            ..now
+        };
+        let nothing = Bearing {
+            ports: 0,
+            rate: Limit::At(0.0),
+            ..now
+        };
+        for (bearing, goal, needed, addresses) in [
+            (unbound, goal(1e6, None), Some(0), Some(1)),
+            (unknown, goal(1.0, None), None, None),
+            (unknown, goal(None, 5), Some(0), Some(1)),
+            (nothing, goal(1.0, None), None, None),
+            (nothing, goal(None, 1), None, None),
+        ] {
+            let needs = needs(goal, Some(bearing), None, &[]);
+            assert_eq!(
+                (needs.changes_needed, needs.addresses_now),
+                (needed, addresses),
+                "{bearing:?}"
+            );
+        }
+        assert_eq!(
+            needs(goal(1e6, None), Some(unbound), None, &[]).sentences[0],
+            "The settings of now suffice, but only because TIME_WAIT is dropped at \
+             tcp_max_tw_buckets, and its protection with it."
+        );
+    }
 }

@@ -96,17 +96,22 @@ impl Bearing {
         })
     }
 
-    /// The rate as a person needs it: with the one that holds where the other end lacks timestamps,
-    /// where that makes a difference.
+    /// The rate toward `whom` as a person needs it: with the one that holds where the other end
+    /// lacks timestamps, where that makes a difference.
     #[must_use]
-    pub fn sentence(&self) -> String {
+    pub fn toward(&self, whom: &str) -> String {
+        format!("{} to {whom}{}", self.rate, self.condition())
+    }
+
+    /// On what the rate hangs; empty where on nothing.
+    #[must_use]
+    pub fn condition(&self) -> String {
         match (self.reuse, self.rate, self.rate_without_reuse) {
             (Some(true), Limit::At(with), Limit::At(without)) if with > without => format!(
-                "{} where the other end has TCP timestamps, {} where it has not",
-                self.rate,
+                " where the other end has TCP timestamps, {} where it has not",
                 words::rate(without)
             ),
-            _ => self.rate.to_string(),
+            _ => String::new(),
         }
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct Facts<'a> {
     pub hold_time: Duration,
     /// Whether the destination is loopback.
     pub loopback: bool,
+    /// What one destination bears now; `None` when the range or its reserved ports are unknown.
+    pub now: Option<Bearing>,
 }
 
 impl<'a> Facts<'a> {
@@ -66,14 +68,17 @@ impl<'a> Facts<'a> {
         );
         taken.extend(holders.chosen.ports().filter(outside));
         taken.extend(holders.udp.iter().flat_map(PortSet::ports).filter(outside));
+        let hold_time = snapshot.hold_time();
+        let loopback = goal.is_some_and(|goal| goal.is_loopback());
         Self {
             snapshot,
             holders,
             goal,
+            now: Bearing::new(tunables, &held, hold_time, loopback),
             held,
             taken,
-            hold_time: snapshot.hold_time(),
-            loopback: goal.is_some_and(|goal| goal.is_loopback()),
+            hold_time,
+            loopback,
         }
     }
 
@@ -82,14 +87,10 @@ impl<'a> Facts<'a> {
         Bearing::new(tunables, &self.held, self.hold_time, self.loopback)
     }
 
-    /// What it bears now.
-    pub fn now(&self) -> Option<Bearing> {
-        self.bearing(&self.snapshot.tunables)
-    }
-
     /// Where the range may grow; `None` when it is unknown.
     pub fn room(&self) -> Option<Room<'_>> {
         Some(Room {
+            wanted: self.wanted(&self.snapshot.tunables),
             range: self.snapshot.tunables.ip_local_port_range?,
             taken: &self.taken,
             lowest: self.lowest()?,
@@ -104,14 +105,18 @@ impl<'a> Facts<'a> {
         Some(u16::try_from(start.unwrap_or(0)).ok()?.max(LOWEST))
     }
 
-    /// The rate that ports bear with the settings of now, were TIME_WAIT not dropped; `None` when
-    /// unknown.
-    pub fn bearing_once_kept(&self) -> Option<f64> {
+    /// What one destination bears under `tunables`, were no TIME_WAIT dropped.
+    pub fn once_kept(&self, tunables: &Tunables) -> Option<Bearing> {
         let tunables = Tunables {
             tcp_max_tw_buckets: Some(u64::MAX),
-            ..self.snapshot.tunables.clone()
+            ..tunables.clone()
         };
-        self.bearing(&tunables)?.rate.per_second()
+        self.bearing(&tunables)
+    }
+
+    /// How many ports the goal takes under `tunables`; `None` when unknown, or nothing is wanted.
+    pub fn wanted(&self, tunables: &Tunables) -> Option<u64> {
+        self.goal?.ports(&self.once_kept(tunables)?)
     }
 
     /// The settings that decide and could not be read.
@@ -141,7 +146,7 @@ impl<'a> Facts<'a> {
     /// Whether the kernel drops TIME_WAIT, or will before it takes all ports: then raising the
     /// limit alone brings the errno 99 that there is none of now.
     pub fn drops(&self) -> bool {
-        overflowing(self.snapshot) || self.now().is_some_and(|now| now.drops)
+        overflowing(self.snapshot) || self.now.is_some_and(|now| now.drops)
     }
 
     /// The fullest flow and what takes its ports, where that is open connections (or attempts that
@@ -166,7 +171,7 @@ impl<'a> Facts<'a> {
     }
 
     fn is_remarkable(&self, ports: u32) -> bool {
-        let usable = self.now().map_or(0, |now| now.ports);
+        let usable = self.now.map_or(0, |now| now.ports);
         percent(ports, usable) >= REMARKABLE
     }
 
@@ -206,7 +211,7 @@ pub(super) fn steps(facts: &Facts, widen: bool) -> Vec<Step> {
     let drops = facts.drops();
     let open_first = facts.held_open().is_some()
         || facts.goal.is_some_and(|goal| goal.rate.is_none())
-        || facts.now().is_some_and(|now| now.ports == 0);
+        || facts.now.is_some_and(|now| now.ports == 0);
     if !open_first && facts.wants_reuse() {
         plan.reuse();
         plan.close_unless(drops);
@@ -423,7 +428,7 @@ impl Plan<'_> {
             low: now.low.min(WIDE_RANGE.low.max(lowest)),
             high: WIDE_RANGE.high,
         };
-        let wanted = self.facts.goal.and_then(|goal| goal.ports(&before));
+        let wanted = self.facts.wanted(&self.together);
         let taken = &self.facts.taken;
         if let Some(wanted) = wanted.filter(|&wanted| wanted > usable(range, taken)) {
             range = range_for(wanted, range, taken, lowest).unwrap_or(range);

@@ -77,7 +77,8 @@ pub(super) fn not_recommended(facts: &Facts) -> Vec<Remark> {
                  comes where there was none, unless what raises the rate comes first{}.",
                 facts.hold_time.as_secs(),
                 facts
-                    .bearing_once_kept()
+                    .once_kept(tunables)
+                    .and_then(|then| then.rate.per_second())
                     .map_or_else(String::new, |limit| format!(
                         ": by itself the limit would be {} connections/s to one destination",
                         rate(limit)
@@ -183,7 +184,7 @@ fn reservation(facts: &Facts) -> Option<Remark> {
 
 /// What reuse needs of the other end, where it is in force or recommended.
 fn timestamps(facts: &Facts, last: Option<&Step>) -> Option<Remark> {
-    let bearing = last.map_or_else(|| facts.now(), |step| step.after)?;
+    let bearing = last.map_or_else(|| facts.now, |step| step.after)?;
     if bearing.reuse != Some(true) {
         return None;
     }
@@ -211,8 +212,14 @@ fn timestamps(facts: &Facts, last: Option<&Step>) -> Option<Remark> {
 }
 
 fn addresses(facts: &Facts) -> Remark {
-    let each = match facts.now() {
+    let each = match facts.now {
         None => "Each further source or destination address has a set of ports of its own.".into(),
+        Some(now) if now.ports == 0 => {
+            return remark(
+                "more addresses",
+                "They do not help while no port of the range is usable.",
+            );
+        }
         Some(now) => {
             let ports = counted(now.ports, "port");
             match now.rate {
