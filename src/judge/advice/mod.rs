@@ -737,7 +737,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig::with_cases(48))]
 
         #[test]
         fn no_line_but_the_last_of_its_step_makes_anything_worse(snapshot in machine()) {

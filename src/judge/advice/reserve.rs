@@ -232,6 +232,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
         #[test]
         fn any_list_fits_and_keeps_its_ports(
             ports in proptest::collection::vec(any::<u16>(), 0..3000),
