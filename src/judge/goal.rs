@@ -166,11 +166,7 @@ pub fn needs(goal: Goal, now: Option<Bearing>, room: Option<Room>, steps: &[Step
             (!step.mends && carries(step.after)).then_some(counted)
         })
     };
-    let addresses = |bearing| {
-        load(bearing)
-            .filter(|load| load.is_finite())
-            .map(|load| whole(load))
-    };
+    let addresses = |bearing| load(bearing).filter(|load| load.is_finite()).map(whole);
     let ports_needed = room.and_then(|room| room.wanted);
     let mut needs = Needs {
         rate: goal.rate,
@@ -243,7 +239,7 @@ impl Needs {
         }
         if goal.connections.is_some() {
             sentences.extend(self.width());
-            sentences.push(self.fast(goal, now, room));
+            sentences.push(cheap(goal, now, room));
         }
         if self.changes_needed != Some(0) {
             sentences.push(self.addresses(steps));
@@ -355,31 +351,6 @@ impl Needs {
         })
     }
 
-    /// Up to where connect() stays cheap.
-    fn fast(&self, goal: Goal, now: &Bearing, room: Option<Room>) -> String {
-        let wanted = goal.connections.unwrap_or(0);
-        let cheap = format!(
-            "connect() is cheap while at most {} ports are taken, half of the range; beyond, each \
-             one searches",
-            count(now.fast_ports)
-        );
-        if wanted <= u64::from(now.fast_ports) {
-            return format!("{cheap}.");
-        }
-        let wide = room.and_then(|room| {
-            range_for(wanted.checked_mul(2)?, room.range, room.taken, room.lowest)
-        });
-        let each = u64::from(now.fast_ports).max(1);
-        format!(
-            "{cheap}, as it would here. {}{} keep it cheap.",
-            wide.map_or_else(String::new, |range| format!("A range of {range}, or ")),
-            format_args!(
-                "{} addresses with the range of now",
-                count(wanted.div_ceil(each))
-            )
-        )
-    }
-
     fn addresses(&self, steps: &[Step]) -> String {
         let each = |number: Option<u64>| {
             number.map_or_else(
@@ -401,6 +372,30 @@ impl Needs {
             }
         )
     }
+}
+
+/// Up to where connect() stays cheap.
+fn cheap(goal: Goal, now: &Bearing, room: Option<Room>) -> String {
+    let wanted = goal.connections.unwrap_or(0);
+    let text = format!(
+        "connect() is cheap while at most {} ports are taken, half of the range; beyond, each \
+         one searches",
+        count(now.fast_ports)
+    );
+    if wanted <= u64::from(now.fast_ports) {
+        return format!("{text}.");
+    }
+    let wide = room
+        .and_then(|room| range_for(wanted.checked_mul(2)?, room.range, room.taken, room.lowest));
+    let each = u64::from(now.fast_ports).max(1);
+    format!(
+        "{text}, as it would here. {}{} keep it cheap.",
+        wide.map_or_else(String::new, |range| format!("A range of {range}, or ")),
+        format_args!(
+            "{} addresses with the range of now",
+            count(wanted.div_ceil(each))
+        )
+    )
 }
 
 /// Changes that mend something else.

@@ -90,7 +90,8 @@ impl Bearing {
             ports: capacity.usable_ports,
             fast_ports: capacity.fast_ports,
             rate: reuse.map_or(Limit::Unknown, limit),
-            rate_without_reuse: limit(false),
+            // On loopback this machine is the other end too.
+            rate_without_reuse: limit(loopback && reuse == Some(true)),
             reuse,
             drops: capacity.buckets_bound(),
         })

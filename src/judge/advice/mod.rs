@@ -14,6 +14,7 @@ mod bearing;
 mod plan;
 mod remarks;
 mod reserve;
+mod summary;
 
 pub use bearing::{Bearing, Limit};
 use plan::Facts;
@@ -79,7 +80,7 @@ impl Step {
         let (Some(before), Some(after)) = (self.before, self.after) else {
             return format!("What it changes in numbers is not known.{together}");
         };
-        if self.mends {
+        if self.mends && after == before {
             return format!("The rate stays as it is.{together}");
         }
         let rate = |bearing: Bearing| match bearing.rate {
@@ -224,7 +225,7 @@ pub fn advise(snapshot: &Snapshot, holders: &Holders, goal: Option<Goal>) -> Adv
     });
     Advice {
         schema: 1,
-        summary: summary(&facts, &steps),
+        summary: summary::of(&facts, &steps),
         application: remarks::application(&facts, steps.last()),
         goal,
         proof: None,
@@ -234,130 +235,6 @@ pub fn advise(snapshot: &Snapshot, holders: &Holders, goal: Option<Goal>) -> Adv
             .chain(holders.gaps.iter().cloned())
             .collect(),
         steps,
-    }
-}
-
-fn summary(facts: &Facts, steps: &[Step]) -> String {
-    let changes = steps.iter().map(|step| step.changes.len()).sum::<usize>() as u64;
-    let after = steps.last().and_then(|step| step.after);
-    let unknown = facts.unknown();
-    let Some(now) = facts.now.filter(|_| unknown.is_empty()) else {
-        let ports = match (facts.now, after) {
-            (Some(now), Some(after)) if after.ports != now.ports => format!(
-                " With the {} below there are {} to one destination instead of {}.",
-                match changes {
-                    1 => "change".to_owned(),
-                    number => counted(number, "change"),
-                },
-                counted(after.ports, "usable port"),
-                count(now.ports)
-            ),
-            _ => String::new(),
-        };
-        return format!(
-            "How many connections/s this machine bears is not known, nor advice given that hangs \
-             on it: {} could not be read.{ports}",
-            unknown.join(", ")
-        );
-    };
-    let destination = facts
-        .goal
-        .and_then(|goal| goal.destination)
-        .map_or_else(|| "one destination".into(), |server| server.to_string());
-    let below = match changes {
-        1 => "With the change below".to_owned(),
-        number if steps.len() == 1 => format!(
-            "With the {} below, which are one step",
-            counted(number, "change")
-        ),
-        number => format!("With the {} below", counted(number, "change")),
-    };
-    let bears = after.filter(|_| changes > 0);
-    if now.ports == 0 {
-        let cause = format!(
-            "No port of the range is usable, so no connection can be opened: {}.",
-            facts.what_takes_all()
-        );
-        return match bears.filter(|after| after.ports > 0) {
-            Some(after) => format!(
-                "{cause} {below} there are {}: {}.",
-                count(after.ports),
-                after.toward(&destination)
-            ),
-            None => format!(
-                "{cause} No wider range has any: take ports out of \
-                 net.ipv4.ip_local_reserved_ports, or services to other ports."
-            ),
-        };
-    }
-    if facts.goal.is_none()
-        && let Some((flow, used, _)) = facts.held_open()
-    {
-        let cause = format!(
-            "{} of the {} ports from {} toward {} are taken by {}, which no setting for TIME_WAIT \
-             gives back.",
-            count(used.ports_in_use),
-            count(now.ports),
-            flow.source,
-            flow.server(),
-            remarks::states(used)
-        );
-        return match bears.filter(|after| after.ports > now.ports) {
-            Some(after) => format!(
-                "{cause} {below}, {} can be open to one destination at once.",
-                counted(after.ports, "connection")
-            ),
-            None => format!("{cause} No setting gives more ports: more addresses do, or pools."),
-        };
-    }
-    if facts.drops() {
-        let limit = facts.snapshot.tunables.tcp_max_tw_buckets.unwrap_or(0);
-        let cause = if now.drops {
-            format!(
-                "TIME_WAIT beyond tcp_max_tw_buckets = {} is dropped, below the {} usable ports: \
-                 TIME_WAIT alone never takes them all, and its protection is gone.",
-                count(limit),
-                count(now.ports)
-            )
-        } else {
-            format!(
-                "TIME_WAIT is being dropped at tcp_max_tw_buckets = {}, and its protection with \
-                 it.",
-                count(limit)
-            )
-        };
-        return match bears.filter(|after| !after.drops) {
-            Some(after) => format!(
-                "{cause} {below}, it is kept, and this machine bears {}.",
-                after.toward(&destination)
-            ),
-            None => cause,
-        };
-    }
-    if facts.goal.is_some_and(|goal| goal.rate.is_none()) {
-        let open = format!(
-            "This machine can have {} open to {destination} at once",
-            counted(now.ports, "connection")
-        );
-        return match bears.filter(|after| after.ports > now.ports) {
-            Some(after) => format!("{open}. {below}, {}.", count(after.ports)),
-            None => format!("{open}."),
-        };
-    }
-    let bears_now = now.toward(&destination);
-    let raises = steps.iter().any(|step| !step.mends);
-    match bears {
-        None => format!("This machine needs no change: it bears {bears_now}."),
-        Some(_) if !raises => format!(
-            "This machine bears {bears_now}. The {} below {} something else.",
-            if changes == 1 { "change" } else { "changes" },
-            if changes == 1 { "mends" } else { "mend" }
-        ),
-        Some(after) => format!(
-            "This machine bears {bears_now}. {below}, {}{}.",
-            after.rate,
-            after.condition()
-        ),
     }
 }
 

@@ -193,8 +193,8 @@ impl<'a> Facts<'a> {
 }
 
 /// The steps: those that mend something whatever the rate, then those that raise what is borne.
-/// Without `widen` the range stays.
-pub(super) fn steps(facts: &Facts, widen: bool) -> Vec<Step> {
+/// The range stays as it is unless it `may_grow`.
+pub(super) fn steps(facts: &Facts, may_grow: bool) -> Vec<Step> {
     let now = &facts.snapshot.tunables;
     let mut plan = Plan {
         facts,
@@ -204,7 +204,7 @@ pub(super) fn steps(facts: &Facts, widen: bool) -> Vec<Step> {
         steps: Vec::new(),
     };
     plan.recycle();
-    let wider = plan.wider().filter(|_| widen);
+    let wider = plan.wider().filter(|_| may_grow);
     if wider.is_none() {
         plan.reserve();
     }
@@ -217,7 +217,7 @@ pub(super) fn steps(facts: &Facts, widen: bool) -> Vec<Step> {
         plan.close_unless(drops);
     }
     if let Some(wider) = wider {
-        plan.widen(wider);
+        plan.widen(&wider);
         plan.close_unless(drops);
     }
     // Where no port is usable there is none to reuse.
@@ -414,15 +414,13 @@ impl Plan<'_> {
                 }
             ),
             "Small: timestamps guard against stray packets of the old connection. Where the other \
-             end, or a middlebox between, has no timestamps, nothing is reused and nothing harmed: \
-             see \"TCP timestamps at the other end\" below.",
+             end, or a middlebox between, has no timestamps, nothing is reused and nothing harmed.",
         );
     }
 
     /// The range to recommend, where it is worth it.
     fn wider(&self) -> Option<Wider> {
         let (now, reserved) = self.known_ports()?;
-        let before = self.facts.bearing(&self.together)?;
         let lowest = self.facts.lowest()?;
         let mut range = PortRange {
             low: now.low.min(WIDE_RANGE.low.max(lowest)),
@@ -443,12 +441,17 @@ impl Plan<'_> {
             tunables.ip_local_reserved_ports = Some(reservation.ports.clone());
         }
         let after = self.facts.bearing(&tunables)?;
+        // Compared with the range of now as it is to become anyway.
+        let services = self.facts.services().reservation(now, now, &reserved);
+        tunables.ip_local_port_range = Some(now);
+        tunables.ip_local_reserved_ports = services.map_or(Some(reserved), |it| Some(it.ports));
+        let before = self.facts.bearing(&tunables)?;
         let worth = f64::from(before.ports) * WORTH_WIDENING;
         (after.ports > before.ports && f64::from(after.ports) >= worth)
             .then_some(Wider { range, reservation })
     }
 
-    fn widen(&mut self, wider: Wider) {
+    fn widen(&mut self, wider: &Wider) {
         let Some((now, reserved)) = self.known_ports() else {
             return;
         };

@@ -185,7 +185,7 @@ fn reservation(facts: &Facts) -> Option<Remark> {
 /// What reuse needs of the other end, where it is in force or recommended.
 fn timestamps(facts: &Facts, last: Option<&Step>) -> Option<Remark> {
     let bearing = last.map_or_else(|| facts.now, |step| step.after)?;
-    if bearing.reuse != Some(true) {
+    if bearing.reuse != Some(true) || facts.loopback {
         return None;
     }
     let numbers = match (bearing.rate, bearing.rate_without_reuse) {

@@ -113,7 +113,8 @@ fn write_goal(goal: &Needs, screen: Screen, out: &mut dyn Write) -> io::Result<(
     .into_iter()
     .flatten()
     .collect();
-    writeln!(out, "\nTo carry {} to {toward}:", wanted.join(" and "))?;
+    let heading = format!("To carry {} to {toward}:", wanted.join(" and "));
+    writeln!(out, "\n{}", screen.wrap("", "", &heading))?;
     for sentence in &goal.sentences {
         writeln!(out, "{}", screen.wrap("- ", "  ", sentence))?;
     }
@@ -141,7 +142,7 @@ fn write_proof(proof: &Proof, screen: Screen, out: &mut dyn Write) -> io::Result
     let mut rows = table(screen, &headings[..shown]);
     for run in &proof.runs {
         let row = [
-            run.name.trim_start_matches("net.ipv4.").to_owned(),
+            run.name.replace("net.ipv4.", ""),
             rate_limit(run.max_rate),
             run.pace
                 .map_or_else(|| "any".into(), |pace| rate(pace).replace(".0", "")),
