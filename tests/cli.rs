@@ -157,6 +157,14 @@ fn every_refusal_of_a_run_is_exit_3_and_says_what_to_type() {
             "the first line of /dev/null is empty",
         ),
         (
+            &["repro", "--host", "h", "--password-file", "/dev/zero"],
+            "it is longer than 1 MiB",
+        ),
+        (
+            &["repro", "--host", "localhost", "--tls-ca", "/dev/zero"],
+            "it is longer than 1 MiB",
+        ),
+        (
             &["repro", "--svg", "/nonexistent/run.svg"],
             "hint: name a file in a folder that this user may write",
         ),
@@ -357,6 +365,9 @@ fn a_row_that_is_not_understood_is_told_and_the_rest_is_counted() {
     );
     assert_eq!(
         stderr(&output),
-        "note: /proc/net/tcp: 1 row not understood and left out, the first is line 20\n"
+        "note: tests/hosts/recycle-3.10/proc/net/tcp6: missing from the recording: connections \
+         over IPv6, and those of programs that use IPv6 sockets for IPv4, are not counted\n\
+         note: tests/hosts/recycle-3.10/proc/net/tcp: 1 row not understood and left out, the first \
+         is line 20\n"
     );
 }

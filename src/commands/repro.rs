@@ -24,7 +24,7 @@ use crate::repro::{
     in_words, run as take_turns,
 };
 use crate::secret::Secret;
-use crate::system::{Machine, SourceChoice, View};
+use crate::system::{Machine, SourceChoice, View, file};
 
 /// The port of the embedded server: MySQL's.
 const MYSQL_PORT: u16 = 3306;
@@ -364,7 +364,7 @@ fn login(args: &ReproArgs) -> Result<Login> {
 /// The password from a file of its own or from a prompt.
 fn password(args: &ReproArgs) -> Result<Option<Secret>> {
     if let Some(path) = &args.password_file {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        let text = file::named_by_user(path).map_err(|error| {
             Refusal::new(
                 format!("reading the password from {}: {error}", path.display()),
                 "name a file whose first line is the password, or use --ask-password",

@@ -25,5 +25,8 @@ pub fn run(args: &StatesArgs) -> Result<Exit> {
         Format::Plain => render::plain::states(&report, out)?,
         Format::Json => render::json::write(&report, out)?,
     }
-    Ok(Exit::Ok)
+    Ok(match report.total {
+        Some(_) => Exit::Ok,
+        None => Exit::Unknown,
+    })
 }

@@ -6,19 +6,19 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::verdict::TimeWaitReport;
-use crate::model::{Gap, Snapshot, SourceName, StateCounts, TcpState};
+use crate::model::{Gap, Snapshot, SourceName, StateCounts, TcpState, Weight};
 
 /// Everything `states` says, in the order of the JSON contract.
 #[derive(Debug, Clone, Serialize)]
 pub struct States {
     /// Version of this structure.
     pub schema: u32,
-    /// Sockets counted.
-    pub total: u64,
+    /// Sockets counted; `None` where none could be, though there may be some.
+    pub total: Option<u64>,
     /// By state.
     pub states: StateCounts,
-    /// TIME_WAIT by direction.
-    pub time_wait: TimeWaitReport,
+    /// TIME_WAIT by direction; `None` likewise.
+    pub time_wait: Option<TimeWaitReport>,
     /// The outbound flows with most sockets, when asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flows: Option<Vec<FlowStates>>,
@@ -50,6 +50,10 @@ pub struct FlowStates {
 #[must_use]
 pub fn states(snapshot: &Snapshot, all: bool, top: Option<usize>) -> States {
     let tally = &snapshot.tally;
+    // No row, and something wrong with the table: unknown, not zero.
+    let is_unknown = tally.states.total() == 0
+        && (snapshot.gaps.iter()).any(|gap| gap.weight == Weight::Decisive);
+    let top = top.filter(|_| !is_unknown);
     let states = if all {
         tally.states.clone()
     } else {
@@ -57,9 +61,9 @@ pub fn states(snapshot: &Snapshot, all: bool, top: Option<usize>) -> States {
     };
     States {
         schema: 1,
-        total: states.total(),
+        total: (!is_unknown).then(|| states.total()),
         states,
-        time_wait: TimeWaitReport::new(snapshot),
+        time_wait: (!is_unknown).then(|| TimeWaitReport::new(snapshot)),
         flows: top.map(|top| flows(snapshot, top)),
         flows_total: top.map(|_| tally.flows.len()),
         source: snapshot.source,

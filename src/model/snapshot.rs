@@ -44,12 +44,27 @@ pub struct Counters {
     /// `TcpExt.TCPTimeWaitOverflow` of /proc/net/netstat: TIME_WAIT sockets that
     /// `tcp_max_tw_buckets` turned away.
     pub time_wait_overflows: Option<u64>,
+    /// `TcpExt.TWRecycled` of /proc/net/netstat: ports in TIME_WAIT that were given out again. Where
+    /// it grows, `tcp_tw_reuse` works, for some flow at least.
+    pub time_wait_recycled: Option<u64>,
+    /// `Tcp.CurrEstab` of /proc/net/snmp, now: sockets in ESTABLISHED or CLOSE_WAIT.
+    pub established: Option<u64>,
     /// `tw` of /proc/net/sockstat, now: TIME_WAIT sockets, orphans in FIN_WAIT2 among them. This is
     /// what `tcp_max_tw_buckets` limits.
     pub time_wait: Option<u64>,
-    /// Connections tracked now (`net.netfilter.nf_conntrack_count`) and at most
-    /// (`nf_conntrack_max`); `None` where connection tracking is not loaded.
+    /// Connections tracked now (`net.netfilter.nf_conntrack_count`, formerly
+    /// `net.ipv4.netfilter.ip_conntrack_count`) and at most (`…_max`); `None` where connection
+    /// tracking is not loaded.
     pub conntrack: Option<(u64, u64)>,
+    /// `insert_failed` of /proc/net/stat/nf_conntrack, over all CPUs: connections that could not be
+    /// tracked because the same one was tracked already, as where translated ports run out. `None`
+    /// where connection tracking is not loaded.
+    pub insert_failed: Option<u64>,
+    /// `drop` likewise: packets that were dropped because their connection could not be tracked, as
+    /// where the table is full.
+    pub dropped: Option<u64>,
+    /// `early_drop` likewise: tracked connections that were given up to make room for others.
+    pub early_dropped: Option<u64>,
 }
 
 /// Where the rows came from.

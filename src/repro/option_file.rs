@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use crate::refusal::Refusal;
 use crate::secret::Secret;
+use crate::system::file;
 
 /// What the group `[client]` of a file says; the last mention of an option counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,7 +37,7 @@ impl ClientOptions {
     /// When a file cannot be read, is writable by everyone, or has a line that is no option.
     pub fn read(path: &Path) -> Result<Self> {
         let mut options = Self::default();
-        options.add_file(path, 0)?;
+        options.add_file(path, 0, &mut 0)?;
         Ok(options)
     }
 
@@ -50,9 +51,12 @@ impl ClientOptions {
         file.exists().then(|| Self::read(&file))
     }
 
-    fn add_file(&mut self, path: &Path, depth: usize) -> Result<()> {
+    /// Adds a file included `depth` files deep, `read` files after the first.
+    fn add_file(&mut self, path: &Path, depth: usize, read: &mut usize) -> Result<()> {
         /// The client's own bound.
         const DEEPEST: usize = 10;
+        /// Within it, folders that include themselves are read over and over.
+        const MOST: usize = 1000;
         let refusal = |why: String, hint: &'static str| -> anyhow::Error {
             Refusal::new(
                 format!("reading options from {}: {why}", path.display()),
@@ -60,9 +64,10 @@ impl ClientOptions {
             )
             .into()
         };
-        if depth > DEEPEST {
+        *read += 1;
+        if depth > DEEPEST || *read > MOST {
             return Err(refusal(
-                "files include each other".into(),
+                "files include each other, or too many others".into(),
                 "break the circle",
             ));
         }
@@ -72,7 +77,7 @@ impl ClientOptions {
                 "name a file with a group [client], such as ~/.my.cnf, that this user may read",
             )
         };
-        let text = fs::read_to_string(path).map_err(unreadable)?;
+        let text = file::named_by_user(path).map_err(unreadable)?;
         if fs::metadata(path).map_err(unreadable)?.mode() & 0o002 != 0 {
             let why = "it is writable by everyone, so anyone could name another server in it";
             return Err(refusal(
@@ -93,10 +98,10 @@ impl ClientOptions {
             if line.is_empty() || line.starts_with(['#', ';']) {
             } else if let Some(include) = line.strip_prefix("!includedir") {
                 for file in files_in(Path::new(include.trim())).map_err(unreadable)? {
-                    self.add_file(&file, depth + 1)?;
+                    self.add_file(&file, depth + 1, read)?;
                 }
             } else if let Some(include) = line.strip_prefix("!include") {
-                self.add_file(Path::new(include.trim()), depth + 1)?;
+                self.add_file(Path::new(include.trim()), depth + 1, read)?;
             } else if let Some(group) = line.strip_prefix('[') {
                 let (group, _) = group.split_once(']').ok_or_else(|| wrong("] is missing"))?;
                 in_client = group.trim() == "client";
@@ -286,6 +291,29 @@ mod tests {
             assert!(error.contains(why), "{error}");
             assert!(!error.contains("hunter"), "{error}");
         }
+    }
+
+    /// Three lines in each of ten depths would be 59,049 files.
+    #[test]
+    fn files_that_include_each_other_more_than_once_are_no_endless_work() {
+        let fork = "!include FOLDER/conf.d/fork.cnf\n".repeat(3);
+        let folder = tempfile::tempdir().unwrap();
+        let name = |text: &str| text.replace("FOLDER", folder.path().to_str().unwrap());
+        fs::create_dir(folder.path().join("conf.d")).unwrap();
+        // The end of each branch is no circle, so that depth alone would not end it.
+        for depth in 0..9 {
+            let next = fork.replace("fork", &format!("fork{}", depth + 1));
+            let file = format!("FOLDER/conf.d/fork{depth}.cnf");
+            fs::write(name(&file), name(&next)).unwrap();
+        }
+        fs::write(name("FOLDER/conf.d/fork9.cnf"), "").unwrap();
+        let error = ClientOptions::read(Path::new(&name("FOLDER/conf.d/fork0.cnf")));
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .contains("include each other")
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result};
 
+use crate::model::PortSet;
 use crate::refusal::Refusal;
 use crate::system::{ProcRoot, netns, sysctl};
 
@@ -124,12 +125,12 @@ fn set(proc: &ProcRoot, key: &str, value: &str) -> Result<()> {
         )
         .into());
     };
-    if words(&current) == words(value) {
+    if same(&current, value) {
         return Ok(());
     }
     let hint = format!(
         "it holds {:?} now; the kernel's Documentation/networking/ip-sysctl.rst says what it takes",
-        words(&current).join(" ")
+        sysctl::shown(&words(&current).join(" "))
     );
     // The newline makes an empty value a value: the empty list of reserved ports.
     if let Err(error) = sysctl::write(proc, key, &format!("{value}\n")) {
@@ -142,11 +143,18 @@ fn set(proc: &ProcRoot, key: &str, value: &str) -> Result<()> {
         return Err(Refusal::new(format!("{error:#}"), hint).into());
     }
     let kept = sysctl::read(proc, key)?.unwrap_or_default();
-    if words(&kept) != words(value) {
+    if !same(&kept, value) {
+        let (kept, value) = (sysctl::shown(&kept), sysctl::shown(value));
         let message = format!("the kernel made {kept:?} of {key} = {value:?}");
         return Err(Refusal::new(message, hint).into());
     }
     Ok(())
+}
+
+/// Whether two texts say the same: the kernel writes the list `8081,8080` as `8080-8081`.
+fn same(one: &str, other: &str) -> bool {
+    let ports = PortSet::parse(one).zip(PortSet::parse(other));
+    words(one) == words(other) || ports.is_some_and(|(one, other)| one == other)
 }
 
 fn words(text: &str) -> Vec<&str> {

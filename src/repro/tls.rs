@@ -8,6 +8,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::refusal::Refusal;
+use crate::system::file;
 
 /// How to speak TLS with a server: whom to trust, and the name its certificate must bear.
 #[derive(Clone)]
@@ -63,8 +64,9 @@ impl Tls {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let read = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+    let bytes = file::bytes_named_by_user(path).map_err(|error| refusal(path, &error))?;
+    let read = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|error| refusal(path, &error))?;
     if read.is_empty() {
         return Err(refusal(path, &"it holds no certificate").into());

@@ -13,7 +13,7 @@ use crate::model::{
     TcpState, Weight,
 };
 use crate::refusal::Refusal;
-use crate::words::{counted, percent};
+use crate::words::{count, counted, percent};
 
 /// Where to read the socket table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -94,7 +94,18 @@ impl Machine {
     pub fn look(&self, view: View) -> Result<Snapshot> {
         let mut gaps = Vec::new();
         let tunables = sysctl::tunables(&self.proc, &mut gaps);
-        let counters = counters::read(&self.proc, &mut gaps);
+        if matches!(view, View::States { .. }) {
+            // Sockets are counted without any setting.
+            for gap in &mut gaps {
+                gap.weight = Weight::Minor;
+            }
+        }
+        let mut counters = counters::read(&self.proc, &mut gaps);
+        if tunables.tcp_max_tw_buckets.is_none() {
+            // Before Linux 4.11 there was one limit and one count for all namespaces, and only the
+            // first of them showed the limit.
+            counters.time_wait = None;
+        }
         let rule = match view {
             View::States { by_flow } => PortRule {
                 by_flow,
@@ -115,7 +126,7 @@ impl Machine {
                 Err(error) => {
                     gaps.push(Gap {
                         what: "sock_diag".into(),
-                        why: format!("{error:#}; read /proc/net/tcp instead"),
+                        why: format!("{error:#}; read {} instead", self.proc.net("tcp").display()),
                         weight: Weight::Minor,
                     });
                     (SourceName::Proc, self.read_proc(&rule, &mut gaps)?)
@@ -123,7 +134,7 @@ impl Machine {
             },
         };
         if source == SourceName::Proc {
-            gaps.extend(restless(&table.tally, &counters));
+            gaps.extend(disagreement(&self.proc, &table.tally, &counters));
         }
         if table.malformed > 0 {
             gaps.push(Gap {
@@ -208,12 +219,65 @@ impl Machine {
 
     fn read_proc(&self, rule: &PortRule, gaps: &mut Vec<Gap>) -> Result<Table> {
         let ticks = procfs::ticks_per_second();
-        let files = ["tcp", "tcp6"].map(|name| (name, self.proc.net(name)));
-        if !files[0].1.exists() {
+        let [tcp, tcp6] = ["tcp", "tcp6"].map(|name| self.proc.net(name));
+        // Listeners of one family decide about rows of the other. They come first in each file, so
+        // a glance at tcp, then tcp6 as a whole, tells them all before the rest of tcp is read. A
+        // recording may hold them in any order.
+        let mut listening = PortSet::default();
+        let listeners = if self.recorded {
+            &[&tcp, &tcp6][..]
+        } else {
+            &[&tcp]
+        };
+        for path in listeners {
+            // Whatever is wrong with the file is told by the full read below.
+            let _ = proc_tcp::rows(path, ticks, |socket| {
+                match socket.state {
+                    TcpState::Listen => listening.insert(socket.local.port()),
+                    // Before Linux 4.4 a listener's half-open connections followed it.
+                    TcpState::SynRecv => {}
+                    _ if self.recorded => {}
+                    _ => return ControlFlow::Break(()),
+                }
+                ControlFlow::Continue(())
+            });
+        }
+        let mut tally = Tally::new(rule.clone(), listening);
+        let mut gap = |path: &Path, why: String, weight| {
+            let what = path.display().to_string();
+            gaps.push(Gap { what, why, weight });
+        };
+        let mut read = |path: &Path| {
+            proc_tcp::rows(path, ticks, |socket| {
+                tally.add(socket);
+                ControlFlow::Continue(())
+            })
+        };
+        match read(&tcp6) {
+            Ok(Some(rest)) => {
+                if let Some(why) = damage(rest) {
+                    gap(&tcp6, why, Weight::Decisive);
+                }
+            }
+            // A live kernel without IPv6 has no such file.
+            Ok(None) if self.recorded => gap(
+                &tcp6,
+                format!(
+                    "{}: connections over IPv6, and those of programs that use IPv6 sockets for \
+                     IPv4, are not counted",
+                    self.proc.absence()
+                ),
+                Weight::Minor,
+            ),
+            Ok(None) => {}
+            Err(error) => gap(&tcp6, error.to_string(), Weight::Decisive),
+        }
+        let rest = read(&tcp).with_context(|| format!("reading {}", tcp.display()))?;
+        let Some(rest) = rest else {
             return Err(Refusal::new(
                 format!(
                     "{} does not exist, so there is no socket table to read",
-                    files[0].1.display()
+                    tcp.display()
                 ),
                 if self.recorded {
                     "--proc-root takes a folder that holds net/tcp and sys/net/ipv4, like /proc"
@@ -222,42 +286,9 @@ impl Machine {
                 },
             )
             .into());
-        }
-        // Listeners of one family decide about rows of the other. They come first in each file, so
-        // a glance at tcp, then tcp6 as a whole, tells them all before the rest of tcp is read.
-        let mut listening = PortSet::default();
-        // Whatever is wrong with the file is told by the full read below.
-        let _ = proc_tcp::rows(&files[0].1, ticks, |socket| {
-            match socket.state {
-                TcpState::Listen => listening.insert(socket.local.port()),
-                // Before Linux 4.4 a listener's half-open connections followed it.
-                TcpState::SynRecv => {}
-                _ => return ControlFlow::Break(()),
-            }
-            ControlFlow::Continue(())
-        });
-        let mut tally = Tally::new(rule.clone(), listening);
-        for (name, path) in files.iter().rev() {
-            let why = match proc_tcp::rows(path, ticks, |socket| {
-                tally.add(socket);
-                ControlFlow::Continue(())
-            }) {
-                Ok(malformed) if malformed.lines == 0 => continue,
-                Ok(malformed) => format!(
-                    "{} not understood and left out, the first is line {}",
-                    counted(malformed.lines, "row"),
-                    malformed.first
-                ),
-                Err(error) if *name == "tcp" => {
-                    return Err(error).with_context(|| format!("reading {}", path.display()));
-                }
-                Err(error) => format!("{}: {error}", path.display()),
-            };
-            gaps.push(Gap {
-                what: format!("/proc/net/{name}"),
-                why,
-                weight: Weight::Decisive,
-            });
+        };
+        if let Some(why) = damage(rest) {
+            gap(&tcp, why, Weight::Decisive);
         }
         Ok(Table {
             bound: None,
@@ -321,21 +352,93 @@ fn is_bound_worth_asking(tally: &Tally, rule: &PortRule, is_small: bool) -> bool
     is_small || tally.flows.values().any(|used| near(used.ports_in_use))
 }
 
-/// Whether /proc repeated or skipped rows: where the table changes while it is read, the kernel
-/// finds its place again by counting rows (`tcp_seq_start` in net/ipv4/tcp_ipv4.c).
-fn restless(tally: &Tally, counters: &Counters) -> Option<Gap> {
+/// What is wrong with a socket table of /proc; `None` where nothing is.
+fn damage(rest: proc_tcp::Rest) -> Option<String> {
+    if rest.is_empty {
+        return Some(
+            "it is empty, without even its heading, so its sockets are unknown: tar and rsync copy \
+             it so; cat and cp copy what it holds"
+                .into(),
+        );
+    }
+    if !rest.is_table {
+        return Some("it holds no socket table, so its sockets are unknown".into());
+    }
+    (rest.malformed > 0).then(|| {
+        format!(
+            "{} not understood and left out, the first is line {}",
+            counted(rest.malformed, "row"),
+            rest.first_malformed
+        )
+    })
+}
+
+/// Whether the rows of /proc are other ones than the kernel counts. A live table that changes while
+/// it is read repeats or skips some: the kernel finds its place again by counting rows
+/// (`tcp_seq_start` in net/ipv4/tcp_ipv4.c). A recorded one does not change: where rows are missing
+/// it was cut off, and what its flows hold is unknown.
+fn disagreement(proc: &ProcRoot, tally: &Tally, counters: &Counters) -> Option<Gap> {
     /// A few come and go during any read.
     const TOLERATED: f64 = 5.0;
     const FEW: u64 = 100;
-    let (rows, counted) = (tally.time_wait.total + tally.orphans, counters.time_wait?);
-    let difference = rows.abs_diff(counted);
-    (difference > FEW && percent(difference, counted) > TOLERATED).then(|| Gap {
-        what: "/proc/net/tcp".into(),
+    /// As many may come between the copy of one file and that of the other.
+    const TOLERATED_MISSING: f64 = 10.0;
+    const FEW_MISSING: u64 = 20;
+
+    let waiting = tally.time_wait.total + tally.orphans;
+    // Half-open connections have rows, but are no sockets yet.
+    let open = tally.states.total() - waiting - tally.states.get(TcpState::SynRecv);
+    let established = [TcpState::Established, TcpState::CloseWait]
+        .map(|state| tally.states.get(state))
+        .iter()
+        .sum();
+    let gap = |rows: u64, kind: &str, (file, counted): (&str, u64), meaning: &str, weight| Gap {
+        what: proc.net("tcp").display().to_string(),
         why: format!(
-            "it changed while it was read: {rows} TIME_WAIT rows where the kernel counts {counted}; \
-             sock_diag is not disturbed"
+            "{} where {} counts {}: {meaning}",
+            self::counted(rows, &format!("{kind} row")),
+            proc.net(file).display(),
+            count(counted)
         ),
-        weight: Weight::Minor,
+        weight,
+    };
+    let missing = [
+        (waiting, "TIME_WAIT", "sockstat", counters.time_wait),
+        (open, "other", "sockstat", counters::in_table(proc)),
+        (
+            established,
+            "ESTABLISHED or CLOSE_WAIT",
+            "snmp",
+            counters.established,
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(rows, kind, file, counted)| Some((rows, kind, file, counted?)))
+    .find(|&(rows, _, _, counted)| {
+        let missing = counted.saturating_sub(rows);
+        missing > FEW_MISSING && percent(missing, counted) > TOLERATED_MISSING
+    });
+    if let (Some((rows, kind, file, counted)), true) = (missing, proc.is_recorded()) {
+        let meaning = "rows are missing, or the files were copied at different times; before Linux \
+                       4.11 the TIME_WAIT of all containers are counted";
+        return Some(gap(rows, kind, (file, counted), meaning, Weight::Decisive));
+    }
+    let counted = counters.time_wait?;
+    let difference = waiting.abs_diff(counted);
+    let differs = difference > FEW && percent(difference, counted) > TOLERATED;
+    differs.then(|| {
+        let meaning = if proc.is_recorded() {
+            "it changed while it was copied"
+        } else {
+            "it changed while it was read; sock_diag is not disturbed"
+        };
+        gap(
+            waiting,
+            "TIME_WAIT",
+            ("sockstat", counted),
+            meaning,
+            Weight::Minor,
+        )
     })
 }
 
@@ -385,16 +488,43 @@ mod tests {
     }
 
     #[test]
-    fn orphans_are_no_sign_of_a_restless_table() {
-        let mut tally = Tally::default();
-        tally.time_wait.total = 3300;
-        tally.orphans = 300;
+    fn a_live_table_is_restless_and_a_recorded_one_cut_off_and_orphans_are_a_sign_of_neither() {
+        let tally = |time_wait: u64, orphans: u64| {
+            let mut tally = Tally::default();
+            tally.time_wait.total = time_wait;
+            tally.orphans = orphans;
+            for (state, sockets) in [
+                (TcpState::TimeWait, time_wait),
+                (TcpState::FinWait2, orphans),
+            ] {
+                (0..sockets).for_each(|_| tally.states.add(state));
+            }
+            tally
+        };
         let counters = Counters {
             time_wait: Some(3600),
             ..Counters::default()
         };
-        assert_eq!(restless(&tally, &counters), None);
-        tally.orphans = 0;
-        assert!(restless(&tally, &counters).is_some());
+        let weight = |proc: &ProcRoot, tally: &Tally| {
+            disagreement(proc, tally, &counters).map(|gap| gap.weight)
+        };
+        let live = ProcRoot::default();
+        let recorded = ProcRoot::recorded("/nonexistent");
+        for (time_wait, orphans, of_live, of_recorded) in [
+            (3300, 300, None, None),
+            (3300, 0, Some(Weight::Minor), Some(Weight::Minor)),
+            (3900, 0, Some(Weight::Minor), Some(Weight::Minor)),
+            (3500, 0, None, None),
+            (3230, 0, Some(Weight::Minor), Some(Weight::Decisive)),
+            (0, 0, Some(Weight::Minor), Some(Weight::Decisive)),
+        ] {
+            let tally = tally(time_wait, orphans);
+            assert_eq!(weight(&live, &tally), of_live, "{time_wait} live");
+            assert_eq!(
+                weight(&recorded, &tally),
+                of_recorded,
+                "{time_wait} recorded"
+            );
+        }
     }
 }

@@ -1,36 +1,106 @@
-use anyhow::{Context, Result, bail};
+use std::collections::HashMap;
+use std::io::ErrorKind;
 
-use super::{ProcRoot, sysctl};
+use super::{ProcRoot, file, sysctl};
 use crate::model::{Counters, Gap, Weight};
 
-/// Reads the TIME_WAIT counters of /proc/net/netstat, and how full connection tracking is; what
-/// cannot be read becomes a gap. They are not decisive: no verdict on ports hangs on them.
+/// Reads what the kernel counts; may be asked again for a second look. What every kernel has and
+/// cannot be read becomes a gap. None is decisive: no verdict on ports hangs on them.
 pub(super) fn read(proc: &ProcRoot, gaps: &mut Vec<Gap>) -> Counters {
-    let path = proc.net("netstat");
-    let parsed = std::fs::read_to_string(&path)
-        .map_err(anyhow::Error::from)
-        .and_then(|text| tcp_ext(&text))
-        .with_context(|| format!("reading {}", path.display()));
-    let counted = match parsed {
-        Ok(counters) => counters,
-        Err(error) => {
-            gaps.push(Gap {
-                what: "/proc/net/netstat".into(),
-                why: format!("{error:#}"),
-                weight: Weight::Minor,
-            });
-            Counters::default()
-        }
-    };
-    let conntrack = |name: &str| {
-        let text = sysctl::read(proc, &format!("net.netfilter.nf_conntrack_{name}"));
-        text.ok().flatten()?.parse().ok()
-    };
+    let tcp_ext = snmp(proc, "netstat", "TcpExt:", gaps);
+    let tcp = snmp(proc, "snmp", "Tcp:", &mut Vec::new());
+    // A module of its own: where it is not loaded, nobody needs to know.
+    let [insert_failed, dropped, early_dropped] = conntrack_stat(proc);
     Counters {
+        time_wait_overflows: tcp_ext.get("TCPTimeWaitOverflow").copied(),
+        time_wait_recycled: tcp_ext.get("TWRecycled").copied(),
+        established: tcp.get("CurrEstab").copied(),
         time_wait: sockstat(proc, "sockstat").and_then(|counts| counts("TCP:", "tw")),
-        conntrack: conntrack("count").zip(conntrack("max")),
-        ..counted
+        conntrack: conntrack(proc),
+        insert_failed,
+        dropped,
+        early_dropped,
     }
+}
+
+/// The counters of a file like /proc/net/netstat by name; what cannot be read becomes a gap.
+fn snmp(proc: &ProcRoot, name: &str, line: &str, gaps: &mut Vec<Gap>) -> HashMap<String, u64> {
+    let path = proc.net(name);
+    let why = match file::text(&path) {
+        Ok(text) => match named(&text, line) {
+            Some(counters) => return counters,
+            None => format!("it has no {} lines", line.trim_end_matches(':')),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => proc.absence().into(),
+        Err(error) => error.to_string(),
+    };
+    gaps.push(Gap {
+        what: path.display().to_string(),
+        why,
+        weight: Weight::Minor,
+    });
+    HashMap::new()
+}
+
+/// Parses a line of names and a line of as many values, both beginning with `line` (net/ipv4/proc.c).
+fn named(text: &str, line: &str) -> Option<HashMap<String, u64>> {
+    let mut lines = text.lines().filter_map(|other| other.strip_prefix(line));
+    let (names, values) = (lines.next()?, lines.next()?);
+    Some(
+        names
+            .split_whitespace()
+            .zip(values.split_whitespace())
+            .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+            .collect(),
+    )
+}
+
+/// Connections tracked now, and at most; up to Linux 4.9 the older names were kept beside the new
+/// ones, on the oldest they are the only ones.
+fn conntrack(proc: &ProcRoot) -> Option<(u64, u64)> {
+    const COUNT: [&str; 2] = [
+        "net.netfilter.nf_conntrack_count",
+        "net.ipv4.netfilter.ip_conntrack_count",
+    ];
+    const MAX: [&str; 3] = [
+        "net.netfilter.nf_conntrack_max",
+        "net.ipv4.netfilter.ip_conntrack_max",
+        "net.ipv4.ip_conntrack_max",
+    ];
+    let first = |keys: &[&str]| {
+        keys.iter()
+            .find_map(|key| sysctl::read(proc, key).ok()??.parse().ok())
+    };
+    Some((first(&COUNT)?, first(&MAX)?))
+}
+
+/// `insert_failed`, `drop` and `early_drop` of connection tracking, by the newer name of its file
+/// or the older.
+fn conntrack_stat(proc: &ProcRoot) -> [Option<u64>; 3] {
+    const COLUMNS: [&str; 3] = ["insert_failed", "drop", "early_drop"];
+    ["stat/nf_conntrack", "stat/ip_conntrack"]
+        .into_iter()
+        .find_map(|name| file::text(&proc.net(name)).ok())
+        .map_or([None; 3], |text| {
+            COLUMNS.map(|column| sum_over_cpus(&text, column))
+        })
+}
+
+/// Sums a column over the CPUs: a line of names, then a line of hexadecimal numbers for each CPU
+/// (`ct_cpu_seq_show` in net/netfilter/nf_conntrack_standalone.c).
+fn sum_over_cpus(text: &str, column: &str) -> Option<u64> {
+    let mut lines = text.lines();
+    let place = lines
+        .next()?
+        .split_whitespace()
+        .position(|name| name == column)?;
+    let mut values = lines
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| u64::from_str_radix(line.split_whitespace().nth(place)?, 16).ok())
+        .peekable();
+    // Without a CPU nothing was counted; with one that is not understood the sum is unknown.
+    values.peek()?;
+    values.try_fold(0_u64, |sum, value| sum.checked_add(value?))
 }
 
 /// Whether every TCP socket of this kernel is in the table: then none is bound to a port without
@@ -48,6 +118,14 @@ pub(super) fn no_socket_outside_the_table(proc: &ProcRoot) -> bool {
         .is_some_and(|(allocated, (four, six))| allocated <= four + six)
 }
 
+/// Sockets of this namespace's table, of either family as far as it is known, without TIME_WAIT;
+/// `None` when unknown.
+pub(super) fn in_table(proc: &ProcRoot) -> Option<u64> {
+    let six = sockstat(proc, "sockstat6").and_then(|counts| counts("TCP6:", "inuse"));
+    let four = sockstat(proc, "sockstat")?("TCP:", "inuse")?;
+    four.checked_add(six.unwrap_or(0))
+}
+
 /// TCP sockets of this kernel, and TIME_WAIT sockets of this namespace; `None` when unknown.
 pub(super) fn sockets(proc: &ProcRoot) -> Option<u64> {
     let counts = sockstat(proc, "sockstat")?;
@@ -55,8 +133,8 @@ pub(super) fn sockets(proc: &ProcRoot) -> Option<u64> {
 }
 
 /// The counts of /proc/net/sockstat or sockstat6, by line and name: `TCP: inuse 5 orphan 0 tw 3 …`.
-fn sockstat(proc: &ProcRoot, file: &str) -> Option<impl Fn(&str, &str) -> Option<u64>> {
-    let text = std::fs::read_to_string(proc.net(file)).ok()?;
+fn sockstat(proc: &ProcRoot, name: &str) -> Option<impl Fn(&str, &str) -> Option<u64>> {
+    let text = file::text(&proc.net(name)).ok()?;
     Some(move |line: &str, name: &str| {
         let mut words = text
             .lines()
@@ -67,28 +145,10 @@ fn sockstat(proc: &ProcRoot, file: &str) -> Option<impl Fn(&str, &str) -> Option
     })
 }
 
-/// Parses `TcpExt:`: a line of names, then a line of as many values (net/ipv4/proc.c).
-fn tcp_ext(text: &str) -> Result<Counters> {
-    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
-    let (Some(names), Some(values)) = (lines.next(), lines.next()) else {
-        bail!("it has no TcpExt lines");
-    };
-    let counter = |name: &str| {
-        names
-            .split_whitespace()
-            .zip(values.split_whitespace())
-            .find(|(candidate, _)| *candidate == name)
-            .and_then(|(_, value)| value.parse().ok())
-    };
-    Ok(Counters {
-        time_wait_overflows: counter("TCPTimeWaitOverflow"),
-        time_wait: None,
-        conntrack: None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -100,6 +160,7 @@ mod tests {
             std::fs::write(root.path().join("net").join(file), text).unwrap();
         };
         assert!(!no_socket_outside_the_table(&proc), "unknown is not none");
+        assert_eq!(in_table(&proc), None);
         write("sockstat6", "TCP6: inuse 2\nUDP6: inuse 9\n");
         for (allocated, none) in [(6, true), (7, true), (8, false)] {
             let line = format!("TCP: inuse 5 orphan 0 tw 300 alloc {allocated} mem 65\n");
@@ -109,25 +170,91 @@ mod tests {
             );
             assert_eq!(no_socket_outside_the_table(&proc), none, "{allocated}");
         }
+        assert_eq!(in_table(&proc), Some(7));
         assert_eq!(read(&proc, &mut Vec::new()).time_wait, Some(300));
     }
 
     #[test]
     fn counters_are_found_by_name_and_absent_is_not_zero() {
-        let text = "TcpExt: SyncookiesSent TCPTimeWaitOverflow\nTcpExt: 0 17\nIpExt: A\nIpExt: 3\n";
-        assert_eq!(
-            tcp_ext(text).unwrap(),
-            Counters {
-                time_wait_overflows: Some(17),
-                time_wait: None,
-                conntrack: None
-            }
+        let text = "TcpExt: SyncookiesSent TWRecycled\nTcpExt: 0 17\nIpExt: A\nIpExt: 3\n";
+        let counters = named(text, "TcpExt:").unwrap();
+        assert_eq!(counters.get("TWRecycled"), Some(&17));
+        assert_eq!(counters.get("TCPTimeWaitOverflow"), None);
+        assert_eq!(named(text, "Tcp:"), None);
+        // MaxConn may be -1.
+        let counters = named("Tcp: MaxConn CurrEstab\nTcp: -1 49\n", "Tcp:").unwrap();
+        assert_eq!(counters, HashMap::from([("CurrEstab".into(), 49)]));
+    }
+
+    #[test]
+    fn failures_of_connection_tracking_are_summed_over_cpus_by_name() {
+        // Linux 6.18, and 2.6.32 with its other columns.
+        let new = "entries  clashres found new invalid ignore delete chainlength insert \
+                   insert_failed drop early_drop icmp_error  expect_new expect_create \
+                   expect_delete search_restart\n\
+                   00000010  00000000 00000000 00000000 00000000 00000000 00000000 00000000 \
+                   00000000 0000000a 00000001 00000000 00000000  00000000 00000000 00000000 \
+                   00000000\n\
+                   00000010  00000000 00000000 00000000 00000000 00000000 00000000 00000000 \
+                   00000000 000000f0 00000002 00000003 00000000  00000000 00000000 00000000 \
+                   00000000\n";
+        let old = "entries  searched found new invalid ignore delete delete_list insert \
+                   insert_failed drop early_drop\n\
+                   0  0 0 0 0 0 0 0 0 4 5 6\n";
+        let columns = ["insert_failed", "drop", "early_drop", "absent"];
+        for (text, sums) in [
+            (new, [Some(250), Some(3), Some(3), None]),
+            (old, [Some(4), Some(5), Some(6), None]),
+            ("insert_failed drop\n", [None; 4]),
+            ("insert_failed drop\nx 1\n", [None, Some(1), None, None]),
+            ("", [None; 4]),
+        ] {
+            assert_eq!(columns.map(|column| sum_over_cpus(text, column)), sums);
+        }
+    }
+
+    #[test]
+    fn connection_tracking_is_found_under_its_older_names() {
+        let root = tempfile::tempdir().unwrap();
+        let proc = ProcRoot::recorded(root.path());
+        let write = |file: &str, text: &str| {
+            let path = root.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        assert_eq!(read(&proc, &mut Vec::new()), Counters::default());
+        write("sys/net/ipv4/netfilter/ip_conntrack_count", "65530\n");
+        write("sys/net/ipv4/netfilter/ip_conntrack_max", "65536\n");
+        write(
+            "net/stat/ip_conntrack",
+            "entries insert_failed drop\n9 1f 2\n",
         );
-        let old = tcp_ext("TcpExt: SyncookiesSent\nTcpExt: 0\n").unwrap();
-        assert_eq!(old, Counters::default());
+        let old = read(&proc, &mut Vec::new());
+        assert_eq!(old.conntrack, Some((65_530, 65_536)));
         assert_eq!(
-            tcp_ext("IpExt: A\nIpExt: 1\n").unwrap_err().to_string(),
-            "it has no TcpExt lines"
+            (old.insert_failed, old.dropped, old.early_dropped),
+            (Some(31), Some(2), None)
         );
+        write("sys/net/netfilter/nf_conntrack_count", "7\n");
+        write("sys/net/netfilter/nf_conntrack_max", "262144\n");
+        assert_eq!(read(&proc, &mut Vec::new()).conntrack, Some((7, 262_144)));
+    }
+
+    #[test]
+    fn a_file_that_a_recording_lacks_is_missing_from_it() {
+        let root = tempfile::tempdir().unwrap();
+        let mut gaps = Vec::new();
+        read(&ProcRoot::recorded(root.path()), &mut gaps);
+        let path = root.path().join("net/netstat").display().to_string();
+        let said: Vec<_> = gaps.into_iter().map(|gap| (gap.what, gap.why)).collect();
+        assert_eq!(said, [(path, "missing from the recording".into())]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text: String, column in "[a-z]{0,3}") {
+            let _ = sum_over_cpus(&text, &column);
+            let _ = named(&text, &column);
+        }
     }
 }

@@ -41,25 +41,27 @@ fn ask() -> Result<PortSet, Failure> {
 
 fn read(proc: &ProcRoot) -> Result<PortSet> {
     let mut ports = PortSet::default();
-    let udp = proc.net("udp");
-    if !udp.exists() {
-        bail!("{} does not exist", udp.display());
-    }
     for name in PROTOCOLS.iter().flat_map(|(_, names)| names) {
         let path = proc.net(name);
-        let malformed = proc_tcp::rows(&path, procfs::ticks_per_second(), |socket| {
+        let rest = proc_tcp::rows(&path, procfs::ticks_per_second(), |socket| {
             if socket.remote.port() == 0 {
                 ports.insert(socket.local.port());
             }
             ControlFlow::Continue(())
         })
         .with_context(|| format!("reading {}", path.display()))?;
-        if malformed.lines > 0 {
-            bail!(
+        match rest {
+            None if *name == PROTOCOLS[0].1[0] => {
+                bail!("{} is {}", path.display(), proc.absence());
+            }
+            Some(rest) if rest.is_empty => bail!("{} is empty", path.display()),
+            Some(rest) if rest.malformed > 0 => bail!(
                 "{}: line {} is not understood",
                 path.display(),
-                malformed.first
-            );
+                rest.first_malformed
+            ),
+            // None: a kernel without IPv6 or UDP-Lite.
+            None | Some(_) => {}
         }
     }
     Ok(ports)
@@ -76,7 +78,13 @@ mod tests {
         std::fs::create_dir(&net).unwrap();
         let proc = ProcRoot::recorded(root.path());
         let unknown = read(&proc).unwrap_err().to_string();
-        assert!(unknown.ends_with("net/udp does not exist"), "{unknown}");
+        assert!(
+            unknown.ends_with("net/udp is missing from the recording"),
+            "{unknown}"
+        );
+        std::fs::write(net.join("udp"), "").unwrap();
+        let empty = read(&proc).unwrap_err().to_string();
+        assert!(empty.ends_with("net/udp is empty"), "{empty}");
         let head = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   \
                     uid  timeout inode ref pointer drops            \n";
         let rest =

@@ -2,6 +2,7 @@
 
 mod collect;
 mod counters;
+pub mod file;
 mod holders;
 mod host;
 pub mod netlink;

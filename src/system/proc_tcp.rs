@@ -1,101 +1,217 @@
 //! Rows of /proc/net/tcp and tcp6 (`tcp4_seq_show` in net/ipv4/tcp_ipv4.c, `tcp6_seq_show` in
 //! net/ipv6/tcp_ipv6.c).
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
+use super::file;
 use crate::model::{Socket, TcpState};
 
 /// A buffer of the size that the kernel fills in one read() without more system calls than
 /// necessary; larger ones gained nothing.
 const BUFFER: usize = 64 * 1024;
 
+/// No row is longer than 200 bytes; a prompt with its command may be. What is longer is no line of
+/// text and is not kept.
+const LONGEST_LINE: u64 = 4096;
+
+/// More than any table takes: the rows of 28 million sockets.
+const LONGEST_TABLE: u64 = 4 * 1024 * 1024 * 1024;
+
 /// What a file held besides its rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Malformed {
-    /// Lines that are no row.
-    pub lines: u64,
-    /// Number of the first such line, the heading being line 1; 0 without any.
-    pub first: u64,
+pub struct Rest {
+    /// Whether it held nothing at all.
+    pub is_empty: bool,
+    /// Whether it held a heading or a row, damaged or not: a table without sockets has its heading.
+    pub is_table: bool,
+    /// Lines that are neither a row nor anything that stands around rows.
+    pub malformed: u64,
+    /// Number of the first such line, the first of the file being line 1; 0 without any.
+    pub first_malformed: u64,
 }
 
 /// Streams the rows of one file into `row` until it breaks off. A line that is no row is counted,
-/// the rest is still read. A file that does not exist has no rows: the kernel has no IPv6.
+/// the rest is still read. `None` where the file does not exist.
 ///
 /// # Errors
-/// Whatever open() or read() say.
+/// Whatever open() or read() say; and where it is no regular file, or larger than any table.
 pub fn rows(
     path: &Path,
     ticks_per_second: u64,
     mut row: impl FnMut(&Socket) -> ControlFlow<()>,
-) -> io::Result<Malformed> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Malformed::default()),
+) -> io::Result<Option<Rest>> {
+    let file = match file::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
-    let mut reader = BufReader::with_capacity(BUFFER, file);
-    let mut malformed = Malformed::default();
+    if file.metadata()?.len() > LONGEST_TABLE {
+        return Err(io::Error::other(
+            "it is larger than 4 GiB, and no socket table is",
+        ));
+    }
+    let mut reader = BufReader::with_capacity(BUFFER, file.take(LONGEST_TABLE));
+    let mut rest = Rest {
+        is_empty: true,
+        ..Rest::default()
+    };
     let mut line = Vec::with_capacity(256);
     for number in 1.. {
-        line.clear();
-        if reader.read_until(b'\n', &mut line)? == 0 {
+        if !next_line(&mut reader, &mut line)? {
             break;
         }
-        if number == 1 {
-            continue;
-        }
+        rest.is_empty = false;
         if let Some(socket) = parse(&line, ticks_per_second) {
+            rest.is_table = true;
             if row(&socket).is_break() {
                 break;
             }
-        } else {
-            malformed.lines += 1;
-            if malformed.first == 0 {
-                malformed.first = number;
+            continue;
+        }
+        match Other::of(&line) {
+            Other::Heading => {
+                if !rest.is_table {
+                    // Whatever a terminal showed before the table is no part of it.
+                    (rest.malformed, rest.first_malformed) = (0, 0);
+                }
+                rest.is_table = true;
+            }
+            Other::Surroundings => {}
+            other => {
+                rest.is_table |= other == Other::Damaged;
+                rest.malformed += 1;
+                if rest.malformed == 1 {
+                    rest.first_malformed = number;
+                }
             }
         }
     }
-    Ok(malformed)
+    Ok(Some(rest))
 }
 
-/// One row of either family; `None` when the line is not one. Small sockets (TIME_WAIT, SYN_RECV)
-/// have fewer columns than full ones:
+/// Reads a line into `line`, of one that is too long its beginning; whether there was one.
+fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
+    line.clear();
+    let read = reader.by_ref().take(LONGEST_LINE).read_until(b'\n', line)?;
+    if read as u64 == LONGEST_LINE && line.last() != Some(&b'\n') {
+        reader.skip_until(b'\n')?;
+    }
+    Ok(read > 0)
+}
+
+/// What a line is that is no row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Other {
+    /// `sl local_address …`, at the top or, in two tables one after the other, in the middle.
+    Heading,
+    /// A blank line, a shell's prompt, a command that names the file: whoever copied the table
+    /// from a terminal took it along.
+    Surroundings,
+    /// A row or a heading that was cut off or damaged.
+    Damaged,
+    /// Anything else.
+    Unknown,
+}
+
+impl Other {
+    fn of(line: &[u8]) -> Self {
+        let line = line.trim_ascii();
+        let mut columns = columns(line);
+        let Some(first) = columns.next() else {
+            return Self::Surroundings;
+        };
+        if first == b"sl" || holds(line, b"local_address") {
+            let is_whole = holds(line, b"inode");
+            return if is_whole {
+                Self::Heading
+            } else {
+                Self::Damaged
+            };
+        }
+        if is_slot(first) || columns.take(2).any(|column| endpoint(column).is_some()) {
+            return Self::Damaged;
+        }
+        if has_prompt(line) || holds(line, b"net/tcp") {
+            return Self::Surroundings;
+        }
+        Self::Unknown
+    }
+}
+
+/// `root@web:~#`, alone or with a command behind it.
+fn has_prompt(line: &[u8]) -> bool {
+    let mut words = line.split(u8::is_ascii_whitespace);
+    words.any(|word| matches!(word.last(), Some(b'$' | b'#' | b'%' | b'>')))
+}
+
+fn holds(line: &[u8], word: &[u8]) -> bool {
+    line.windows(word.len()).any(|part| part == word)
+}
+
+fn columns(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(u8::is_ascii_whitespace)
+        .filter(|column| !column.is_empty())
+}
+
+/// `0:`, the number of a row.
+fn is_slot(column: &[u8]) -> bool {
+    column.split_last().is_some_and(|(last, digits)| {
+        *last == b':' && !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+    })
+}
+
+/// One row of either family, whatever its blanks and widths; `None` when the line is not one. Small
+/// sockets (TIME_WAIT, SYN_RECV) have fewer columns behind the inode than full ones:
 ///
 /// `sl local remote st tx:rx tr:when retrnsmt uid timeout inode …`, `when` being the timer's ticks
-/// left.
+/// left. A row without its inode was cut off: then its last column may be a part of itself.
 #[must_use]
 pub fn parse(line: &[u8], ticks_per_second: u64) -> Option<Socket> {
-    let mut columns = line
-        .split(|&byte| byte == b' ' || byte == b'\n')
-        .filter(|column| !column.is_empty());
-    let slot = columns.next()?;
-    if slot.last() != Some(&b':') {
+    let mut columns = columns(line);
+    if !is_slot(columns.next()?) {
         return None;
     }
     let local = endpoint(columns.next()?)?;
     let remote = endpoint(columns.next()?)?;
     let state = TcpState::from_kernel(u8::try_from(hex(columns.next()?)?).ok()?)?;
     let _queues = columns.next()?;
-    let timer = columns.next()?;
-    let colon = timer.iter().position(|&byte| byte == b':')?;
-    let (kind, ticks) = (hex(&timer[..colon])?, hex(&timer[colon + 1..])?);
+    let (kind, ticks) = timer(columns.next()?)?;
+    let _retransmits = columns.next()?; // Hexadecimal.
+    let (_uid, _timeout) = (columns.next()?, columns.next()?);
+    let inode = columns.next()?;
     Some(Socket {
         state,
         local,
         remote,
-        time_wait_left: (kind == TIMER_TIME_WAIT)
-            .then(|| Duration::from_millis(u64::from(ticks) * 1000 / ticks_per_second.max(1))),
+        time_wait_left: match kind {
+            TIMER_TIME_WAIT => {
+                let milliseconds = u64::from(u32::try_from(ticks).ok()?) * 1000;
+                Some(Duration::from_millis(
+                    milliseconds / ticks_per_second.max(1),
+                ))
+            }
+            _ => None,
+        },
         // No process holds a socket that waits for its timer alone.
         inode: if kind == TIMER_TIME_WAIT {
             None
         } else {
-            columns.nth(3).and_then(decimal).filter(|&inode| inode != 0)
+            decimal(inode).filter(|&inode| inode != 0)
         },
     })
+}
+
+/// `tr:when`. Up to Linux 2.6 the ticks of a timer that does not run can be any number of 64 bits.
+fn timer(text: &[u8]) -> Option<(u32, u64)> {
+    let colon = text.iter().position(|&byte| byte == b':')?;
+    let (high, low) = match text[colon + 1..].split_last_chunk::<8>() {
+        Some((high, low)) if !high.is_empty() => (hex(high)?, hex(low)?),
+        _ => (0, hex(&text[colon + 1..])?),
+    };
+    Some((hex(&text[..colon])?, u64::from(high) << 32 | u64::from(low)))
 }
 
 /// `tr` of a TIME_WAIT or an orphaned FIN_WAIT2 (`get_timewait4_sock`).
@@ -198,42 +314,216 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_malformed_row_is_counted_and_the_rest_is_read() {
+    /// Linux 2.6.32: an established socket, whose timer does not run.
+    const OLD: &str = "   1: 330200C0:0050 590200C0:CF01 01 00000000:00000000 00:1AD7F29ABCA 00000000    33        0 391 1 ffff88 179 3 9 10 -1\n";
+
+    /// What a file with this text has: its rows' local ports, and the rest.
+    fn read(text: &[u8]) -> (Vec<u16>, Rest) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tcp");
-        let strange = TIME_WAIT.replace(" 06 ", " 63 ");
-        std::fs::write(
-            &path,
-            [HEADING, LISTEN, "nonsense\n", &strange, TIME_WAIT].concat(),
-        )
-        .unwrap();
-        let mut states = Vec::new();
-        let malformed = rows(&path, 100, |socket| {
-            states.push(socket.state);
+        std::fs::write(&path, text).unwrap();
+        let mut ports = Vec::new();
+        let rest = rows(&path, 100, |socket| {
+            ports.push(socket.local.port());
             ControlFlow::Continue(())
-        })
-        .unwrap();
-        assert_eq!(malformed, Malformed { lines: 2, first: 3 });
-        assert_eq!(states, [TcpState::Listen, TcpState::TimeWait]);
+        });
+        (ports, rest.unwrap().unwrap())
+    }
+
+    /// A table of which nothing was left out.
+    const WHOLE: Rest = Rest {
+        is_empty: false,
+        is_table: true,
+        malformed: 0,
+        first_malformed: 0,
+    };
+
+    #[test]
+    fn a_malformed_row_is_counted_and_the_rest_is_read() {
+        let strange = TIME_WAIT.replace(" 06 ", " 63 ");
+        let text = [HEADING, LISTEN, "nonsense\n", &strange, TIME_WAIT].concat();
+        let rest = Rest {
+            malformed: 2,
+            first_malformed: 3,
+            ..WHOLE
+        };
+        assert_eq!(read(text.as_bytes()), (vec![3306, 40000], rest));
     }
 
     #[test]
-    fn a_row_cut_before_its_timer_is_no_row() {
-        let needed = TIME_WAIT.find(" 00000000     0").unwrap();
-        for length in 0..needed - 8 {
-            assert_eq!(
-                parse(&TIME_WAIT.as_bytes()[..length], 100),
-                None,
-                "{length}"
-            );
+    fn what_stands_around_rows_is_no_malformed_row() {
+        for (name, text) in [
+            ("as it is", [HEADING, LISTEN, TIME_WAIT].concat()),
+            ("no heading", [LISTEN, TIME_WAIT].concat()),
+            (
+                "blank lines",
+                ["\n", HEADING, LISTEN, " \t\n", TIME_WAIT, "\n\n"].concat(),
+            ),
+            (
+                "a heading in the middle",
+                [HEADING, LISTEN, HEADING, TIME_WAIT].concat(),
+            ),
+            (
+                "two tables, and how they were made",
+                [
+                    "$ cat /proc/net/tcp /proc/net/tcp6\n",
+                    HEADING,
+                    LISTEN,
+                    HEADING,
+                    TIME_WAIT,
+                    "$ \n",
+                ]
+                .concat(),
+            ),
+            (
+                "a terminal",
+                [
+                    "Last login: Mon\n[root@web ~]# cat tcp\n",
+                    HEADING,
+                    LISTEN,
+                    TIME_WAIT,
+                    "[root@web ~]# exit\n",
+                ]
+                .concat(),
+            ),
+            (
+                "head",
+                ["==> /proc/net/tcp <==\n", HEADING, LISTEN, TIME_WAIT].concat(),
+            ),
+            (
+                "CRLF",
+                [HEADING, LISTEN, TIME_WAIT].concat().replace('\n', "\r\n"),
+            ),
+            (
+                "no newline at the end",
+                [HEADING, LISTEN, TIME_WAIT.trim_end()].concat(),
+            ),
+        ] {
+            assert_eq!(read(text.as_bytes()), (vec![3306, 40000], WHOLE), "{name}");
         }
+    }
+
+    #[test]
+    fn a_timer_of_64_bits_is_read_where_it_does_not_run_and_refused_where_it_does() {
+        let socket = parse(OLD.as_bytes(), 100).unwrap();
+        assert_eq!(
+            (socket.state, socket.time_wait_left, socket.inode),
+            (TcpState::Established, None, Some(391))
+        );
+        let endless = TIME_WAIT.replace("03:00001728", "03:1AD7F29ABCA");
+        assert_eq!(parse(endless.as_bytes(), 100), None);
+        let wide = TIME_WAIT.replace("03:00001728", "03:0000000000001728");
+        assert_eq!(
+            parse(wide.as_bytes(), 100),
+            parse(TIME_WAIT.as_bytes(), 100)
+        );
+    }
+
+    #[test]
+    fn a_table_without_sockets_is_told_from_no_table() {
+        assert_eq!(read(HEADING.as_bytes()), (vec![], WHOLE));
+        assert_eq!(
+            read(b""),
+            (
+                vec![],
+                Rest {
+                    is_empty: true,
+                    ..Rest::default()
+                }
+            )
+        );
+        let error = b"cat: /proc/net/tcp: Permission denied\n";
+        assert_eq!(read(error), (vec![], Rest::default()));
+        let cut = Rest {
+            malformed: 1,
+            first_malformed: 1,
+            ..WHOLE
+        };
+        assert_eq!(read(&HEADING.as_bytes()[..20]), (vec![], cut));
+    }
+
+    #[test]
+    fn a_line_without_an_end_takes_no_memory_and_the_rest_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tcp");
+        let mut file = std::fs::File::create(&path).unwrap();
+        // Zero bytes that take no room on the disk.
+        file.set_len(64 << 20).unwrap();
+        io::Seek::seek(&mut file, io::SeekFrom::End(0)).unwrap();
+        io::Write::write_all(&mut file, format!("\n{TIME_WAIT}").as_bytes()).unwrap();
+        let mut line = Vec::new();
+        let mut reader = BufReader::new(file::open(&path).unwrap());
+        assert!(next_line(&mut reader, &mut line).unwrap());
+        assert_eq!(line.len() as u64, LONGEST_LINE);
+        assert!(line.capacity() as u64 <= 4 * LONGEST_LINE);
+        assert!(next_line(&mut reader, &mut line).unwrap());
+        assert_eq!(line, TIME_WAIT.as_bytes());
+        file.set_len(LONGEST_TABLE + 1).unwrap();
+        let refused = rows(&path, 100, |_| ControlFlow::Continue(())).unwrap_err();
+        assert!(refused.to_string().contains("larger than 4 GiB"));
+    }
+
+    #[test]
+    fn a_row_cut_before_the_end_of_its_columns_is_no_row_but_damaged() {
+        for row in [LISTEN, TIME_WAIT, V6, OLD] {
+            let (before_inode, _) = row
+                .match_indices(' ')
+                .rfind(|&(at, _)| columns(&row.as_bytes()[..at]).count() == 9)
+                .unwrap();
+            for length in 0..=before_inode {
+                let cut = &row.as_bytes()[..length];
+                assert_eq!(parse(cut, 100), None, "{length}");
+                if length > row.find(':').unwrap() {
+                    assert_eq!(Other::of(cut), Other::Damaged, "{length}");
+                }
+            }
+        }
+    }
+
+    /// Blanks that could part columns.
+    fn blanks() -> impl Strategy<Value = String> {
+        "[ \t]{1,5}"
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), hz: u64) {
             let _ = parse(&bytes, hz);
+            let _ = Other::of(&bytes);
+        }
+
+        #[test]
+        fn no_file_makes_it_panic_or_loses_the_row_behind_it(
+            bytes in proptest::collection::vec(any::<u8>(), 0..5000),
+        ) {
+            let (ports, rest) = read(&[&bytes, "\n".as_bytes(), TIME_WAIT.as_bytes()].concat());
+            prop_assert_eq!(ports.last(), Some(&40000));
+            prop_assert!(rest.is_table);
+        }
+
+        #[test]
+        fn a_row_is_the_same_whatever_its_blanks(
+            row in proptest::sample::select(vec![LISTEN, TIME_WAIT, V6, OLD]),
+            parts in proptest::collection::vec(blanks(), 30),
+            end in "[ \t]{0,3}(\r?\n)?",
+        ) {
+            let mut text = String::new();
+            for (part, column) in parts.iter().zip(row.split_whitespace()) {
+                text += part;
+                text += column;
+            }
+            text += &end;
+            prop_assert_eq!(parse(text.as_bytes(), 100), parse(row.as_bytes(), 100));
+        }
+
+        #[test]
+        fn a_table_cut_anywhere_has_its_first_rows_and_at_most_one_malformed(
+            length in 0..(HEADING.len() + LISTEN.len() + TIME_WAIT.len() + V6.len()),
+        ) {
+            let text = [HEADING, LISTEN, TIME_WAIT, V6].concat();
+            let (ports, rest) = read(&text.as_bytes()[..length]);
+            prop_assert_eq!(&[3306, 40000, 40002][..ports.len()], &ports[..]);
+            prop_assert!(rest.malformed <= 1, "{:?}", rest);
         }
 
         #[test]

@@ -1,33 +1,76 @@
 //! Sysctls of the calling thread's network namespace.
 
-use std::io::ErrorKind;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::iter;
 
 use anyhow::{Context, Result};
 
-use super::ProcRoot;
+use super::{ProcRoot, file};
 use crate::model::{Gap, PortRange, PortSet, TimeWaitReuse, Tunables, Weight};
 
-/// Reads one sysctl, without its final newline. `None` when the kernel does not have it.
+/// Reads one sysctl, without its final newline. `None` when it is not there
+/// ([`ProcRoot::absence`]).
 ///
 /// # Errors
 /// When the file is there and cannot be read; the error names it.
 pub fn read(proc: &ProcRoot, key: &str) -> Result<Option<String>> {
     let path = proc.sysctl(key);
-    match std::fs::read_to_string(&path) {
+    match file::in_one_read(&path) {
         Ok(text) => Ok(Some(text.trim_end().to_owned())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
     }
 }
 
-/// Writes one sysctl. Only ever called inside a private namespace.
+/// A write() takes less than a page: of more, `proc_do_large_bitmap` (kernel/sysctl.c) takes the
+/// beginning, which until Linux 5.1 could end within a number, without a word.
+const LONGEST_WRITE: usize = 4000;
+
+/// Writes one sysctl. Only ever called inside a private namespace. A long list is written in
+/// pieces that end with a comma: all but the first write to an open file add to it.
 ///
 /// # Errors
 /// When the kernel refuses; the error names the file and the value.
 pub fn write(proc: &ProcRoot, key: &str, value: &str) -> Result<()> {
     let path = proc.sysctl(key);
-    std::fs::write(&path, value)
-        .with_context(|| format!("writing {:?} to {}", value.trim_end(), path.display()))
+    let all = || {
+        let mut file = OpenOptions::new().write(true).open(&path)?;
+        pieces(value).try_for_each(|piece| file.write_all(piece.as_bytes()))
+    };
+    all().with_context(|| format!("writing {:?} to {}", shown(value), path.display()))
+}
+
+/// `text` in pieces that one write() takes, as far as its commas allow.
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = if rest.len() <= LONGEST_WRITE {
+            rest.len()
+        } else {
+            let comma = rest.as_bytes()[..LONGEST_WRITE]
+                .iter()
+                .rposition(|&byte| byte == b',');
+            comma.map_or(rest.len(), |comma| comma + 1)
+        };
+        let (piece, after) = rest.split_at(end);
+        rest = after;
+        Some(piece)
+    })
+}
+
+/// A value as messages show it: a list may have thousands of ports.
+#[must_use]
+pub fn shown(value: &str) -> String {
+    const LONGEST: usize = 60;
+    let value = value.trim_end();
+    match value.char_indices().nth(LONGEST) {
+        None => value.to_owned(),
+        Some((end, _)) => format!("{}…", &value[..end]),
+    }
 }
 
 /// Reads every tunable; what cannot be read or understood becomes a gap.
@@ -61,7 +104,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// A sysctl every supported kernel has: absence is a gap.
+    /// A sysctl that every supported kernel has, though a container may hide it: absence is a gap.
     fn required<T>(&mut self, key: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
         self.value(key, parse, true)
     }
@@ -79,10 +122,10 @@ impl Reader<'_> {
     ) -> Option<T> {
         let why = match read(self.proc, key) {
             Ok(None) if !required => return None,
-            Ok(None) => "this kernel, or this container, does not have it".into(),
+            Ok(None) => self.proc.absence().into(),
             Ok(Some(text)) => match parse(&text) {
                 Some(value) => return Some(value),
-                None => format!("holds {text:?}, which is not understood"),
+                None => format!("holds {:?}, which is not understood", shown(&text)),
             },
             Err(error) => format!("{error:#}"),
         };
@@ -96,5 +139,34 @@ impl Reader<'_> {
             },
         });
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_shown_is_short() {
+        assert_eq!(shown("40000 40999\n"), "40000 40999");
+        let list = "é1,".repeat(1000);
+        assert_eq!(shown(&list), format!("{}…", "é1,".repeat(20)));
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_are_short_end_with_a_comma_and_make_up_the_list(
+            ports in proptest::collection::vec(any::<u16>(), 0..3000),
+        ) {
+            let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+            let pieces: Vec<_> = pieces(&list).collect();
+            prop_assert_eq!(&pieces.concat(), &list);
+            for (index, piece) in pieces.iter().enumerate() {
+                prop_assert!(piece.len() <= LONGEST_WRITE);
+                prop_assert!(index + 1 == pieces.len() || piece.ends_with(','));
+            }
+        }
     }
 }

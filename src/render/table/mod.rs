@@ -64,7 +64,7 @@ pub fn states(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let mut rows = table(screen, ["STATE", "COUNT", "SHARE", ""]);
-    let share = |part: u64| format!("{:.1} %", percent(part, report.total));
+    let share = |part: u64| format!("{:.1} %", percent(part, report.total.unwrap_or_default()));
     for (state, number) in report.states.largest_first() {
         rows.add_row([
             state.name().to_owned(),
@@ -72,8 +72,8 @@ pub fn states(
             share(number),
             String::new(),
         ]);
-        if state == TcpState::TimeWait {
-            let split = report.time_wait.split;
+        if let (TcpState::TimeWait, Some(time_wait)) = (state, report.time_wait) {
+            let split = time_wait.split;
             for (direction, number, cost) in [
                 (
                     "outbound",
@@ -93,7 +93,7 @@ pub fn states(
     }
     rows.add_row([
         "total".to_owned(),
-        count(report.total),
+        report.total.map_or_else(|| "unknown".into(), count),
         String::new(),
         String::new(),
     ]);
