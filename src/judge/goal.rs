@@ -338,7 +338,7 @@ impl Needs {
             return None;
         }
         let needs = format!(
-            "That takes {}, and there are {} now",
+            "With the settings of now that takes {}, and there are {}",
             counted(needed, "port"),
             count(now)
         );
@@ -535,8 +535,8 @@ mod tests {
         assert_eq!(
             needs.sentences[1..],
             [
-                "That takes 30,000 ports, and there are 28,232 now: the narrowest range with as \
-                 many is 32768 63767 (31,000 ports).",
+                "With the settings of now that takes 30,000 ports, and there are 28,232: the \
+                 narrowest range with as many is 32768 63767 (31,000 ports).",
                 "connect() is cheap while at most 14,116 ports are taken, half of the range; \
                  beyond, each one searches, as it would here. A range of 4536 65535, or 3 \
                  addresses with the range of now keep it cheap.",

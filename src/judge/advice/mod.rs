@@ -494,6 +494,13 @@ mod tests {
                 goal(None, Some(60_000)),
                 &["ip_local_reserved_ports=12345,40001 + ip_local_port_range=5534 65535"],
             ),
+            (
+                goal(Some(100.0), Some(60_000)),
+                &[
+                    REUSE,
+                    "ip_local_reserved_ports=12345,40001 + ip_local_port_range=5434 65535",
+                ],
+            ),
         ] {
             assert_eq!(advised(&snapshot, Some(wanted)).0, steps, "{wanted:?}");
         }

@@ -418,6 +418,17 @@ impl Plan<'_> {
         );
     }
 
+    /// The settings with reuse, where it is going to be recommended.
+    fn with_reuse(&self) -> Tunables {
+        let mut tunables = self.together.clone();
+        let is_known = tunables.tcp_tw_reuse.is_some() && tunables.tcp_timestamps.is_some();
+        if is_known && self.facts.wants_reuse() {
+            tunables.tcp_tw_reuse = Some(TimeWaitReuse::On);
+            tunables.tcp_timestamps = tunables.tcp_timestamps.max(Some(1));
+        }
+        tunables
+    }
+
     /// The range to recommend, where it is worth it.
     fn wider(&self) -> Option<Wider> {
         let (now, reserved) = self.known_ports()?;
@@ -426,7 +437,7 @@ impl Plan<'_> {
             low: now.low.min(WIDE_RANGE.low.max(lowest)),
             high: WIDE_RANGE.high,
         };
-        let wanted = self.facts.wanted(&self.together);
+        let wanted = self.facts.wanted(&self.with_reuse());
         let taken = &self.facts.taken;
         if let Some(wanted) = wanted.filter(|&wanted| wanted > usable(range, taken)) {
             range = range_for(wanted, range, taken, lowest).unwrap_or(range);
