@@ -263,7 +263,8 @@ nothing in it.
 Examples:
   twcheck advise --prove                         half a minute of experiments
   twcheck advise --target-rate 2000 --busy 20ms  what does it take?
-  twcheck advise --target-rate 2000 10.0.0.5:3306")]
+  twcheck advise --target-rate 2000 10.0.0.5:3306
+  twcheck advise --target-connections 40000      websockets, MQTT, a proxy")]
 pub struct AdviseArgs {
     /// Only about this destination, as 10.0.0.5:3306, :3306 or a name; loopback has rules of its own
     #[arg(value_name = "HOST:PORT", value_parser = destination())]
@@ -283,6 +284,9 @@ pub struct AdviseArgs {
     /// Say what it takes to carry this many connections/s to one destination
     #[arg(long, value_parser = per_second, value_name = "R")]
     target_rate: Option<f64>,
+    /// Say what it takes to keep this many connections open to one destination at once
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
+    target_connections: Option<u64>,
     /// The same as HOST:PORT
     #[arg(long, value_parser = destination(), value_name = "HOST:PORT", conflicts_with = "destination")]
     flow: Option<Destination>,
@@ -298,11 +302,13 @@ impl AdviseArgs {
         self.destination.as_ref().or(self.flow.as_ref())
     }
 
-    /// The rate wanted, if any is.
+    /// What is wanted, if anything is.
     #[must_use]
     pub fn goal(&self) -> Option<Goal> {
-        self.target_rate.map(|rate| Goal {
-            rate,
+        let is_wanted = self.target_rate.is_some() || self.target_connections.is_some();
+        is_wanted.then_some(Goal {
+            rate: self.target_rate,
+            connections: self.target_connections,
             busy: self.busy,
         })
     }

@@ -39,7 +39,19 @@ fn every_refusal_is_exit_3_and_says_what_to_type() {
             &["advise", "--busy", "20ms"],
             "hint: twcheck advise --target-rate",
         ),
+        (
+            &["advise", "--target-connections", "9", "--busy", "20ms"],
+            "--busy says more about the rate of --target-rate",
+        ),
+        (
+            &["advise", "--flow", "10.0.0.5:3306"],
+            "hint: twcheck advise --target-rate",
+        ),
         (&["advise", "--target-rate", "0"], "--target-rate"),
+        (
+            &["advise", "--target-connections", "0"],
+            "--target-connections",
+        ),
         (
             &["advise", "--flow", "10.0.0.5:"],
             "1 to 65535; without one leave the colon out",
@@ -427,6 +439,7 @@ fn a_terminal_of_80_columns_is_enough() {
         &format!("verdict 192.0.2.1:3306 --proc-root {EXHAUSTED}"),
         "states 127.0.0.1",
         "advise --proc-root tests/hosts/recycle-3.10/proc",
+        "advise --target-connections 60000 --target-rate 9 --proc-root tests/hosts/recycle-3.10/proc",
         "repro --connections 5",
         "verdict --help",
         "repro --help",

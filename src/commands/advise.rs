@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::closer;
 use crate::cli::{AdviseArgs, AdviseFormat};
 use crate::exit::Exit;
 use crate::judge::advice::{Advice, advise};
@@ -29,16 +30,16 @@ pub fn run(args: &AdviseArgs) -> Result<Exit> {
         )
         .into());
     }
-    let mut snapshot = machine.look(View::Both)?;
+    let mut snapshot = closer::look(&machine, View::Both)?;
+    let holders = machine.holders(&snapshot);
     if let Some(toward) = toward {
         snapshot.tally.only_toward(toward);
     }
-    let mut advice = advise(&snapshot, args.goal());
+    let mut advice = advise(&snapshot, &holders, args.goal());
     if args.prove {
         advice.proof = Some(proof(&snapshot, &advice)?);
     }
-    let gaps: Vec<_> = snapshot.all_gaps().collect();
-    render::note_gaps(&gaps);
+    render::note_gaps(&advice.gaps);
     let screen = Screen::of_stdout();
     let out = &mut screen.lock();
     match args.format() {
@@ -54,7 +55,7 @@ pub fn run(args: &AdviseArgs) -> Result<Exit> {
 fn proof(snapshot: &Snapshot, advice: &Advice) -> Result<Proof> {
     let held = snapshot.held();
     let hold_time = snapshot.hold_time;
-    let laboratory = Laboratory::new(&snapshot.tunables, &held, hold_time, &advice.changes)
+    let laboratory = Laboratory::new(&snapshot.tunables, &held, hold_time, &advice.steps)
         .ok_or_else(|| {
             Refusal::new(
                 "nothing can be proved: a setting that decides is unknown, or no port is usable",

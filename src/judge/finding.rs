@@ -282,18 +282,16 @@ impl Finding {
                 ports.flow.server()
             ),
             Self::TwBucketOverflow { now: false, .. } => {
-                "Nothing now; raise net.ipv4.tcp_max_tw_buckets if it happens again.".into()
+                "Nothing now; if it happens again, `twcheck advise` says what to raise with \
+                 net.ipv4.tcp_max_tw_buckets, in one step."
+                    .into()
             }
-            Self::TwBucketOverflow {
-                limit, below_ports, ..
-            } => format!(
-                "Raise net.ipv4.tcp_max_tw_buckets above {}{}; a TIME_WAIT takes some 250 bytes.",
-                count(*limit),
-                if *below_ports {
-                    " and the number of usable ports"
-                } else {
-                    ""
-                }
+            Self::TwBucketOverflow { limit, .. } => format!(
+                "Raise net.ipv4.tcp_max_tw_buckets above {} only together with, and after, what \
+                 raises the rate that ports bear (net.ipv4.tcp_tw_reuse, a wider range): \
+                 `twcheck advise` has them as one step. By itself it brings errno 99 where there \
+                 is none now, because TIME_WAIT then keeps its ports.",
+                count(*limit)
             ),
             Self::ConntrackFull { .. } => {
                 "Raise net.netfilter.nf_conntrack_max, or exempt this traffic (notrack). Beyond it \

@@ -426,7 +426,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::judge::advice::advise;
     use crate::model::{
         Counters, Growth, Listeners, PortRange, PortRule, PortSet, Reuse, Socket, SourceName,
         Tally, TcpState, TimeWaitReuse, Timestamps,
@@ -730,42 +729,6 @@ mod tests {
         assert_eq!(
             (flow.ports_free, flow.max_connections_per_second),
             (None, None)
-        );
-    }
-
-    #[test]
-    fn advice_on_buckets_is_for_now_and_fits_an_int() {
-        let buckets = |limit, overflows, total| {
-            let mut snapshot = host(plain(), &[], None);
-            snapshot.tunables.tcp_max_tw_buckets = Some(limit);
-            snapshot.counters.time_wait_overflows = Some(overflows);
-            snapshot.tally.set_time_wait(total);
-            let changes = advise(&snapshot, None).changes.into_iter();
-            let mut changes = changes.filter(|it| it.sysctl.to_string().ends_with("buckets"));
-            changes.next().map(|change| change.recommended)
-        };
-        assert_eq!(buckets(131_072, 0, 0), None);
-        assert_eq!(buckets(131_072, 9, 0), None, "it was long ago");
-        assert_eq!(buckets(131_072, 9, 131_072).as_deref(), Some("262144"));
-        assert_eq!(
-            buckets(1000, 0, 0).as_deref(),
-            Some("131072"),
-            "of 55,296 ports"
-        );
-        assert_eq!(
-            buckets(2_000_000_000, 9, 2_000_000_000).as_deref(),
-            Some("2147483647")
-        );
-        assert_eq!(buckets(2_147_483_647, 9, 2_147_483_647), None);
-    }
-
-    #[test]
-    fn advice_is_silent_about_what_it_does_not_know_and_says_so() {
-        let mut snapshot = host(plain(), &[], None);
-        snapshot.tunables.tcp_tw_reuse = None;
-        assert_eq!(
-            advise(&snapshot, None).summary,
-            "Not known here, so nothing is said about it: net.ipv4.tcp_tw_reuse."
         );
     }
 }

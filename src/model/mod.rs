@@ -1,6 +1,7 @@
 //! The facts: plain data that every other room agrees on.
 
 mod destination;
+mod holders;
 mod owner;
 mod ports;
 mod reuse;
@@ -12,6 +13,7 @@ mod tally;
 mod tunables;
 
 pub use destination::{Destination, HostName, Path, Toward};
+pub use holders::Holders;
 pub use owner::{Look, Owner, Owners, Placeless, Unplaced};
 pub use ports::{LooseEnd, PortRange, PortSet};
 pub use reuse::{Reuse, Timestamps};

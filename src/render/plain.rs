@@ -77,7 +77,7 @@ fn fields(owner: &Owner) -> String {
 /// # Errors
 /// When `out` cannot be written.
 pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
-    for change in &advice.changes {
+    for change in advice.changes() {
         writeln!(out, "{} = {}", change.sysctl, change.recommended)?;
     }
     for sentence in advice.goal.iter().flat_map(|goal| &goal.sentences) {

@@ -11,10 +11,10 @@ use nix::ifaddrs::getifaddrs;
 use nix::time::{ClockId, clock_getres};
 
 use super::netlink::Failure;
-use super::{ProcRoot, counters, host, proc_tcp, sock_diag, sysctl};
+use super::{ProcRoot, counters, holders, host, proc_tcp, sock_diag, sysctl};
 use crate::model::{
-    Counters, Flow, Gap, Growth, Listeners, PortRange, PortRule, PortSet, Snapshot, Socket,
-    SourceName, Tally, TcpState, Timestamps, Weight,
+    Counters, Flow, Gap, Growth, Holders, Listeners, PortRange, PortRule, PortSet, Snapshot,
+    Socket, SourceName, Tally, TcpState, Timestamps, Weight,
 };
 use crate::refusal::Refusal;
 use crate::words::{count, counted, percent};
@@ -254,6 +254,39 @@ impl Machine {
     /// Whether it is a recorded one, whose processes are gone.
     pub(super) fn is_recorded(&self) -> bool {
         self.recorded
+    }
+
+    /// Who holds ports besides the listeners that `snapshot` has seen: for advice on the range.
+    /// What cannot be read becomes a gap.
+    #[must_use]
+    pub fn holders(&self, snapshot: &Snapshot) -> Holders {
+        let range = snapshot.tunables.ip_local_port_range;
+        let by_netlink = snapshot.source == SourceName::SockDiag;
+        let mut holders = Holders {
+            bound: snapshot.bound.clone(),
+            ..Holders::default()
+        };
+        if holders.bound.is_none() && by_netlink {
+            holders.bound = retried(|| sock_diag::bound(range)).ok().flatten();
+        }
+        if let Some(range) = range {
+            self.held_sockets(false, |_, _, socket| {
+                let far = socket.filter(|socket| socket.remote.port() != 0);
+                let port = far.map(|socket| socket.local.port());
+                holders
+                    .chosen
+                    .extend(port.filter(|&port| !range.contains(port)));
+            });
+        }
+        match holders::udp(&self.proc, by_netlink, self.source == SourceChoice::Auto) {
+            Ok(ports) => holders.udp = Some(ports),
+            Err(error) => holders.gaps.push(Gap {
+                what: "ports held by UDP".into(),
+                why: format!("{error:#}; a wider range may take them from their services"),
+                weight: Weight::Minor,
+            }),
+        }
+        holders
     }
 
     fn read_proc(&self, rule: &PortRule, gaps: &mut Vec<Gap>) -> Result<Table> {

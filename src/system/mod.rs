@@ -3,6 +3,7 @@
 mod collect;
 mod counters;
 pub mod file;
+mod holders;
 mod host;
 pub mod netlink;
 pub mod netns;

@@ -15,6 +15,9 @@ use crate::model::{Flow, Interface, PortRange, PortSet, Socket, TcpState, Timest
 /// `TCPDIAG_GETSOCK`: the older request, which alone returns both families in one walk of the hash.
 const TCPDIAG_GETSOCK: u16 = 18;
 
+/// The newer request, one family at a time, for any protocol.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+
 /// The states 1 to 11: every socket that has a place in the table.
 pub const ALL_STATES: u32 = 0xffe;
 /// The states of sockets that a process can hold: all but TIME_WAIT.
@@ -161,6 +164,28 @@ fn local_ports(request: &Request) -> Result<PortSet, Failure> {
             ports.insert(port);
         }
     })?;
+    Ok(ports)
+}
+
+/// Local ports of the sockets of `protocol`, of either family, that are connected to nobody.
+///
+/// # Errors
+/// As [`rows`]: `ENOENT` where the kernel cannot list that protocol.
+pub fn unconnected(protocol: u8) -> Result<PortSet, Failure> {
+    let mut ports = PortSet::default();
+    for family in [AF_INET, AF_INET6] {
+        // struct inet_diag_req_v2: everything but these stays zero.
+        let mut request = vec![0; 56];
+        request[..2].copy_from_slice(&[family, protocol]);
+        let states = 1_u32 << TcpState::Close as u32;
+        request[4..8].copy_from_slice(&states.to_ne_bytes());
+        Netlink::open(SockProtocol::NetlinkSockDiag)?.request(
+            SOCK_DIAG_BY_FAMILY,
+            DUMP,
+            &request,
+            |message| ports.extend(u16_be(message, SOURCE_PORT)),
+        )?;
+    }
     Ok(ports)
 }
 
