@@ -7,7 +7,7 @@ use crate::cli::{Format, VerdictArgs};
 use crate::exit::Exit;
 use crate::judge::destination::Attempt;
 use crate::judge::verdict::{Verdict, verdict};
-use crate::model::{Gap, Toward, Weight};
+use crate::model::{Gap, SourceName, Toward, Weight};
 use crate::render::{self, Screen};
 use crate::repro::knock;
 use crate::system::{Search, View, owners, resolve, route};
@@ -31,7 +31,9 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
         let attempt = args.connect.then(|| attempt(&toward, &verdict));
         verdict.speak_of(paths, attempt.flatten());
     }
-    let flows = verdict.flows_to_own(args.owners || args.sample.is_some());
+    // /proc/net/tcp takes as long again, and long on a busy machine.
+    let cheap = snapshot.source == SourceName::SockDiag;
+    let flows = verdict.flows_to_own(args.owners || args.sample.is_some(), cheap);
     let search = Search {
         sample: args.sample,
         portless: verdict.is_exhausted(),

@@ -31,9 +31,10 @@ const NAMED: usize = 3;
 
 impl Verdict {
     /// The listed flows whose owners are worth a look through all processes: those in trouble,
-    /// those with many open connections, or `all` of them.
+    /// those with many open connections where one more look at the table is `cheap`, or `all` of
+    /// them.
     #[must_use]
-    pub fn flows_to_own(&self, all: bool) -> Vec<Flow> {
+    pub fn flows_to_own(&self, all: bool, cheap: bool) -> Vec<Flow> {
         let holds_many = |flow: &FlowReport| {
             let open = [TcpState::Established, TcpState::CloseWait];
             open.map(|state| flow.by_state.get(state))
@@ -43,7 +44,7 @@ impl Verdict {
         };
         self.flows
             .iter()
-            .filter(|flow| all || flow.level > Level::Ok || holds_many(flow))
+            .filter(|flow| all || flow.level > Level::Ok || (cheap && holds_many(flow)))
             .map(FlowReport::flow)
             .collect()
     }
@@ -55,7 +56,7 @@ impl Verdict {
         self.findings.iter().any(|reported| {
             matches!(
                 reported.finding,
-                Finding::PortsExhausted(_) | Finding::NoUsablePort { .. }
+                Finding::PortsExhausted(_) | Finding::NoUsablePort { .. } | Finding::SourceBound(_)
             )
         })
     }

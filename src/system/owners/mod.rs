@@ -58,6 +58,11 @@ pub fn owners(machine: &Machine, flows: &[Flow], search: Search) -> Owners {
     let before = table.wanted_now();
     let mut seen = Seen::default();
     seen.look_through(&table);
+    // Where the source skips rows, a socket that is in none of them may well have a port.
+    let search = Search {
+        portless: search.portless && table.is_complete,
+        ..search
+    };
     let time = search.sample.or(search.portless.then_some(HUNT));
     let mut look = Look::default();
     if let Some(time) = time {
@@ -68,13 +73,15 @@ pub fn owners(machine: &Machine, flows: &[Flow], search: Search) -> Owners {
             search.sample.is_none() && Instant::now() >= hunted && found()
         });
     }
-    table.look(false);
-    // Whoever had these the whole time was there to be seen.
-    let stayed = before.intersection(&table.now);
-    let missing: Vec<_> = stayed
+    let mut missing: Vec<_> = before
+        .into_iter()
         .filter(|inode| !seen.of_socket.contains_key(inode))
-        .copied()
         .collect();
+    if !missing.is_empty() {
+        // Only whoever had one the whole time was there to be seen.
+        table.look(false);
+        missing.retain(|inode| table.now.contains(inode));
+    }
 
     // The kernel's own threads have nothing open.
     let guarded: Vec<_> = seen.denied.iter().filter_map(|pid| user_of(*pid)).collect();
