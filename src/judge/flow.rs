@@ -189,6 +189,7 @@ impl Case<'_> {
         let Some(capacity) = self.bench.capacity else {
             return Vec::new();
         };
+        let is_pile = |(_, finding): &(Level, Finding)| matches!(finding, Finding::SynSentPile(_));
         let mut findings = Vec::new();
         // Where no port can be had at all, or bind() hands them out, that is said of all flows.
         let is_judged_alone = capacity.usable_ports > 0 && !self.is_of_bound_source();
@@ -199,7 +200,7 @@ impl Case<'_> {
         let exhausted = self.blocked() >= capacity.usable_ports;
         if !is_short && self.leaks() {
             findings.push((Level::Warning, Finding::CloseWaitLeak(self.ports(capacity))));
-        } else if self.piles_up() && !self.has_pile(&findings) {
+        } else if self.piles_up() && !findings.iter().any(is_pile) {
             findings.push((Level::Warning, Finding::SynSentPile(self.ports(capacity))));
         }
         if is_judged_alone && !exhausted {
@@ -237,11 +238,6 @@ impl Case<'_> {
         self.bench.bound_sources.iter().any(|source| {
             source.address == self.flow.source && source.interface == self.flow.interface
         })
-    }
-
-    fn has_pile(&self, findings: &[(Level, Finding)]) -> bool {
-        let is_pile = |(_, finding): &(Level, Finding)| matches!(finding, Finding::SynSentPile(_));
-        findings.iter().any(is_pile)
     }
 
     fn leaks(&self) -> bool {

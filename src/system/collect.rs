@@ -384,9 +384,10 @@ impl Machine {
             .filter(|_| view == View::Ports && !is_small);
         let ports = counted.and(rule.range);
         let is_about_ports = !matches!(view, View::States { .. });
-        let mut bound = match is_about_ports && is_small {
-            true => self.bound(rule, gaps),
-            false => None,
+        let mut bound = if is_about_ports && is_small {
+            self.bound(rule, gaps)
+        } else {
+            None
         };
         let rule = PortRule {
             bound: bound
@@ -403,7 +404,7 @@ impl Machine {
         .context("asking the kernel for its TCP sockets by netlink sock_diag")?;
         if let (Some(total), Some(_)) = (counted, ports) {
             tally.set_time_wait(total);
-            self.count_inbound(&mut tally, counters);
+            count_inbound(&mut tally, counters);
         }
         let outside = counters::outside_the_table(&self.proc);
         if is_about_ports && !is_small && is_bound_worth_asking(&tally, outside) {
@@ -438,30 +439,30 @@ impl Machine {
         });
         idle.map(|idle| idle.union(&chosen))
     }
+}
 
-    /// Counts the CLOSE_WAIT that a look at the ephemeral ports alone has left out, where there may
-    /// be many: the kernel's number of open connections tells.
-    fn count_inbound(&self, tally: &mut Tally, counters: &Counters) {
-        let seen = tally.states.get(TcpState::Established) + tally.states.get(TcpState::CloseWait);
-        let unseen = counters.established.unwrap_or(0).saturating_sub(seen);
-        if unseen < MANY {
-            return;
-        }
-        let waiting = 1 << TcpState::CloseWait as u32;
-        let range = tally.rule().range;
-        // Without an answer they are not counted, as they were not before.
-        let _ = retried(|| {
-            let mut inbound = tally.inbound_close_wait.clone();
-            sock_diag::rows(waiting, None, |socket| {
-                let port = socket.local.port();
-                if range.is_some_and(|range| !range.contains(port)) {
-                    *inbound.entry(port).or_default() += 1;
-                }
-            })?;
-            Ok(inbound)
-        })
-        .map(|inbound| tally.inbound_close_wait = inbound);
+/// Counts the CLOSE_WAIT that a look at the ephemeral ports alone has left out, where there may
+/// be many: the kernel's number of open connections tells.
+fn count_inbound(tally: &mut Tally, counters: &Counters) {
+    let seen = tally.states.get(TcpState::Established) + tally.states.get(TcpState::CloseWait);
+    let unseen = counters.established.unwrap_or(0).saturating_sub(seen);
+    if unseen < MANY {
+        return;
     }
+    let waiting = 1 << TcpState::CloseWait as u32;
+    let range = tally.rule().range;
+    // Without an answer they are not counted, as they were not before.
+    let _ = retried(|| {
+        let mut inbound = tally.inbound_close_wait.clone();
+        sock_diag::rows(waiting, None, |socket| {
+            let port = socket.local.port();
+            if range.is_some_and(|range| !range.contains(port)) {
+                *inbound.entry(port).or_default() += 1;
+            }
+        })?;
+        Ok(inbound)
+    })
+    .map(|inbound| tally.inbound_close_wait = inbound);
 }
 
 /// As many connections are worth a look of their own.

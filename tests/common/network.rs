@@ -35,8 +35,8 @@ impl Host {
             server: None,
         };
         let (far, pid) = (format!("{cable}b"), host.pid());
-        let link = ["link", "add", cable, "type", "veth", "peer", "name", &far];
-        run("ip", &link);
+        let cable_ends = ["link", "add", cable, "type", "veth", "peer", "name", &far];
+        run("ip", &cable_ends);
         run("ip", &["link", "set", &far, "netns", &pid]);
         run("ip", &["address", "add", here, "dev", cable]);
         run("ip", &["link", "set", cable, "up"]);
