@@ -18,8 +18,8 @@ use crate::refusal::Refusal;
 use crate::render::{self, Progress, Screen};
 use crate::repro::server::Server;
 use crate::repro::{
-    Client, ClientOptions, ClientReport, Failure, Limits, Login, Outcome, PortsToward, Protocol,
-    Report, Sandbox, ServerReport, Stop, StoppedBy, Target, TargetReport, Watch, Way,
+    Client, ClientOptions, ClientReport, End, Failure, Limits, Login, Outcome, PortsToward,
+    Protocol, Report, Sandbox, ServerReport, Stop, StoppedBy, Target, TargetReport, Watch, Way,
     greets_like_mysql, in_words, run as take_turns,
 };
 use crate::secret::Secret;
@@ -56,7 +56,10 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
         is_here: embedded || path.local == Some(true),
     };
     let machine = Machine::live(SourceChoice::Auto);
-    let before = PortsToward::new(&machine.look(View::Ports)?, way);
+    let mut snapshot = machine.look(View::Ports)?;
+    // Who watches the server has a connection to it.
+    snapshot.note_timestamps(machine.timestamps());
+    let before = PortsToward::new(&snapshot, way);
     let client = match failed {
         Some(error) => Err(error),
         None => client(args, &target),
@@ -73,6 +76,9 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
         }
     };
     let after = settled(&machine, way);
+    let again = still_open
+        .as_ref()
+        .and_then(|client| tried_again(client, &outcome, &before));
     drop(still_open); // A pool keeps its connections until it has been seen what they take.
     let peer = peer.finish();
     let report = Report::new(
@@ -80,8 +86,8 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
         embedded,
         asked(args),
         outcome,
-        &before,
-        after.as_ref(),
+        (&before, after.as_ref()),
+        again,
         peer,
     );
     let screen = Screen::of_stdout();
@@ -171,6 +177,21 @@ fn connect(
     });
     progress.clear();
     Ok(outcome)
+}
+
+/// Whether a connection can be made once all TIME_WAIT is older than the reuse delay: tried where it
+/// is open whether the server has timestamps, and the ports are gone.
+fn tried_again(client: &Client, outcome: &Outcome, before: &PortsToward) -> Option<bool> {
+    /// TIME_WAIT ages by whole timer ticks, and the last connection has to close first.
+    const MARGIN: Duration = Duration::from_millis(200);
+    /// A delay that is longer than that is nobody's.
+    const LONGEST: Duration = Duration::from_secs(5);
+    let is_over = matches!(outcome.end, End::Failed(_)) && outcome.turns > 0;
+    let delay = before.reuse_delay + MARGIN;
+    (is_over && before.reuse.is_open() && delay <= LONGEST).then(|| {
+        thread::sleep(delay);
+        client.can_connect()
+    })
 }
 
 /// The ports on the `way` once the last connections are in TIME_WAIT, or half a second later;
