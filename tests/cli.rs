@@ -43,10 +43,6 @@ fn every_refusal_is_exit_3_and_says_what_to_type() {
             &["advise", "--target-connections", "9", "--busy", "20ms"],
             "--busy says more about the rate of --target-rate",
         ),
-        (
-            &["advise", "--flow", "10.0.0.5:3306"],
-            "hint: twcheck advise --target-rate",
-        ),
         (&["advise", "--target-rate", "0"], "--target-rate"),
         (
             &["advise", "--target-connections", "0"],

@@ -33,6 +33,7 @@ pub fn run(args: &AdviseArgs) -> Result<Exit> {
     let mut snapshot = closer::look(&machine, View::Both)?;
     let holders = machine.holders(&snapshot);
     if let Some(toward) = toward {
+        snapshot.note_timestamps(machine.timestamps());
         snapshot.tally.only_toward(toward);
     }
     let mut advice = advise(&snapshot, &holders, args.goal());

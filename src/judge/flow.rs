@@ -177,7 +177,13 @@ impl Case<'_> {
     /// `level` where it is certain; where it hangs on TIME_WAIT reuse that is open, no more than a
     /// warning, or what holds either way.
     fn tempered(&self, level: Level, at_best: Level) -> Level {
-        if self.reuse.is_open() {
+        // What is hidden is most likely what the kernel begins with: off, or for loopback alone.
+        let is_doubtful = match self.reuse {
+            Reuse::Allowed => true,
+            Reuse::Unknown => self.flow.is_loopback(),
+            Reuse::Off | Reuse::Refuted | Reuse::Seen => false,
+        };
+        if is_doubtful {
             at_best.max(level.min(Level::Warning))
         } else {
             level

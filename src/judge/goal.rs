@@ -286,6 +286,18 @@ impl Needs {
                     _ => String::new(),
                 }
             ),
+            Some(0)
+                if goal
+                    .load(now, now.rate_without_reuse)
+                    .is_none_or(|load| load > 1.0) =>
+            {
+                format!(
+                    "The settings of now suffice where the other end has TCP timestamps: {}. Where it \
+                 has not: {}.",
+                    self.borne(now),
+                    now.rate_without_reuse
+                )
+            }
             Some(0) => format!("The settings of now suffice: {}.", self.borne(now)),
             Some(number) => {
                 let names: Vec<_> = steps

@@ -655,7 +655,7 @@ mod tests {
         };
         assert_eq!(found(&host(hidden(), &[(TimeWait, 10)], SPENT)), []);
         let full = host(hidden(), &[(TimeWait, 1000)], SPENT);
-        assert_eq!(found(&full), [("PORTS_EXHAUSTED", Warning)]);
+        assert_eq!(found(&full), [("PORTS_EXHAUSTED", Critical)]);
         let capacity = verdict(&full, DEFAULT, 10).capacity.unwrap();
         assert_eq!(
             (

@@ -68,7 +68,8 @@ pub struct Bearing {
 }
 
 impl Bearing {
-    /// Under `tunables`, where `held` ports are bound; `None` when the range or its reserved ports
+    /// Under `tunables`, where `held` ports are bound and the `other_end` has TCP timestamps, or has
+    /// none, as far as that is known; `None` when the range or its reserved ports
     /// are unknown.
     #[must_use]
     pub fn new(
@@ -76,9 +77,15 @@ impl Bearing {
         held: &PortSet,
         hold_time: Duration,
         loopback: bool,
+        other_end: Option<bool>,
     ) -> Option<Self> {
         let capacity = Capacity::new(tunables, held, hold_time)?;
-        let reuse = tunables.reuse_allowed(loopback);
+        let reuse = match (tunables.reuse_allowed(loopback), other_end) {
+            (Some(true), Some(false)) => Some(false),
+            (allowed, _) => allowed,
+        };
+        // On loopback this machine is the other end too.
+        let is_certain = loopback || other_end == Some(true);
         let limit = |reuse| match (tunables.tcp_max_tw_buckets, capacity.max_rate(reuse)) {
             // No port bears no connection, whatever becomes of TIME_WAIT.
             _ if capacity.usable_ports == 0 => Limit::At(0.0),
@@ -90,8 +97,7 @@ impl Bearing {
             ports: capacity.usable_ports,
             fast_ports: capacity.fast_ports,
             rate: reuse.map_or(Limit::Unknown, limit),
-            // On loopback this machine is the other end too.
-            rate_without_reuse: limit(loopback && reuse == Some(true)),
+            rate_without_reuse: limit(is_certain && reuse == Some(true)),
             reuse,
             drops: capacity.buckets_bound(),
         })

@@ -648,7 +648,7 @@ mod tests {
             let held = snapshot.held();
             let hold_time = snapshot.hold_time;
             let rate = |tunables: &Tunables| {
-                let bearing = Bearing::new(tunables, &held, hold_time, false).unwrap();
+                let bearing = Bearing::new(tunables, &held, hold_time, false, None).unwrap();
                 match bearing.rate {
                     Limit::Unbound => f64::INFINITY,
                     limit => limit.per_second().unwrap(),

@@ -8,6 +8,7 @@ use super::reserve::{Held, Reservation};
 use super::{Change, Step, Sysctl};
 use crate::judge::finding::Cause;
 use crate::judge::goal::{Goal, Room, range_for};
+use crate::judge::reuse::destination_has_timestamps;
 use crate::judge::verdict::overflowing;
 use crate::model::{
     Flow, FlowUse, Holders, PortRange, PortSet, Snapshot, TcpState, TimeWaitReuse, Toward, Tunables,
@@ -44,6 +45,8 @@ pub(super) struct Facts<'a> {
     pub hold_time: Duration,
     /// Whether the destination is loopback.
     pub loopback: bool,
+    /// Whether the destination has TCP timestamps; `None` when unknown.
+    pub other_end: Option<bool>,
     /// What one destination bears now; `None` when the range or its reserved ports are unknown.
     pub now: Option<Bearing>,
 }
@@ -71,15 +74,17 @@ impl<'a> Facts<'a> {
         let hold_time = snapshot.hold_time;
         let toward = snapshot.tally.toward.as_ref();
         let loopback = toward.is_some_and(Toward::is_loopback);
+        let other_end = destination_has_timestamps(snapshot);
         Self {
             snapshot,
             holders,
             goal,
-            now: Bearing::new(tunables, &held, hold_time, loopback),
+            now: Bearing::new(tunables, &held, hold_time, loopback, other_end),
             held,
             taken,
             hold_time,
             loopback,
+            other_end,
         }
     }
 
@@ -91,7 +96,13 @@ impl<'a> Facts<'a> {
 
     /// What one destination bears under `tunables`.
     pub fn bearing(&self, tunables: &Tunables) -> Option<Bearing> {
-        Bearing::new(tunables, &self.held, self.hold_time, self.loopback)
+        Bearing::new(
+            tunables,
+            &self.held,
+            self.hold_time,
+            self.loopback,
+            self.other_end,
+        )
     }
 
     /// Where the range may grow; `None` when it is unknown.
@@ -188,7 +199,8 @@ impl<'a> Facts<'a> {
             Some(goal) => goal.rate.is_none(),
             None => self.held_open().is_some(),
         };
-        !only_open || self.churns() || self.drops()
+        let is_useless = self.other_end == Some(false);
+        !is_useless && (!only_open || self.churns() || self.drops())
     }
 
     fn services(&self) -> Held<'_> {

@@ -69,6 +69,13 @@ pub(super) fn not_recommended(facts: &Facts) -> Vec<Remark> {
             ),
         ));
     }
+    if facts.other_end == Some(false) {
+        remarks.push(remark(
+            "net.ipv4.tcp_tw_reuse = 1",
+            "The destination has no TCP timestamps, so nothing is reused toward it: switch them on \
+             there (net.ipv4.tcp_timestamps), or in what stands between.",
+        ));
+    }
     if facts.drops() {
         remarks.push(remark(
             "net.ipv4.tcp_max_tw_buckets raised by itself",
