@@ -1,15 +1,17 @@
 //! Every flag of every subcommand.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::judge::goal::Goal;
 use crate::judge::verdict::Thresholds;
+use crate::model::Destination;
 use crate::refusal::Refusal;
 use crate::repro::{Close, Protocol, Setting};
 use crate::secret::Secret;
@@ -107,8 +109,12 @@ Examples:
   twcheck states                   the table
   twcheck states --explain         what each state means and what many of them tell
   twcheck states --by flow         toward whom they are
+  twcheck states 10.0.0.5:3306     only those toward one destination
   twcheck states --format plain    what netstat -n | awk '/^tcp/ {++S[$NF]} …' prints")]
 pub struct StatesArgs {
+    /// Only what this machine opened toward this destination: 10.0.0.5:3306, :3306, a name
+    #[arg(value_name = "HOST:PORT", value_parser = destination())]
+    pub destination: Option<Destination>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub source: SourceArgs,
@@ -147,10 +153,19 @@ plugins have it.
 
 Examples:
   twcheck verdict                      this machine, or this container
+  twcheck verdict db.example:3306      one destination; its routes are checked too
+  twcheck verdict [::1]:3306 --connect  and one connect() is made
   twcheck verdict --warn 60 --crit 90  warn later
   sudo twcheck verdict --sample 2s     who makes all these connections?
   twcheck verdict --json | jq .summary")]
 pub struct VerdictArgs {
+    /// Only toward this destination, and whether it can be reached: 10.0.0.5:3306, :3306, a name
+    #[arg(value_name = "HOST:PORT", value_parser = destination())]
+    pub destination: Option<Destination>,
+    /// Connect to it once, which takes 2 s at most, and say what comes of it; a MySQL server counts
+    /// that as an aborted connection
+    #[arg(long, conflicts_with = "proc_root")]
+    pub connect: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub source: SourceArgs,
@@ -175,6 +190,22 @@ pub struct VerdictArgs {
 }
 
 impl VerdictArgs {
+    /// Whether the options go together.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub fn check(&self) -> Result<()> {
+        let named = |there: &Destination| there.host.is_some() && there.port.is_some();
+        if self.connect && !self.destination.as_ref().is_some_and(named) {
+            return Err(Refusal::new(
+                "--connect needs to know where to: a host and a port",
+                "twcheck verdict --connect 10.0.0.5:3306",
+            )
+            .into());
+        }
+        Ok(())
+    }
+
     /// The thresholds asked for.
     ///
     /// # Errors
@@ -212,7 +243,7 @@ fn sample(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if time > LONGEST_SAMPLE {
         return Err(format!(
-            "both threads are busy all the while, so it is {} at most: for example 5s",
+            "a processor is busy all the while, so it is {} at most: for example 5s",
             humantime::format_duration(LONGEST_SAMPLE)
         ));
     }
@@ -232,8 +263,12 @@ nothing in it.
 Examples:
   twcheck advise --prove                         half a minute of experiments
   twcheck advise --target-rate 2000 --busy 20ms  what does it take?
-  twcheck advise --target-rate 2000 --flow 10.0.0.5:3306")]
+  twcheck advise --target-rate 2000 10.0.0.5:3306
+  twcheck advise --target-connections 40000      websockets, MQTT, a proxy")]
 pub struct AdviseArgs {
+    /// Only about this destination, as 10.0.0.5:3306, :3306 or a name; loopback has rules of its own
+    #[arg(value_name = "HOST:PORT", value_parser = destination())]
+    destination: Option<Destination>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub source: SourceArgs,
@@ -249,21 +284,31 @@ pub struct AdviseArgs {
     /// Say what it takes to carry this many connections/s to one destination
     #[arg(long, value_parser = per_second, value_name = "R")]
     target_rate: Option<f64>,
-    /// With --target-rate: toward this destination; TIME_WAIT reuse has its own rules for loopback
-    #[arg(long, value_parser = destination, value_name = "DEST:PORT")]
-    flow: Option<SocketAddr>,
+    /// Say what it takes to keep this many connections open to one destination at once
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
+    target_connections: Option<u64>,
+    /// The same as HOST:PORT
+    #[arg(long, value_parser = destination(), value_name = "HOST:PORT", conflicts_with = "destination")]
+    flow: Option<Destination>,
     /// With --target-rate: how long a request uses its connection, to size a pool by
     #[arg(long, value_parser = some_time, value_name = "D")]
     busy: Option<Duration>,
 }
 
 impl AdviseArgs {
-    /// The rate wanted, if any is.
+    /// The destination that it is about, if any is.
+    #[must_use]
+    pub fn destination(&self) -> Option<&Destination> {
+        self.destination.as_ref().or(self.flow.as_ref())
+    }
+
+    /// What is wanted, if anything is.
     #[must_use]
     pub fn goal(&self) -> Option<Goal> {
-        self.target_rate.map(|rate| Goal {
-            rate,
-            destination: self.flow,
+        let is_wanted = self.target_rate.is_some() || self.target_connections.is_some();
+        is_wanted.then_some(Goal {
+            rate: self.target_rate,
+            connections: self.target_connections,
             busy: self.busy,
         })
     }
@@ -273,10 +318,10 @@ impl AdviseArgs {
     /// # Errors
     /// When they do not.
     pub fn check(&self) -> Result<()> {
-        if self.target_rate.is_none() && (self.flow.is_some() || self.busy.is_some()) {
+        if self.target_rate.is_none() && self.busy.is_some() {
             return Err(Refusal::new(
-                "--flow and --busy say more about the rate of --target-rate, and there is none",
-                "twcheck advise --target-rate 2000 --busy 20ms --flow 10.0.0.5:3306",
+                "--busy says more about the rate of --target-rate, and there is none",
+                "twcheck advise --target-rate 2000 --busy 20ms",
             )
             .into());
         }
@@ -323,7 +368,8 @@ machine's settings: it needs no MySQL, no root, and touches nothing. Against a
 server of yours it takes this machine's ports toward that server; they come
 back 60 s after the run.
 
-Exit status: 0 finished without exhaustion, 2 exhaustion met, 3 could not.
+Exit status: 0 finished without exhaustion, 2 exhaustion met, 3 could not,
+130 after Ctrl-C and 143 after SIGTERM, with the report so far.
 
 Examples:
   twcheck repro                                would such a client survive here?
@@ -541,11 +587,12 @@ fn per_second(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A destination for `--flow`.
-fn destination(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .map(|there: SocketAddr| SocketAddr::new(there.ip().to_canonical(), there.port()))
-        .map_err(|_| "it is an IP address and a port: 10.0.0.5:3306 or [2001:db8::5]:3306".into())
+/// A destination, whatever bytes are typed for it.
+fn destination() -> impl TypedValueParser<Value = Destination> {
+    OsStringValueParser::new().try_map(|typed| match typed.to_str() {
+        Some(text) => Destination::parse(text),
+        None => Err("it is not UTF-8: type a host and a port, as db.example:3306".into()),
+    })
 }
 
 /// A time that is more than nothing.

@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use crate::judge::verdict::Level;
-use crate::repro::StoppedBy;
+use crate::repro::{Signal, StoppedBy};
 
 /// How a run ends, as its exit status tells it.
 ///
 /// `verdict` follows the monitoring-plugin convention; a usage error is 3 as well, so that a
-/// mistyped flag never pages anyone as CRITICAL.
+/// mistyped flag never pages anyone as CRITICAL. Nothing else changes a status, a reader that has
+/// gone (`| head -1`) least of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
@@ -20,6 +21,11 @@ pub enum Exit {
     Critical = 2,
     /// Could not, or misused; `verdict`: UNKNOWN.
     Unknown = 3,
+    /// `repro`: SIGINT ended it, and the report is of what was done until then. As a shell has it,
+    /// so that `repro && next` goes no further.
+    Interrupted = Signal::Interrupt.status(),
+    /// `repro`: likewise SIGTERM.
+    Terminated = Signal::Terminate.status(),
 }
 
 impl From<Exit> for ExitCode {
@@ -44,7 +50,9 @@ impl From<StoppedBy> for Exit {
         match stopped_by {
             StoppedBy::Exhausted => Self::Critical,
             StoppedBy::Error => Self::Unknown,
-            StoppedBy::Duration | StoppedBy::Count | StoppedBy::Interrupted => Self::Ok,
+            StoppedBy::Duration | StoppedBy::Count => Self::Ok,
+            StoppedBy::Interrupted(Signal::Interrupt) => Self::Interrupted,
+            StoppedBy::Interrupted(Signal::Terminate) => Self::Terminated,
         }
     }
 }
@@ -59,5 +67,12 @@ mod tests {
             [Exit::Ok, Exit::Warning, Exit::Critical, Exit::Unknown].map(|exit| exit as u8),
             [0, 1, 2, 3]
         );
+    }
+
+    #[test]
+    fn a_run_that_a_signal_ended_exits_as_a_shell_tells_of_it() {
+        for (signal, status) in [(Signal::Interrupt, 130), (Signal::Terminate, 143)] {
+            assert_eq!(Exit::from(StoppedBy::Interrupted(signal)) as u8, status);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The command: parse, dispatch, map the outcome to an exit status.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -27,8 +27,6 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(exit) => exit.into(),
-        // The reader has what it wanted: `| head -1`.
-        Err(error) if is_closed_pipe(&error) => Exit::Ok.into(),
         Err(error) => {
             report(&error);
             Exit::Unknown.into()
@@ -41,7 +39,8 @@ fn main() -> ExitCode {
 fn print_usage(error: &clap::Error) {
     let text = error.to_string();
     let secret = |argument: &String| argument.contains('@') || argument.contains("password=");
-    let clean = std::env::args()
+    let clean = std::env::args_os()
+        .map(|argument| argument.to_string_lossy().into_owned())
         .filter(secret)
         .fold(text.clone(), |text, argument| text.replace(&argument, "…"));
     // Nowhere is left to tell about a closed pipe.
@@ -50,14 +49,6 @@ fn print_usage(error: &clap::Error) {
     } else {
         write!(io::stderr(), "{clean}")
     };
-}
-
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
-    })
 }
 
 fn report(error: &anyhow::Error) {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 /// `28231` as `28,231`.
 #[must_use]
 pub fn count(number: impl Into<u64>) -> String {
@@ -53,15 +55,22 @@ pub fn time(duration: Duration) -> String {
     }
 }
 
-/// `1 socket`, `2,000 sockets`.
+/// `1 socket`, `2,000 sockets`, `84 processes`.
 #[must_use]
 pub fn counted(number: impl Into<u64>, noun: &str) -> String {
     let number = number.into();
-    format!(
-        "{} {noun}{}",
-        count(number),
-        if number == 1 { "" } else { "s" }
-    )
+    let plural = match number {
+        1 => "",
+        _ if noun.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{} {noun}{plural}", count(number))
+}
+
+/// `Network is unreachable (errno 101)`.
+#[must_use]
+pub fn errno_words(errno: i32) -> String {
+    format!("{} (errno {errno})", Errno::from_raw(errno).desc())
 }
 
 /// Microseconds as a latency: `17 µs`, `5.4 ms`, `1.2 s`.
@@ -154,6 +163,7 @@ mod tests {
     fn one_is_no_plural_and_times_keep_their_unit() {
         assert_eq!(counted(1_u32, "socket"), "1 socket");
         assert_eq!(counted(2000_u32, "socket"), "2,000 sockets");
+        assert_eq!(counted(84_u32, "process"), "84 processes");
         assert_eq!(time(Duration::from_secs(1)), "1 s");
         assert_eq!(time(Duration::from_millis(250)), "250 ms");
     }

@@ -2,7 +2,8 @@
 
 mod common;
 
-use std::process::Command;
+use std::os::unix::ffi::OsStrExt;
+use std::process::{Command, Stdio};
 
 use common::{exit, has_namespaces, stderr, stdout, text, twcheck};
 
@@ -38,10 +39,18 @@ fn every_refusal_is_exit_3_and_says_what_to_type() {
             &["advise", "--busy", "20ms"],
             "hint: twcheck advise --target-rate",
         ),
+        (
+            &["advise", "--target-connections", "9", "--busy", "20ms"],
+            "--busy says more about the rate of --target-rate",
+        ),
         (&["advise", "--target-rate", "0"], "--target-rate"),
         (
-            &["advise", "--target-rate", "9", "--flow", "db.example"],
-            "10.0.0.5:3306 or [2001:db8::5]:3306",
+            &["advise", "--target-connections", "0"],
+            "--target-connections",
+        ),
+        (
+            &["advise", "--flow", "10.0.0.5:"],
+            "1 to 65535; without one leave the colon out",
         ),
         (
             &["advise", "--target-rate", "9", "--busy", "0s"],
@@ -66,6 +75,59 @@ fn every_refusal_is_exit_3_and_says_what_to_type() {
         (
             &["states", "--proc-root", BUSY, "--source", "sock_diag"],
             "hint: leave one of the two out",
+        ),
+    ] {
+        assert_refused(arguments, said);
+    }
+}
+
+#[test]
+fn every_refusal_of_a_destination_is_exit_3_and_says_what_to_type() {
+    for command in ["verdict", "states", "advise"] {
+        for (typed, said) in [
+            ("", "it is empty: type 10.0.0.5:3306"),
+            (":0", "a port is a number from 1 to 65535"),
+            (":99999", "a port is a number from 1 to 65535"),
+            ("a:b:c", "too many colons"),
+            ("::1:3306", "Type [::1]:3306"),
+            (
+                "mysql://db:3306",
+                "a host and a port alone, as db.example:3306",
+            ),
+            ("nowhere.invalid", "hint: name its address instead"),
+            ("fe80::1%none0", "there is no interface \"none0\" here"),
+        ] {
+            assert_refused(&[command, typed], said);
+        }
+        assert_refused(&[command, "10.0.0.5", "10.0.0.6"], "unexpected argument");
+        let typed = std::ffi::OsStr::from_bytes(b"db\xff:3306");
+        let output = Command::new(env!("CARGO_BIN_EXE_twcheck"))
+            .arg(command)
+            .arg(typed)
+            .output()
+            .unwrap();
+        assert_eq!(exit(&output), 3, "{}", text(&output));
+        let said = "it is not UTF-8: type a host and a port";
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    }
+    for (arguments, said) in [
+        (
+            &["verdict", "--connect"][..],
+            "hint: twcheck verdict --connect",
+        ),
+        (&["verdict", "--connect", ":3306"], "a host and a port"),
+        (&["verdict", "--connect", "10.0.0.5"], "a host and a port"),
+        (
+            &["verdict", "--connect", "10.0.0.5:80", "--proc-root", BUSY],
+            "cannot be used with",
+        ),
+        (
+            &["advise", "--prove", "localhost"],
+            "hint: leave out --prove or the destination",
+        ),
+        (
+            &["advise", "10.0.0.5:80", "--flow", "10.0.0.5:80"],
+            "cannot be used with",
         ),
     ] {
         assert_refused(arguments, said);
@@ -270,19 +332,76 @@ fn help_and_version_are_success() {
     }
 }
 
-/// `twcheck … | head -1`, for each subcommand.
+/// The exit status where nobody reads, and what is said on stderr.
+fn unread(arguments: &[&str]) -> (i32, String) {
+    // The reader is gone before the first byte is written.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_twcheck"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(writer)
+        .output()
+        .unwrap();
+    (exit(&output), stderr(&output))
+}
+
+/// `twcheck … | head -1`: CRITICAL stays CRITICAL.
 #[test]
-fn a_closed_pipe_is_no_error() {
-    for arguments in ["states --explain", "verdict", "advise", "states --help"] {
-        // The reader is gone before the first byte is written.
-        let line = format!(
-            "(sleep 0.2; {} {arguments}) 2>&1 >&3 | cat >&2",
-            env!("CARGO_BIN_EXE_twcheck")
-        );
-        let script = format!("set -o pipefail; exec 3> >(true); {line}");
-        let output = Command::new("bash").args(["-c", &script]).output().unwrap();
-        assert_eq!(text(&output), "exit status: 0", "{arguments}");
+fn a_closed_pipe_is_no_error_and_changes_no_exit_status() {
+    for (host, level) in [(EXHAUSTED, 2), (BUSY, 0)] {
+        for format in ["table", "plain", "json"] {
+            for (command, status) in [("verdict", level), ("states", 0), ("advise", 0)] {
+                let arguments = [command, "--proc-root", host, "--format", format];
+                assert_eq!(exit(&twcheck(&arguments)), status, "{arguments:?}");
+                let (unread, said) = unread(&arguments);
+                assert_eq!(unread, status, "{arguments:?}: {said}");
+                assert!(!said.contains("error"), "{arguments:?}: {said}");
+            }
+        }
     }
+    assert_eq!(unread(&["states", "--explain", "--top", "0"]).0, 0);
+    assert_eq!(unread(&["states", "--help"]), (0, String::new()));
+    assert_eq!(unread(&["verdict", "--warm"]).0, 3);
+    assert_eq!(
+        unread(&["states", "--proc-root", "/nonexistent"]).0,
+        3,
+        "what could not be done could not be done"
+    );
+}
+
+#[test]
+fn a_run_that_nobody_reads_ends_with_its_own_status() {
+    if !has_namespaces("a_run_that_nobody_reads_ends_with_its_own_status") {
+        return;
+    }
+    let picture = tempfile::tempdir().unwrap();
+    let path = picture.path().join("run.svg");
+    let narrow = "net.ipv4.ip_local_port_range=40000 40099";
+    for format in ["table", "plain", "json"] {
+        let run = ["repro", "--set", narrow, "--format", format];
+        assert_eq!(unread(&[&run[..], &["--connections", "9"]].concat()).0, 0);
+        let svg = ["--svg", path.to_str().unwrap()];
+        assert_eq!(unread(&[&run[..], &svg].concat()).0, 2, "{format}");
+        assert!(std::fs::read_to_string(&path).unwrap().contains("</svg>"));
+    }
+}
+
+/// A report that is cut off because the disk is full is not a report.
+#[test]
+fn a_full_disk_is_an_error() {
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let output = Command::new(env!("CARGO_BIN_EXE_twcheck"))
+        .args(["verdict", "--proc-root", EXHAUSTED])
+        .stdout(full.unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(exit(&output), 3);
+    assert!(
+        stderr(&output).contains("error: No space left"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 /// The output of a command on a terminal of 80 columns.
@@ -311,7 +430,12 @@ fn a_terminal_of_80_columns_is_enough() {
         &format!("verdict --proc-root {EXHAUSTED}"),
         &format!("verdict --proc-root {BUSY}"),
         "verdict --proc-root tests/hosts/recycle-3.10/proc",
+        "verdict localhost:3306",
+        "verdict 2001:db8:1234:5678:9abc:def0:1234:5678",
+        &format!("verdict 192.0.2.1:3306 --proc-root {EXHAUSTED}"),
+        "states 127.0.0.1",
         "advise --proc-root tests/hosts/recycle-3.10/proc",
+        "advise --target-connections 60000 --target-rate 9 --proc-root tests/hosts/recycle-3.10/proc",
         "repro --connections 5",
         "verdict --help",
         "repro --help",

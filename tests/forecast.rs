@@ -404,7 +404,7 @@ fn without_the_right_to_read_processes_the_missing_capability_is_named() {
             let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
             assert_eq!(verdict["flows"][0]["owners"], json!([]));
             let gap = verdict["gaps"][0].clone();
-            assert_eq!(gap["what"], "owners of 60 of 60 sockets");
+            assert_eq!(gap["what"], "owners of 60 of 60 sockets of user root");
             assert!(
                 gap["why"].as_str().unwrap().contains("CAP_SYS_PTRACE"),
                 "{gap}"

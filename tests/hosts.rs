@@ -18,6 +18,8 @@ fn tables_and_lines_are_as_reviewed() {
         for arguments in [
             &["verdict"][..],
             &["verdict", "--format", "plain"],
+            &["verdict", "192.0.2.1:3306"],
+            &["states", "192.0.2.1"],
             &["states", "--all", "--by", "flow"],
             &["states", "--format", "plain"],
             &["advise"],

@@ -4,7 +4,7 @@ mod common;
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -87,27 +87,86 @@ fn limits_and_ctrl_c_end_a_run_cleanly_with_its_report() {
             assert!((1.0..2.0).contains(&seconds), "{seconds}");
             assert!(!report["timeline"].as_array().unwrap().is_empty());
 
-            let mut child = Command::new(env!("CARGO_BIN_EXE_twcheck"))
-                .args(["repro", "--json"])
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap();
-            // It says on stderr that it has begun.
-            let mut said = String::new();
-            BufReader::new(child.stderr.take().unwrap())
-                .read_line(&mut said)
-                .unwrap();
-            thread::sleep(Duration::from_millis(300));
-            run("kill", &["-INT", &child.id().to_string()]);
-            let output = child.wait_with_output().unwrap();
-            let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-            assert_eq!(
-                (exit(&output), &report["stopped_by"]),
-                (0, &json!("interrupted"))
-            );
+            for (signal, status) in [("INT", 130), ("TERM", 143)] {
+                let child = begun(Command::new(env!("CARGO_BIN_EXE_twcheck")).args(RUN));
+                thread::sleep(Duration::from_millis(300));
+                run("kill", &["-s", signal, &child.id().to_string()]);
+                let output = child.wait_with_output().unwrap();
+                let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+                assert_eq!(
+                    (exit(&output), &report["stopped_by"]),
+                    (status, &json!("interrupted"))
+                );
+                assert!(report["connections"].as_u64().unwrap() > 0, "{report}");
+            }
         },
     );
+}
+
+const RUN: [&str; 4] = ["repro", "--json", "--duration", "20s"];
+
+/// Starts `command`, and waits until the run in it has said on stderr that it begins.
+fn begun(command: &mut Command) -> Child {
+    let pipes = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = pipes.spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(child.stderr.take().unwrap())
+        .read_line(&mut said)
+        .unwrap();
+    assert!(said.starts_with("note: connecting"), "{said}");
+    child
+}
+
+/// Ctrl-C reaches all of a terminal's foreground: `repro && echo survived`.
+#[test]
+fn what_a_shell_was_to_do_after_an_interrupted_run_is_not_done() {
+    let test = "what_a_shell_was_to_do_after_an_interrupted_run_is_not_done";
+    in_namespace(test, || {
+        for (signal, status) in [("INT", "130"), ("TERM", "143")] {
+            // The run's own process: to the shell a signal of the terminal would be as deadly.
+            let line = format!(
+                "{} {} & wait -n $! && echo survived || echo status $?",
+                env!("CARGO_BIN_EXE_twcheck"),
+                RUN.join(" ")
+            );
+            let shell = begun(Command::new("bash").args(["-c", &line]));
+            thread::sleep(Duration::from_millis(300));
+            let children = run("pgrep", &["-P", &shell.id().to_string()]);
+            let child = common::stdout(&children);
+            run("kill", &["-s", signal, child.trim()]);
+            let said = common::stdout(&shell.wait_with_output().unwrap());
+            assert!(said.contains("\"stopped_by\": \"interrupted\""), "{said}");
+            assert!(said.ends_with(&format!("}}\nstatus {status}\n")), "{said}");
+        }
+    });
+}
+
+/// Whoever does not want to wait for the report sends another.
+#[test]
+fn a_second_signal_ends_a_run_at_once() {
+    in_namespace("a_second_signal_ends_a_run_at_once", || {
+        use nix::sys::socket::{Backlog, listen};
+        for (first, second, status) in [("INT", "INT", 130), ("INT", "TERM", 143)] {
+            // A connect() that nobody answers goes on for the half second of grace.
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            listen(&listener, Backlog::new(1).unwrap()).unwrap();
+            let port = listener.local_addr().unwrap().port().to_string();
+            let server = ["--protocol", "tcp", "--host", "127.0.0.1", "--port", &port];
+            let mut command = Command::new(env!("CARGO_BIN_EXE_twcheck"));
+            let child = begun(command.args(RUN).args(server));
+            // It waits for a greeting first.
+            thread::sleep(Duration::from_secs(3));
+            let id = child.id().to_string();
+            run("kill", &["-s", first, &id]);
+            thread::sleep(Duration::from_millis(100));
+            run("kill", &["-s", second, &id]);
+            let output = child.wait_with_output().unwrap();
+            assert_eq!(
+                (exit(&output), common::stdout(&output).as_str()),
+                (status, "")
+            );
+        }
+    });
 }
 
 /// `user.max_user_namespaces` belongs to the user namespace, so the test can use it up.
@@ -180,7 +239,7 @@ fn errno_99_with_free_ports_is_not_called_exhaustion() {
             "{said}"
         );
         assert!(
-            said.contains("hint: check --source and the addresses"),
+            said.contains("hint: check that the source address (--source) is one of this"),
             "{said}"
         );
     });
@@ -453,6 +512,7 @@ fn a_server_that_stops_answering_holds_up_neither_ctrl_c_nor_the_report() {
         assert!(took < Duration::from_secs(3), "{took:?}");
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(report["stopped_by"], "interrupted", "{report}");
+        assert_eq!(exit(&output), 130);
     });
 }
 
@@ -491,6 +551,8 @@ fn advice_is_proved_on_the_kernel_it_is_for() {
         common::assert_valid("advise", &advice);
         let proof = &advice["proof"];
         let runs = proof["runs"].as_array().unwrap();
+        let step = "net.ipv4.tcp_tw_reuse = 1, net.ipv4.ip_local_port_range = 10240 65535, \
+                    net.ipv4.tcp_max_tw_buckets = 131072";
         let tried: Vec<_> = runs
             .iter()
             .map(|run| {
@@ -505,11 +567,9 @@ fn advice_is_proved_on_the_kernel_it_is_for() {
             [
                 // 4,000 places for TIME_WAIT are fewer than 7,200 ports: nothing bounds the rate.
                 ("the settings of now", false),
-                ("net.ipv4.tcp_tw_reuse = 1", false),
-                ("net.ipv4.ip_local_port_range = 10240 65535", false),
-                ("net.ipv4.tcp_max_tw_buckets = 131072", true),
-                ("all of these together", false),
-                ("all of these together", true),
+                (step, false),
+                (step, true),
+                ("net.ipv4.tcp_max_tw_buckets by itself", true),
                 ("net.ipv4.tcp_fin_timeout = 1", false),
                 ("a pool of 8 connections", false),
             ],

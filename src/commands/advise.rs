@@ -2,15 +2,16 @@
 
 use anyhow::Result;
 
+use super::closer;
 use crate::cli::{AdviseArgs, AdviseFormat};
 use crate::exit::Exit;
 use crate::judge::advice::{Advice, advise};
 use crate::judge::experiment::{Laboratory, Proof};
-use crate::model::Snapshot;
+use crate::model::{Snapshot, Toward};
 use crate::refusal::Refusal;
 use crate::render::{self, Screen, Steps};
 use crate::repro::prove;
-use crate::system::View;
+use crate::system::{View, resolve};
 
 /// Recommends sysctl changes, and what not to change.
 ///
@@ -19,13 +20,27 @@ use crate::system::View;
 /// not written.
 pub fn run(args: &AdviseArgs) -> Result<Exit> {
     args.check()?;
-    let snapshot = args.source.machine()?.look(View::Both)?;
-    let mut advice = advise(&snapshot, args.goal());
+    let machine = args.source.machine()?;
+    let toward = args.destination().map(resolve).transpose()?;
+    if args.prove && toward.as_ref().is_some_and(Toward::is_loopback) {
+        return Err(Refusal::new(
+            "--prove tries what holds toward another machine, and this destination is loopback, \
+             where TIME_WAIT reuse has rules of its own",
+            "leave out --prove or the destination",
+        )
+        .into());
+    }
+    let mut snapshot = closer::look(&machine, View::Both)?;
+    let holders = machine.holders(&snapshot);
+    if let Some(toward) = toward {
+        snapshot.note_timestamps(machine.timestamps());
+        snapshot.tally.only_toward(toward);
+    }
+    let mut advice = advise(&snapshot, &holders, args.goal());
     if args.prove {
         advice.proof = Some(proof(&snapshot, &advice)?);
     }
-    let gaps: Vec<_> = snapshot.all_gaps().collect();
-    render::note_gaps(&gaps);
+    render::note_gaps(&advice.gaps);
     let screen = Screen::of_stdout();
     let out = &mut screen.lock();
     match args.format() {
@@ -41,7 +56,7 @@ pub fn run(args: &AdviseArgs) -> Result<Exit> {
 fn proof(snapshot: &Snapshot, advice: &Advice) -> Result<Proof> {
     let held = snapshot.held();
     let hold_time = snapshot.hold_time;
-    let laboratory = Laboratory::new(&snapshot.tunables, &held, hold_time, &advice.changes)
+    let laboratory = Laboratory::new(&snapshot.tunables, &held, hold_time, &advice.steps)
         .ok_or_else(|| {
             Refusal::new(
                 "nothing can be proved: a setting that decides is unknown, or no port is usable",

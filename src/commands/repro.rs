@@ -3,10 +3,9 @@
 use std::env::VarError;
 use std::fs::File;
 use std::io::{self, IsTerminal};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
@@ -19,12 +18,12 @@ use crate::refusal::Refusal;
 use crate::render::{self, Progress, Screen};
 use crate::repro::server::Server;
 use crate::repro::{
-    Client, ClientOptions, ClientReport, Failure, Limits, Login, Outcome, PortsToward, Protocol,
-    Report, Sandbox, ServerReport, StoppedBy, Target, TargetReport, Watch, Way, greets_like_mysql,
-    in_words, run as take_turns,
+    Client, ClientOptions, ClientReport, End, Failure, Limits, Login, Outcome, PortsToward,
+    Protocol, Report, Sandbox, ServerReport, Stop, StoppedBy, Target, TargetReport, Watch, Way,
+    greets_like_mysql, in_words, run as take_turns,
 };
 use crate::secret::Secret;
-use crate::system::{Machine, SourceChoice, View, file};
+use crate::system::{Machine, SourceChoice, View, file, route};
 
 /// The port of the embedded server: MySQL's.
 const MYSQL_PORT: u16 = 3306;
@@ -45,13 +44,22 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
         failed,
     } = Site::open(args)?;
     let embedded = matches!(peer, Peer::Embedded(_));
+    let path = route::path(target.address());
+    let chosen: Vec<_> = path.source.into_iter().collect();
     let way = Way {
-        sources: &args.source,
+        sources: if args.source.is_empty() {
+            &chosen
+        } else {
+            &args.source
+        },
         server: target.address(),
-        is_here: embedded || is_local(target.address().ip()),
+        is_here: embedded || path.local == Some(true),
     };
     let machine = Machine::live(SourceChoice::Auto);
-    let before = PortsToward::new(&machine.look(View::Ports)?, way);
+    let mut snapshot = machine.look(View::Ports)?;
+    // Who watches the server has a connection to it.
+    snapshot.note_timestamps(machine.timestamps());
+    let before = PortsToward::new(&snapshot, way);
     let client = match failed {
         Some(error) => Err(error),
         None => client(args, &target),
@@ -68,6 +76,9 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
         }
     };
     let after = settled(&machine, way);
+    let again = still_open
+        .as_ref()
+        .and_then(|client| tried_again(client, &outcome, &before));
     drop(still_open); // A pool keeps its connections until it has been seen what they take.
     let peer = peer.finish();
     let report = Report::new(
@@ -75,8 +86,8 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
         embedded,
         asked(args),
         outcome,
-        &before,
-        after.as_ref(),
+        (&before, after.as_ref()),
+        again,
         peer,
     );
     let screen = Screen::of_stdout();
@@ -121,11 +132,6 @@ fn open(path: &Path) -> Result<File> {
     })
 }
 
-/// Whether `address` is one of this machine's: a socket can be bound to no other.
-fn is_local(address: IpAddr) -> bool {
-    UdpSocket::bind((address, 0)).is_ok()
-}
-
 fn client(args: &ReproArgs, target: &Target) -> Result<Client, mysql::Error> {
     let sources = args.source.clone();
     match (args.pool, args.protocol) {
@@ -153,7 +159,7 @@ fn connect(
     machine: &Machine,
     before: &PortsToward,
 ) -> Result<Outcome> {
-    let stop = interrupt_flag()?;
+    let stop = Stop::on_signals().context("catching Ctrl-C")?;
     let progress = Progress::new(before.usable);
     let limits = Limits {
         connections: args.connections,
@@ -171,6 +177,21 @@ fn connect(
     });
     progress.clear();
     Ok(outcome)
+}
+
+/// Whether a connection can be made once all TIME_WAIT is older than the reuse delay: tried where it
+/// is open whether the server has timestamps, and the ports are gone.
+fn tried_again(client: &Client, outcome: &Outcome, before: &PortsToward) -> Option<bool> {
+    /// TIME_WAIT ages by whole timer ticks, and the last connection has to close first.
+    const MARGIN: Duration = Duration::from_millis(200);
+    /// A delay that is longer than that is nobody's.
+    const LONGEST: Duration = Duration::from_secs(5);
+    let is_over = matches!(outcome.end, End::Failed(_)) && outcome.turns > 0;
+    let delay = before.reuse_delay + MARGIN;
+    (is_over && before.reuse.is_open() && delay <= LONGEST).then(|| {
+        thread::sleep(delay);
+        client.can_connect()
+    })
 }
 
 /// The ports on the `way` once the last connections are in TIME_WAIT, or half a second later;
@@ -404,18 +425,6 @@ fn environment_password() -> Result<Option<Secret>> {
         )
         .into()),
     }
-}
-
-/// Set by Ctrl-C; a second one ends the process at once.
-fn interrupt_flag() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        let status = Exit::Unknown as i32;
-        signal_hook::flag::register_conditional_shutdown(signal, status, Arc::clone(&stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
-            .context("catching Ctrl-C")?;
-    }
-    Ok(stop)
 }
 
 fn refusal(failure: Option<&Failure>, server: SocketAddr) -> anyhow::Error {

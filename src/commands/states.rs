@@ -6,15 +6,22 @@ use crate::cli::{By, Format, StatesArgs};
 use crate::exit::Exit;
 use crate::judge::states::states;
 use crate::render::{self, Screen};
-use crate::system::View;
+use crate::system::{View, resolve};
 
 /// Counts TCP sockets by state.
 ///
 /// # Errors
 /// When no socket table can be read, or standard output not written.
 pub fn run(args: &StatesArgs) -> Result<Exit> {
+    let machine = args.source.machine()?;
+    let toward = args.destination.as_ref().map(resolve).transpose()?;
     let by_flow = args.by == By::Flow;
-    let snapshot = args.source.machine()?.look(View::States { by_flow })?;
+    let mut snapshot = machine.look(View::States {
+        by_flow: by_flow || toward.is_some(),
+    })?;
+    if let Some(toward) = toward {
+        snapshot.tally.only_toward(toward);
+    }
     let top = by_flow.then_some(args.top);
     let report = states(&snapshot, args.all, top);
     render::note_gaps(&report.gaps);

@@ -5,10 +5,12 @@ use anyhow::Result;
 use super::closer;
 use crate::cli::{Format, VerdictArgs};
 use crate::exit::Exit;
-use crate::judge::verdict::verdict;
-use crate::model::{Gap, Weight};
+use crate::judge::destination::Attempt;
+use crate::judge::verdict::{Verdict, verdict};
+use crate::model::{Gap, SourceName, Toward, Weight};
 use crate::render::{self, Screen};
-use crate::system::{View, owners};
+use crate::repro::knock;
+use crate::system::{Search, View, owners, resolve, route};
 
 /// Says whether ports run out, toward which destination, by whom, and what to do.
 ///
@@ -16,13 +18,28 @@ use crate::system::{View, owners};
 /// When no socket table can be read, or standard output not written.
 pub fn run(args: &VerdictArgs) -> Result<Exit> {
     let thresholds = args.thresholds()?;
+    args.check()?;
     let machine = args.source.machine()?;
-    let snapshot = closer::look(&machine, View::Ports)?;
+    let toward = args.destination.as_ref().map(resolve).transpose()?;
+    let mut snapshot = closer::look(&machine, View::Ports)?;
+    if let Some(toward) = toward.clone() {
+        snapshot.tally.only_toward(toward);
+    }
     let mut verdict = verdict(&snapshot, thresholds, args.top);
-    let flows = verdict.flows_to_own(args.owners || args.sample.is_some());
-    if !flows.is_empty() {
-        let found = owners(&machine, &flows, args.sample);
-        verdict.name_owners(found.by_flow, found.gap);
+    if let Some(toward) = toward {
+        let paths = route::paths(&machine, &toward);
+        let attempt = args.connect.then(|| attempt(&toward, &verdict));
+        verdict.speak_of(paths, attempt.flatten());
+    }
+    // /proc/net/tcp takes as long again, and long on a busy machine.
+    let cheap = snapshot.source == SourceName::SockDiag;
+    let flows = verdict.flows_to_own(args.owners || args.sample.is_some(), cheap);
+    let search = Search {
+        sample: args.sample,
+        portless: verdict.is_exhausted(),
+    };
+    if !flows.is_empty() || search.portless {
+        verdict.name_owners(owners(&machine, &flows, search));
     }
     // What is decisive is a finding.
     let minor = |gap: &&Gap| gap.weight == Weight::Minor;
@@ -36,4 +53,10 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
         Format::Json => render::json::write(&verdict, out)?,
     }
     Ok(verdict.level.into())
+}
+
+/// One connect() to the destination.
+fn attempt(toward: &Toward, verdict: &Verdict) -> Option<Attempt> {
+    let name = toward.asked.to_string();
+    knock(&toward.addresses, &name, |server| verdict.is_full(server))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::model::{PortSet, Snapshot, Tunables};
+use crate::model::{LooseEnd, PortSet, Snapshot, Tunables};
 use crate::words;
 
 /// The ports of this machine, and the rate they bear toward one destination.
@@ -18,7 +18,7 @@ pub struct Capacity {
     /// Of the rest, the ones somebody bound explicitly: listeners and others.
     pub bound_ports: Bound,
     /// Of the rest, the one end of an odd range that no search can be counted on to reach
-    /// ([`PortRange::uncounted`](crate::model::PortRange::uncounted)).
+    /// ([`LooseEnd`]).
     pub unreached_ports: u32,
     /// What remains: the ports one flow can take at most.
     pub usable_ports: u32,
@@ -43,6 +43,9 @@ pub struct Capacity {
     /// once, so that ports do not bound the rate and TIME_WAIT does not protect. `None` when the
     /// limit is unknown; then the rates are those without it.
     pub time_wait_dropped: Option<bool>,
+    /// Which end that is.
+    #[serde(skip)]
+    pub loose_end: Option<LooseEnd>,
     #[serde(skip)]
     hold_time: Duration,
     #[serde(skip)]
@@ -92,7 +95,13 @@ impl Capacity {
     /// are unknown.
     #[must_use]
     pub fn of(snapshot: &Snapshot) -> Option<Self> {
-        let all = Self::new(&snapshot.tunables, &snapshot.held(), snapshot.hold_time)?;
+        Self::with(snapshot, &snapshot.held())
+    }
+
+    /// The same where these ports are `held`.
+    #[must_use]
+    pub fn with(snapshot: &Snapshot, held: &PortSet) -> Option<Self> {
+        let all = Self::new(&snapshot.tunables, held, snapshot.hold_time)?;
         Some(match snapshot.bound {
             Some(_) => all,
             None => Self {
@@ -109,19 +118,22 @@ impl Capacity {
         let range = tunables.ip_local_port_range?;
         let reserved = tunables.ip_local_reserved_ports.as_ref()?;
         let (mut reserved_ports, mut bound_ports, mut usable_ports, mut fast_ports) = (0, 0, 0, 0);
-        let mut unreached_ports = 0;
         for port in range.ports() {
             if reserved.contains(port) {
                 reserved_ports += 1;
             } else if held.contains(port) {
                 bound_ports += 1;
-            } else if range.uncounted() == Some(port) {
-                unreached_ports += 1;
             } else {
                 usable_ports += 1;
                 fast_ports += u32::from(range.is_fast(port));
             }
         }
+        let can_be_had = |port| !reserved.contains(port) && !held.contains(port);
+        let loose_end = LooseEnd::of(range, can_be_had);
+        // Both ends are of the low end's parity.
+        let unreached_ports = u32::from(loose_end.is_some());
+        usable_ports -= unreached_ports;
+        fast_ports -= unreached_ports;
         let mut capacity = Self {
             range_ports: range.len(),
             reserved_ports,
@@ -136,6 +148,7 @@ impl Capacity {
             time_wait_dropped: tunables
                 .tcp_max_tw_buckets
                 .map(|limit| limit < u64::from(usable_ports)),
+            loose_end,
             hold_time,
             reuse_delay: tunables.reuse_delay(),
         };

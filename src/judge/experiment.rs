@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Capacity;
-use super::advice::Change;
+use super::advice::{Step, Sysctl};
 use super::capacity::{rounded_rate, rounded_rate_of};
 use crate::model::{PortRange, PortSet, Tunables};
 
@@ -153,16 +153,16 @@ impl Laboratory {
         now: &Tunables,
         held: &PortSet,
         hold_time: Duration,
-        changes: &[Change],
+        steps: &[Step],
     ) -> Option<Self> {
         let ports = Capacity::new(now, held, hold_time)?.usable_ports;
         now.reuse_allowed(false)?;
         if ports == 0 {
             return None;
         }
-        let settings = changes
+        let settings = steps
             .iter()
-            .flat_map(|change| [&change.alone, &change.together])
+            .flat_map(|step| [&step.alone, &step.together])
             .chain([now]);
         let usable = settings
             .filter_map(|tunables| Capacity::new(tunables, held, hold_time))
@@ -173,13 +173,14 @@ impl Laboratory {
             scale: f64::from(usable.max().unwrap_or(ports)) / MOST,
         };
         let mut experiments = bench.with("the settings of now".into(), now);
-        for change in changes {
-            let name = format!("{} = {}", change.sysctl, change.recommended);
-            experiments.extend(bench.with(name, &change.alone));
+        let raising: Vec<_> = steps.iter().filter(|step| !step.mends).collect();
+        for step in &raising {
+            experiments.extend(bench.with(name(step), &step.alone));
         }
-        if let [_, .., last] = changes {
+        if let [_, .., last] = raising[..] {
             experiments.extend(bench.with("all of these together".into(), &last.together));
         }
+        experiments.extend(bench.by_itself(now, &raising));
         experiments.extend(bench.without_effect(now));
         experiments.extend(bench.pooled(now));
         let not_tried = match now.tcp_tw_recycle {
@@ -198,6 +199,18 @@ impl Laboratory {
             not_tried: vec![not_tried],
         })
     }
+}
+
+/// What a step is called where it is tried.
+fn name(step: &Step) -> String {
+    let listed = |change: &&super::advice::Change| change.sysctl != Sysctl::IpLocalReservedPorts;
+    let names: Vec<_> = step
+        .changes
+        .iter()
+        .filter(listed)
+        .map(|change| format!("{} = {}", change.sysctl, change.recommended))
+        .collect();
+    names.join(", ")
 }
 
 struct Bench<'a> {
@@ -244,6 +257,22 @@ impl Bench<'_> {
             });
         }
         experiments
+    }
+
+    /// What makes things worse than they are: a place for every TIME_WAIT where there were too few,
+    /// and nothing else changed.
+    fn by_itself(&self, now: &Tunables, steps: &[&Step]) -> Option<Experiment> {
+        let is_dropping = Capacity::new(now, self.held, self.hold_time)?.buckets_bound();
+        let change = steps
+            .iter()
+            .flat_map(|step| &step.changes)
+            .find(|change| is_dropping && change.sysctl == Sysctl::TcpMaxTwBuckets)?;
+        let tunables = Tunables {
+            tcp_max_tw_buckets: change.recommended.parse().ok(),
+            ..now.clone()
+        };
+        self.with(format!("{} by itself", change.sysctl), &tunables)
+            .pop()
     }
 
     /// What people recommend and does nothing: above what the ports bear now.
@@ -318,10 +347,15 @@ fn scaled(tunables: &Tunables, real: &Capacity, scale: f64) -> Option<(Tunables,
     let buckets = tunables
         .tcp_max_tw_buckets
         .map(|limit| (limit as f64 / scale).round().max(1.0) as u64);
-    let mut settings = vec![
+    // Where this machine's begins higher, the kernel would refuse the range.
+    let start = tunables.ip_unprivileged_port_start;
+    let lower = start.filter(|&start| start > u64::from(LOWEST));
+    let mut settings = Vec::new();
+    settings.extend(lower.map(|_| format!("net.ipv4.ip_unprivileged_port_start={LOWEST}")));
+    settings.extend([
         format!("net.ipv4.ip_local_port_range={range}"),
         format!("net.ipv4.ip_local_reserved_ports={reserved}"),
-    ];
+    ]);
     settings.extend(buckets.map(|limit| format!("net.ipv4.tcp_max_tw_buckets={limit}")));
     let numbers = [
         (
@@ -412,7 +446,7 @@ mod tests {
     use std::collections::HashMap;
 
     use crate::model::{
-        Counters, Host, Listeners, PortRule, Snapshot, SourceName, Tally, TimeWaitReuse,
+        Counters, Holders, Host, Listeners, PortRule, Snapshot, SourceName, Tally, TimeWaitReuse,
     };
 
     fn stock() -> Tunables {
@@ -442,13 +476,13 @@ mod tests {
             source: SourceName::Proc,
             gaps: Vec::new(),
         };
-        let advice = advise(&snapshot, None);
+        let advice = advise(&snapshot, &Holders::default(), None);
         let hold_time = snapshot.hold_time;
         Laboratory::new(
             &snapshot.tunables,
             &PortSet::default(),
             hold_time,
-            &advice.changes,
+            &advice.steps,
         )
     }
 

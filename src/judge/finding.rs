@@ -3,7 +3,9 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use super::destination::Trouble;
 use super::forecast::{Exhaustion, Pace};
+use super::owners::Files;
 use super::source::SourceBound;
 use crate::model::{Flow, From, Gap, Reuse, StateCounts, TcpState};
 use crate::words::{count, counted, percent, rate, rate_limit};
@@ -177,6 +179,10 @@ pub enum Finding {
         /// Its value.
         value: u64,
     },
+    /// The destination that was asked about cannot be reached, whatever ports are free.
+    Destination(Trouble),
+    /// A process that holds connections is near its limit of open files.
+    FilesLow(Files),
     /// Something decisive was not readable.
     CouldNotRead(Gap),
 }
@@ -200,6 +206,8 @@ impl Finding {
             Self::TwBucketOverflow { .. } => "TW_BUCKET_OVERFLOW",
             Self::ConntrackFull { .. } => "CONNTRACK_FULL",
             Self::DangerousSetting { .. } => "DANGEROUS_SETTING",
+            Self::Destination(trouble) => trouble.code(),
+            Self::FilesLow(_) => "FILES_LOW",
             Self::CouldNotRead(_) => "COULD_NOT_READ",
         }
     }
@@ -271,18 +279,16 @@ impl Finding {
                 ports.flow.server()
             ),
             Self::TwBucketOverflow { now: false, .. } => {
-                "Nothing now; raise net.ipv4.tcp_max_tw_buckets if it happens again.".into()
+                "Nothing now; if it happens again, `twcheck advise` says what to raise with \
+                 net.ipv4.tcp_max_tw_buckets, in one step."
+                    .into()
             }
-            Self::TwBucketOverflow {
-                limit, below_ports, ..
-            } => format!(
-                "Raise net.ipv4.tcp_max_tw_buckets above {}{}; a TIME_WAIT takes some 250 bytes.",
-                count(*limit),
-                if *below_ports {
-                    " and the number of usable ports"
-                } else {
-                    ""
-                }
+            Self::TwBucketOverflow { limit, .. } => format!(
+                "Raise net.ipv4.tcp_max_tw_buckets above {} only together with, and after, what \
+                 raises the rate that ports bear (net.ipv4.tcp_tw_reuse, a wider range): \
+                 `twcheck advise` has them as one step. By itself it brings errno 99 where there \
+                 is none now, because TIME_WAIT then keeps its ports.",
+                count(*limit)
             ),
             Self::ConntrackFull { .. } => {
                 "Raise net.netfilter.nf_conntrack_max, or exempt this traffic (notrack). Beyond it \
@@ -292,6 +298,8 @@ impl Finding {
             Self::DangerousSetting { sysctl, .. } => {
                 format!("sysctl -w {sysctl}=0, and remove it from /etc/sysctl.d.")
             }
+            Self::Destination(trouble) => trouble.next_step(),
+            Self::FilesLow(files) => files.next_step(),
             Self::CouldNotRead(_) => {
                 "Until it is known the verdict may be wrong: try another user, the host instead of \
                  the container, or for the socket table the other --source."
@@ -361,27 +369,22 @@ impl fmt::Display for Between<'_> {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::PortsExhausted(ports) => write!(
+            Self::PortsExhausted(ports) => ports.write_exhausted(f),
+            Self::PortsLow(ports) => ports.write_low(f),
+            Self::HeldOpen(ports) | Self::CloseWaitLeak(ports) | Self::SynSentPile(ports) => {
+                self.write_cause(f, ports)
+            }
+            Self::NoUsablePort {
+                range,
+                reserved,
+                bound,
+            } => write!(
                 f,
-                "No port is free {}{}: {} of {} are taken ({}). New connections there fail with \
-                 errno 99{}.",
-                Between(&ports.flow),
-                if ports.reuse.is_open() {
-                    ", unless TIME_WAIT reuse works there"
-                } else {
-                    ""
-                },
-                count(ports.blocked),
-                count(ports.usable),
-                states(&ports.by_state),
-                match ports.reuse {
-                    Reuse::Refuted =>
-                        ": TIME_WAIT reuse is allowed here but does not work toward it",
-                    Reuse::Allowed => ", if its end has no TCP timestamps",
-                    Reuse::Unknown =>
-                        ", if this machine's net.ipv4.tcp_tw_reuse, which cannot be read, is off",
-                    Reuse::Off | Reuse::Seen => "",
-                }
+                "No connection can be opened to anywhere: of the {} in the ephemeral range {} are \
+                 reserved and {} bound, none is left. connect() fails with errno 99.",
+                counted(*range, "port"),
+                count(*reserved),
+                count(*bound)
             ),
             Self::SourceBound(source) => write_source(f, source),
             Self::OwnRange { flow, span } => write!(
@@ -397,68 +400,7 @@ impl fmt::Display for Finding {
                 port,
                 reserved,
                 others,
-            } => write!(
-                f,
-                "A connection {} sits on port {port}, which {}{}.",
-                Between(flow),
-                if *reserved {
-                    "is reserved"
-                } else {
-                    "a service listens on"
-                },
-                match others {
-                    0 => String::new(),
-                    1 => "; one more flow has such ports".into(),
-                    more => format!("; {more} more flows have such ports"),
-                }
-            ),
-            Self::InboundCloseWait { port, waiting } => write!(
-                f,
-                "A service here does not close: {} on its port {port} were ended by the client and \
-                 are still open.",
-                counted(*waiting, "connection")
-            ),
-            Self::NatFailed {
-                insert_failed,
-                dropped,
-                grown,
-            } => write!(
-                f,
-                "Connection tracking could not take {} and dropped {} since it began{}.",
-                counted(*insert_failed, "connection"),
-                counted(*dropped, "packet"),
-                if *grown > 0 {
-                    format!(", {} while this was looked at", count(*grown))
-                } else {
-                    ", none just now".into()
-                }
-            ),
-            Self::NoUsablePort {
-                range,
-                reserved,
-                bound,
-            } => write!(
-                f,
-                "No connection can be opened to anywhere: of the {} in the ephemeral range {} are \
-                 reserved and {} bound, none is left. connect() fails with errno 99.",
-                counted(*range, "port"),
-                count(*reserved),
-                count(*bound)
-            ),
-            Self::PortsLow(ports) => write!(
-                f,
-                "{:.0} % of the ports {} are taken: {} of {} ({}){}.",
-                percent(ports.blocked, ports.usable).floor(),
-                Between(&ports.flow),
-                count(ports.blocked),
-                count(ports.usable),
-                states(&ports.by_state),
-                if ports.reuse.is_open() {
-                    "; they come back early if TIME_WAIT reuse works there"
-                } else {
-                    ""
-                }
-            ),
+            } => write_service_port(f, flow, (*port, *reserved), *others),
             Self::RateAboveLimit { flow, when, .. } => write!(
                 f,
                 "{} no port is free {}, at {}.",
@@ -480,26 +422,6 @@ impl fmt::Display for Finding {
                 count(*fast),
                 rate_limit(*fast_rate)
             ),
-            Self::HeldOpen(ports) => write!(
-                f,
-                "The ports {} are held by open connections ({}), not by TIME_WAIT: a leak, or a \
-                 pool that is too large.",
-                Between(&ports.flow),
-                states(&ports.by_state)
-            ),
-            Self::CloseWaitLeak(ports) => write!(
-                f,
-                "The application does not close: {} connections {} were ended by the server and \
-                 still hold their ports.",
-                count(ports.by_state.get(TcpState::CloseWait)),
-                Between(&ports.flow)
-            ),
-            Self::SynSentPile(ports) => write!(
-                f,
-                "The server does not answer: {} attempts {} wait for it.",
-                count(ports.by_state.get(TcpState::SynSent)),
-                Between(&ports.flow)
-            ),
             Self::TwBucketOverflow {
                 total,
                 limit,
@@ -507,6 +429,17 @@ impl fmt::Display for Finding {
                 now,
                 below_ports,
             } => write_overflow(f, *total, *limit, *overflows, (*now, *below_ports)),
+            Self::InboundCloseWait { port, waiting } => write!(
+                f,
+                "A service here does not close: {} on its port {port} were ended by the client and \
+                 are still open.",
+                counted(*waiting, "connection")
+            ),
+            Self::NatFailed {
+                insert_failed,
+                dropped,
+                grown,
+            } => write_nat_failed(f, *insert_failed, *dropped, *grown),
             Self::ConntrackFull { tracked, limit } => write!(
                 f,
                 "Connection tracking holds {} of at most {} connections ({:.0} %).",
@@ -518,9 +451,123 @@ impl fmt::Display for Finding {
                 f,
                 "{sysctl} = {value} drops connections of clients behind NAT; Linux 4.12 removed it."
             ),
+            Self::Destination(trouble) => trouble.fmt(f),
+            Self::FilesLow(files) => files.fmt(f),
             Self::CouldNotRead(gap) => write!(f, "{}: {}.", gap.what, gap.why),
         }
     }
+}
+
+impl Ports {
+    fn write_exhausted(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "No port is free {}{}: {} of {} are taken ({}). New connections there fail with errno \
+             99{}.",
+            Between(&self.flow),
+            if self.reuse.is_open() {
+                ", unless TIME_WAIT reuse works there"
+            } else {
+                ""
+            },
+            count(self.blocked),
+            count(self.usable),
+            states(&self.by_state),
+            match self.reuse {
+                Reuse::Refuted => ": TIME_WAIT reuse is allowed here but does not work toward it",
+                Reuse::Allowed => ", if its end has no TCP timestamps",
+                Reuse::Unknown =>
+                    ", if this machine's net.ipv4.tcp_tw_reuse, which cannot be read, is off",
+                Reuse::Off | Reuse::Seen => "",
+            }
+        )
+    }
+
+    fn write_low(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:.0} % of the ports {} are taken: {} of {} ({}){}.",
+            percent(self.blocked, self.usable).floor(),
+            Between(&self.flow),
+            count(self.blocked),
+            count(self.usable),
+            states(&self.by_state),
+            if self.reuse.is_open() {
+                "; they come back early if TIME_WAIT reuse works there"
+            } else {
+                ""
+            }
+        )
+    }
+}
+
+impl Finding {
+    /// What takes the ports, where it is no TIME_WAIT.
+    fn write_cause(&self, f: &mut fmt::Formatter<'_>, ports: &Ports) -> fmt::Result {
+        let between = Between(&ports.flow);
+        let number = |state| count(ports.by_state.get(state));
+        match self {
+            Self::HeldOpen(_) => write!(
+                f,
+                "The ports {between} are held by open connections ({}), not by TIME_WAIT: a leak, \
+                 or a pool that is too large.",
+                states(&ports.by_state)
+            ),
+            Self::CloseWaitLeak(_) => write!(
+                f,
+                "The application does not close: {} connections {between} were ended by the server \
+                 and still hold their ports.",
+                number(TcpState::CloseWait)
+            ),
+            _ => write!(
+                f,
+                "The server does not answer: {} attempts {between} wait for it.",
+                number(TcpState::SynSent)
+            ),
+        }
+    }
+}
+
+fn write_service_port(
+    f: &mut fmt::Formatter<'_>,
+    flow: &Flow,
+    (port, reserved): (u16, bool),
+    others: usize,
+) -> fmt::Result {
+    write!(
+        f,
+        "A connection {} sits on port {port}, which {}{}.",
+        Between(flow),
+        if reserved {
+            "is reserved"
+        } else {
+            "a service listens on"
+        },
+        match others {
+            0 => String::new(),
+            1 => "; one more flow has such ports".into(),
+            more => format!("; {more} more flows have such ports"),
+        }
+    )
+}
+
+fn write_nat_failed(
+    f: &mut fmt::Formatter<'_>,
+    insert_failed: u64,
+    dropped: u64,
+    grown: u64,
+) -> fmt::Result {
+    write!(
+        f,
+        "Connection tracking could not take {} and dropped {} since it began{}.",
+        counted(insert_failed, "connection"),
+        counted(dropped, "packet"),
+        if grown > 0 {
+            format!(", {} while this was looked at", count(grown))
+        } else {
+            ", none just now".into()
+        }
+    )
 }
 
 fn write_overflow(
@@ -554,7 +601,7 @@ fn write_overflow(
 
 fn write_source(f: &mut fmt::Formatter<'_>, source: &SourceBound) -> fmt::Result {
     let from = source_name(source.address, source.interface.map(|it| it.to_string()));
-    let left = source.usable.saturating_sub(source.taken);
+    let left = source.usable.saturating_sub(source.taken());
     write!(
         f,
         "{} {from}: its ports are handed out by bind(), one pool over all destinations ({} here); {} \
@@ -565,7 +612,7 @@ fn write_source(f: &mut fmt::Formatter<'_>, source: &SourceBound) -> fmt::Result
             "Ports get short for clients that bind()"
         },
         count(source.destinations),
-        count(source.taken),
+        count(source.taken()),
         count(source.usable),
         if left == 0 {
             "bind() fails with errno 98.".into()

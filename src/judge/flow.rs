@@ -8,12 +8,13 @@ use serde::Serialize;
 use super::Capacity;
 use super::capacity::rounded_rate;
 use super::finding::{Cause, Finding, Ports};
-use super::forecast::{self, Course, Exhaustion, History, Rate, Trouble, exhaustion, safe_rate};
+use super::forecast::{self, Course, Exhaustion, History, Rate, Shortage, exhaustion, safe_rate};
 use super::reuse::reuse;
 use super::source::SourceBound;
 use super::verdict::{Level, Thresholds};
 use crate::model::{
-    Flow, FlowUse, Interface, Owner, PortRange, PortSet, Reuse, Snapshot, StateCounts, TcpState,
+    Flow, FlowUse, Interface, LooseEnd, Owner, PortRange, PortSet, Reuse, Snapshot, StateCounts,
+    TcpState,
 };
 use crate::words::percent;
 
@@ -83,7 +84,7 @@ pub struct FlowReport {
     pub seconds_to_exhaustion_range: Option<(f64, Option<f64>)>,
     /// Since when TIME_WAIT has taken more of its ports than the warning threshold, and when they
     /// are back; `None` where it does not.
-    pub trouble: Option<Trouble>,
+    pub shortage: Option<Shortage>,
     /// How bad it is.
     pub level: Level,
     /// Who holds its live sockets, most first; `None` when nobody looked.
@@ -144,6 +145,10 @@ impl<'a> Bench<'a> {
         }
     }
 
+    fn loose_end(&self) -> Option<LooseEnd> {
+        self.capacity.and_then(|capacity| capacity.loose_end)
+    }
+
     fn range(&self) -> Option<PortRange> {
         self.snapshot.tunables.ip_local_port_range
     }
@@ -154,13 +159,13 @@ impl Case<'_> {
     /// without that.
     pub(super) fn blocked(&self) -> u32 {
         self.used
-            .ports_blocked(self.reuse.works(), self.bench.range())
+            .ports_blocked(self.reuse.works(), self.bench.loose_end())
     }
 
     /// The same if TIME_WAIT is reused where that is open.
     fn blocked_at_best(&self) -> u32 {
         let works = self.reuse.works() || self.reuse.is_open();
-        self.used.ports_blocked(works, self.bench.range())
+        self.used.ports_blocked(works, self.bench.loose_end())
     }
 
     /// How bad it is that so many ports are blocked.
@@ -178,7 +183,13 @@ impl Case<'_> {
     /// `level` where it is certain; where it hangs on TIME_WAIT reuse that is open, no more than a
     /// warning, or what holds either way.
     fn tempered(&self, level: Level, at_best: Level) -> Level {
-        if self.reuse.is_open() {
+        // What is hidden is most likely what the kernel begins with: off, or for loopback alone.
+        let is_doubtful = match self.reuse {
+            Reuse::Allowed => true,
+            Reuse::Unknown => self.flow.is_loopback(),
+            Reuse::Off | Reuse::Refuted | Reuse::Seen => false,
+        };
+        if is_doubtful {
             at_best.max(level.min(Level::Warning))
         } else {
             level
@@ -190,6 +201,7 @@ impl Case<'_> {
         let Some(capacity) = self.bench.capacity else {
             return Vec::new();
         };
+        let is_pile = |(_, finding): &(Level, Finding)| matches!(finding, Finding::SynSentPile(_));
         let mut findings = Vec::new();
         // Where no port can be had at all, or bind() hands them out, that is said of all flows.
         let is_judged_alone = capacity.usable_ports > 0 && !self.is_of_bound_source();
@@ -200,7 +212,7 @@ impl Case<'_> {
         let exhausted = self.blocked() >= capacity.usable_ports;
         if !is_short && self.leaks() {
             findings.push((Level::Warning, Finding::CloseWaitLeak(self.ports(capacity))));
-        } else if self.piles_up() && !self.has_pile(&findings) {
+        } else if self.piles_up() && !findings.iter().any(is_pile) {
             findings.push((Level::Warning, Finding::SynSentPile(self.ports(capacity))));
         }
         if is_judged_alone && !exhausted {
@@ -238,11 +250,6 @@ impl Case<'_> {
         self.bench.bound_sources.iter().any(|source| {
             source.address == self.flow.source && source.interface == self.flow.interface
         })
-    }
-
-    fn has_pile(&self, findings: &[(Level, Finding)]) -> bool {
-        let is_pile = |(_, finding): &(Level, Finding)| matches!(finding, Finding::SynSentPile(_));
-        findings.iter().any(is_pile)
     }
 
     fn leaks(&self) -> bool {
@@ -309,14 +316,14 @@ impl Case<'_> {
     }
 
     /// Since when TIME_WAIT has kept the ports short, and when they are back.
-    fn trouble(&self, capacity: &Capacity) -> Option<Trouble> {
+    fn shortage_of_time_wait(&self, capacity: &Capacity) -> Option<Shortage> {
         let cause = Cause::of(&self.used.blocking(self.reuse.works()));
         if self.reuse.works() || cause != Cause::Churn {
             return None;
         }
         let share = self.bench.thresholds.warn / 100.0;
         let threshold = f64::from(capacity.usable_ports) * share;
-        Trouble::of(&self.history(), self.forecast_ports(capacity), threshold)
+        Shortage::of(&self.history(), self.forecast_ports(capacity), threshold)
     }
 
     fn forecast_ports(&self, capacity: &Capacity) -> forecast::Ports<'_> {
@@ -333,7 +340,7 @@ impl Case<'_> {
     fn connect_slow(&self, capacity: &Capacity) -> Option<(Level, Finding)> {
         let blocked = self
             .used
-            .fast_blocked(self.reuse.works(), self.bench.range());
+            .fast_blocked(self.reuse.works(), self.bench.loose_end());
         let free = capacity.fast_ports.saturating_sub(blocked);
         let is_search_long = capacity.fast_ports >= FAST_PORTS_WORTH_A_SEARCH;
         (is_search_long && free * FAST_PORTS_SPENT <= capacity.fast_ports).then(|| {
@@ -394,7 +401,7 @@ impl Case<'_> {
             closed_per_second: history,
             seconds_to_exhaustion: when.map(|when| when.likely),
             seconds_to_exhaustion_range: when.map(|when| when.range()),
-            trouble: capacity.and_then(|all| self.trouble(all)),
+            shortage: capacity.and_then(|all| self.shortage_of_time_wait(all)),
             level,
             owners: None,
         }

@@ -2,11 +2,13 @@
 
 pub mod advice;
 pub mod capacity;
+pub mod destination;
 pub mod experiment;
 pub mod finding;
 pub mod flow;
 pub mod forecast;
 pub mod goal;
+pub mod owners;
 pub mod reuse;
 pub mod source;
 pub mod states;

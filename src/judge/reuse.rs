@@ -17,16 +17,10 @@ pub fn reuse(snapshot: &Snapshot, flow: &Flow, used: &FlowUse, alone: Option<&Fl
         Some(false) => return Reuse::Off,
         Some(true) => {}
     }
-    // The other end is this machine, whose timestamps are on.
-    if snapshot.is_own(flow) {
-        return Reuse::Seen;
-    }
-    if let Some(ends) = snapshot.timestamps.get(flow) {
-        match (ends.with, ends.without) {
-            (1.., 0) => return Reuse::Seen,
-            (0, 1..) => return Reuse::Refuted,
-            _ => {}
-        }
+    match has_timestamps(snapshot, flow) {
+        Some(true) => return Reuse::Seen,
+        Some(false) => return Reuse::Refuted,
+        None => {}
     }
     if old_ports_block(snapshot, used) {
         return Reuse::Refuted;
@@ -36,6 +30,43 @@ pub fn reuse(snapshot: &Snapshot, flow: &Flow, used: &FlowUse, alone: Option<&Fl
         return Reuse::Seen;
     }
     Reuse::Allowed
+}
+
+/// Whether the other end of `flow` has TCP timestamps, as far as the table alone tells.
+fn has_timestamps(snapshot: &Snapshot, flow: &Flow) -> Option<bool> {
+    if snapshot.is_own(flow) {
+        // It is this machine.
+        return snapshot.tunables.tcp_timestamps.map(|own| own != 0);
+    }
+    let ends = snapshot.timestamps.get(flow)?;
+    match (ends.with, ends.without) {
+        (1.., 0) => Some(true),
+        (0, 1..) => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether the other ends of the flows toward the destination that was asked about have TCP
+/// timestamps: where one has none, they are not to be counted on. `None` when unknown, or none was
+/// asked about.
+#[must_use]
+pub fn destination_has_timestamps(snapshot: &Snapshot) -> Option<bool> {
+    snapshot.tally.toward.as_ref()?;
+    let known: Vec<_> = snapshot
+        .tally
+        .flows
+        .iter()
+        .map(|(flow, used)| match reuse(snapshot, flow, used, None) {
+            Reuse::Refuted => Some(false),
+            _ => has_timestamps(snapshot, flow),
+        })
+        .collect();
+    match known.as_slice() {
+        [] => None,
+        known if known.contains(&Some(false)) => Some(false),
+        known if known.contains(&None) => None,
+        _ => Some(true),
+    }
 }
 
 /// Whether a port was passed over that reuse would have given. connect() takes another than a fast
@@ -71,8 +102,7 @@ pub fn alone(snapshot: &Snapshot) -> Option<&Flow> {
     };
     let mut active = snapshot
         .tally
-        .flows
-        .iter()
+        .all_flows()
         .filter(|(_, used)| is_active(used))
         .map(|(flow, _)| flow);
     active.next().filter(|_| active.next().is_none())

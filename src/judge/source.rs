@@ -5,21 +5,31 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Capacity;
-use crate::model::{FlowUse, Interface, PortRange, PortRule, Snapshot, SourceUse, TcpState};
+use crate::model::{
+    FlowUse, Interface, PortRange, PortRule, PortSet, Snapshot, SourceUse, TcpState,
+};
 
 /// A source address whose clients bind() it and leave the port to bind().
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceBound {
     /// The address.
     pub address: IpAddr,
     /// The interface that the sockets are bound to, if any.
     pub interface: Option<Interface>,
     /// Ports taken, over all destinations.
-    pub taken: u32,
+    pub ports: PortSet,
     /// Ports there are.
     pub usable: u32,
     /// Destinations they are taken toward.
     pub destinations: u32,
+}
+
+impl SourceBound {
+    /// How many ports are taken.
+    #[must_use]
+    pub fn taken(&self) -> u32 {
+        self.ports.len()
+    }
 }
 
 /// Fewer ports than these on the side that connect() leaves for last tell nothing.
@@ -44,7 +54,7 @@ pub fn bound_sources(snapshot: &Snapshot, capacity: &Capacity) -> Vec<SourceBoun
     // older than 4.12: too old to tell.
     let parity_tells = snapshot.tunables.tcp_tw_recycle.is_none();
     let mut flows: HashMap<_, Vec<&FlowUse>> = HashMap::new();
-    for (flow, used) in &tally.flows {
+    for (flow, used) in tally.all_flows() {
         let key = (flow.source, flow.interface);
         flows.entry(key).or_default().push(used);
     }
@@ -56,7 +66,7 @@ pub fn bound_sources(snapshot: &Snapshot, capacity: &Capacity) -> Vec<SourceBoun
             shows_bind(source, flows, capacity, tally.rule(), parity_tells).then(|| SourceBound {
                 address: source.address,
                 interface: source.interface,
-                taken: source.ports.len(),
+                ports: source.ports.clone(),
                 usable: capacity.usable_ports,
                 destinations: u32::try_from(flows.len()).unwrap_or(u32::MAX),
             })

@@ -5,8 +5,11 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use super::destination::Sought;
 use super::verdict::TimeWaitReport;
-use crate::model::{Gap, Snapshot, SourceName, StateCounts, TcpState, Weight};
+use crate::model::{
+    Gap, Interface, Snapshot, SourceName, StateCounts, TcpState, TimeWaitSplit, Weight,
+};
 
 /// Everything `states` says, in the order of the JSON contract.
 #[derive(Debug, Clone, Serialize)]
@@ -25,6 +28,10 @@ pub struct States {
     /// How many outbound flows there are, listed or not, when asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flows_total: Option<usize>,
+    /// The destination that it is about, outbound sockets only; `None`, and left out of the JSON,
+    /// where it is about all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Sought>,
     /// Where the rows came from.
     pub source: SourceName,
     /// What could not be read.
@@ -40,6 +47,9 @@ pub struct FlowStates {
     pub destination: IpAddr,
     /// The server's port.
     pub destination_port: u16,
+    /// The interface its sockets are bound to; `None` where they are bound to none, or that is
+    /// unknown.
+    pub interface: Option<Interface>,
     /// Its sockets.
     pub total: u64,
     /// By state.
@@ -54,18 +64,33 @@ pub fn states(snapshot: &Snapshot, all: bool, top: Option<usize>) -> States {
     let is_unknown = tally.states.total() == 0
         && (snapshot.gaps.iter()).any(|gap| gap.weight == Weight::Decisive);
     let top = top.filter(|_| !is_unknown);
-    let states = if all {
-        tally.states.clone()
-    } else {
-        tally.states.without(TcpState::Listen)
+    let destination = Sought::new(snapshot);
+    let mut time_wait = TimeWaitReport::new(snapshot);
+    let states = match destination {
+        Some(_) => {
+            let mut there = StateCounts::default();
+            for used in tally.flows.values() {
+                there.merge(&used.by_state);
+            }
+            let outbound = there.get(TcpState::TimeWait);
+            time_wait.split = TimeWaitSplit {
+                total: outbound,
+                outbound,
+                inbound: 0,
+            };
+            there
+        }
+        None if all => tally.states.clone(),
+        None => tally.states.without(TcpState::Listen),
     };
     States {
         schema: 1,
         total: (!is_unknown).then(|| states.total()),
         states,
-        time_wait: (!is_unknown).then(|| TimeWaitReport::new(snapshot)),
+        time_wait: (!is_unknown).then_some(time_wait),
         flows: top.map(|top| flows(snapshot, top)),
         flows_total: top.map(|_| tally.flows.len()),
+        destination,
         source: snapshot.source,
         gaps: snapshot.gaps.clone(),
     }
@@ -81,6 +106,7 @@ fn flows(snapshot: &Snapshot, top: usize) -> Vec<FlowStates> {
             source: flow.source,
             destination: flow.destination,
             destination_port: flow.destination_port,
+            interface: flow.interface,
             total: used.by_state.total(),
             by_state: used.by_state.clone(),
         })

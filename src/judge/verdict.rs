@@ -1,17 +1,17 @@
 //! Whether ports run out, toward which destination, and what to do.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::Capacity;
+use super::destination::Sought;
 use super::finding::Finding;
 use super::flow::{Bench, FlowReport, LEAK_FROM};
 use super::forecast::lateness;
 use super::reuse::alone;
 use super::source::{SourceBound, bound_sources};
-use crate::model::{Flow, Gap, Host, Owner, Snapshot, TcpState, TimeWaitSplit, Tunables, Weight};
+use crate::model::{Gap, Host, Snapshot, TcpState, TimeWaitSplit, Tunables, Unplaced, Weight};
 use crate::words::{count, percent};
 
 /// How bad it is, mildest first.
@@ -84,6 +84,14 @@ pub struct Verdict {
     pub findings: Vec<Reported>,
     /// How many outbound flows there are, listed or not.
     pub flows_total: usize,
+    /// The destination that it is about; `None`, and left out of the JSON, where it is about all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Sought>,
+    /// Who has TCP sockets that are in no flow, such as those that have no port; `None` when nobody
+    /// looked.
+    pub unplaced: Option<Vec<Unplaced>>,
+    /// What is to be said about owners, in sentences.
+    pub owner_notes: Vec<String>,
     /// What could not be read.
     pub gaps: Vec<Gap>,
 }
@@ -96,25 +104,6 @@ impl Verdict {
         self.flows.iter().filter(move |flow| {
             flow.level > Level::Ok || percent(flow.ports_in_use, usable) >= WORTH_A_LINE
         })
-    }
-
-    /// The listed flows whose owners are worth a look through all processes: those in trouble, or
-    /// `all` of them.
-    #[must_use]
-    pub fn flows_to_own(&self, all: bool) -> Vec<Flow> {
-        self.flows
-            .iter()
-            .filter(|flow| all || flow.level > Level::Ok)
-            .map(FlowReport::flow)
-            .collect()
-    }
-
-    /// Puts names to the flows that `owners` speaks of.
-    pub fn name_owners(&mut self, mut owners: HashMap<Flow, Vec<Owner>>, gap: Option<Gap>) {
-        for flow in &mut self.flows {
-            flow.owners = owners.remove(&flow.flow());
-        }
-        self.gaps.extend(gap);
     }
 }
 
@@ -166,11 +155,13 @@ impl Serialize for Reported {
 /// Judges one snapshot; lists at most `top` flows, all for 0.
 #[must_use]
 pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdict {
-    let capacity = Capacity::of(snapshot);
-    let bound_sources = capacity
-        .as_ref()
-        .map_or_else(Vec::new, |capacity| bound_sources(snapshot, capacity));
-    let held = snapshot.held();
+    let bound_sources =
+        Capacity::of(snapshot).map_or_else(Vec::new, |capacity| bound_sources(snapshot, &capacity));
+    // connect() skips the ports that bind() hands out, like those of listeners.
+    let held = bound_sources
+        .iter()
+        .fold(snapshot.held(), |held, source| held.union(&source.ports));
+    let capacity = Capacity::with(snapshot, &held);
     let bench = Bench {
         snapshot,
         held: &held,
@@ -206,12 +197,11 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
     flows.truncate(if top == 0 { flows_total } else { top });
 
     // Where there is no port to be had, that is the cause of all the rest.
-    let mut findings: Vec<_> = capacity.iter().filter_map(no_usable_port).collect();
-    findings.extend(
-        bound_sources
-            .iter()
-            .filter_map(|source| short_source(source, thresholds)),
-    );
+    let mut findings: Vec<_> = bound_sources
+        .iter()
+        .filter_map(|source| short_source(source, thresholds))
+        .collect();
+    findings.extend(capacity.iter().filter_map(no_usable_port));
     let mut reports = Vec::new();
     for (index, (Reverse((level, ..)), _, case, found)) in flows.into_iter().enumerate() {
         reports.push(case.report(level));
@@ -240,6 +230,9 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
         flows: reports,
         findings,
         flows_total,
+        destination: Sought::new(snapshot),
+        unplaced: None,
+        owner_notes: Vec::new(),
         gaps: snapshot.all_gaps().collect(),
     }
 }
@@ -259,8 +252,8 @@ fn no_usable_port(capacity: &Capacity) -> Option<Reported> {
 
 /// The ports of a source, where they get short.
 fn short_source(source: &SourceBound, thresholds: Thresholds) -> Option<Reported> {
-    let share = percent(source.taken, source.usable);
-    let level = if share >= thresholds.crit || source.taken >= source.usable {
+    let share = percent(source.taken(), source.usable);
+    let level = if share >= thresholds.crit || source.taken() >= source.usable {
         Level::Critical
     } else {
         Level::Warning
@@ -268,7 +261,7 @@ fn short_source(source: &SourceBound, thresholds: Thresholds) -> Option<Reported
     (share >= thresholds.warn).then_some(Reported {
         level,
         flow: None,
-        finding: Finding::SourceBound(*source),
+        finding: Finding::SourceBound(source.clone()),
     })
 }
 
@@ -290,12 +283,14 @@ fn inbound_leak(snapshot: &Snapshot) -> Option<Finding> {
 
 /// Outbound connections on ports that a service may want.
 fn service_port_taken(snapshot: &Snapshot) -> Option<Finding> {
-    let flows = &snapshot.tally.flows;
-    let taken = flows
-        .iter()
+    let taken = snapshot
+        .tally
+        .all_flows()
         .filter_map(|(flow, used)| Some((used.service_port?, flow)));
-    let others = taken.clone().count().saturating_sub(1);
-    let ((port, reserved), flow) = taken.min()?;
+    let mut taken: Vec<_> = taken.collect();
+    taken.sort_unstable();
+    let ((port, reserved), flow) = *taken.first()?;
+    let others = taken.len() - 1;
     Some(Finding::ServicePortTaken {
         flow: *flow,
         port,
@@ -427,10 +422,10 @@ fn summary(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::time::Duration;
 
     use super::*;
-    use crate::judge::advice::advise;
     use crate::model::{
         Counters, Growth, Listeners, PortRange, PortRule, PortSet, Reuse, Socket, SourceName,
         Tally, TcpState, TimeWaitReuse, Timestamps,
@@ -660,7 +655,7 @@ mod tests {
         };
         assert_eq!(found(&host(hidden(), &[(TimeWait, 10)], SPENT)), []);
         let full = host(hidden(), &[(TimeWait, 1000)], SPENT);
-        assert_eq!(found(&full), [("PORTS_EXHAUSTED", Warning)]);
+        assert_eq!(found(&full), [("PORTS_EXHAUSTED", Critical)]);
         let capacity = verdict(&full, DEFAULT, 10).capacity.unwrap();
         assert_eq!(
             (
@@ -734,42 +729,6 @@ mod tests {
         assert_eq!(
             (flow.ports_free, flow.max_connections_per_second),
             (None, None)
-        );
-    }
-
-    #[test]
-    fn advice_on_buckets_is_for_now_and_fits_an_int() {
-        let buckets = |limit, overflows, total| {
-            let mut snapshot = host(plain(), &[], None);
-            snapshot.tunables.tcp_max_tw_buckets = Some(limit);
-            snapshot.counters.time_wait_overflows = Some(overflows);
-            snapshot.tally.set_time_wait(total);
-            let changes = advise(&snapshot, None).changes.into_iter();
-            let mut changes = changes.filter(|it| it.sysctl.to_string().ends_with("buckets"));
-            changes.next().map(|change| change.recommended)
-        };
-        assert_eq!(buckets(131_072, 0, 0), None);
-        assert_eq!(buckets(131_072, 9, 0), None, "it was long ago");
-        assert_eq!(buckets(131_072, 9, 131_072).as_deref(), Some("262144"));
-        assert_eq!(
-            buckets(1000, 0, 0).as_deref(),
-            Some("131072"),
-            "of 55,296 ports"
-        );
-        assert_eq!(
-            buckets(2_000_000_000, 9, 2_000_000_000).as_deref(),
-            Some("2147483647")
-        );
-        assert_eq!(buckets(2_147_483_647, 9, 2_147_483_647), None);
-    }
-
-    #[test]
-    fn advice_is_silent_about_what_it_does_not_know_and_says_so() {
-        let mut snapshot = host(plain(), &[], None);
-        snapshot.tunables.tcp_tw_reuse = None;
-        assert_eq!(
-            advise(&snapshot, None).summary,
-            "Not known here, so nothing is said about it: net.ipv4.tcp_tw_reuse."
         );
     }
 }

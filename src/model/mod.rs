@@ -1,5 +1,7 @@
 //! The facts: plain data that every other room agrees on.
 
+mod destination;
+mod holders;
 mod owner;
 mod ports;
 mod reuse;
@@ -10,8 +12,10 @@ mod state;
 mod tally;
 mod tunables;
 
-pub use owner::Owner;
-pub use ports::{PortRange, PortSet};
+pub use destination::{Destination, HostName, Path, Toward};
+pub use holders::Holders;
+pub use owner::{Look, Owner, Owners, Placeless, Unplaced};
+pub use ports::{LooseEnd, PortRange, PortSet};
 pub use reuse::{Reuse, Timestamps};
 pub use snapshot::{Counters, Gap, Growth, Host, Snapshot, SourceName, Weight};
 pub use socket::{Flow, From, Interface, Socket};

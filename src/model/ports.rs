@@ -37,21 +37,6 @@ impl PortRange {
         self.contains(port) && (port ^ self.low) & 1 == 0
     }
 
-    /// The port that is not to be counted on: of a range whose ends are of one parity, a search for
-    /// a port reaches only one end. `__inet_hash_connect` (net/ipv4/inet_hashtables.c) makes the
-    /// number of ports even, and wraps round by that number: a search that begins at the low end
-    /// leaves the high one out, any other the low one. It begins at a place that changes with each
-    /// connection, seldom at the low end; in a range of three always there.
-    #[must_use]
-    pub fn uncounted(self) -> Option<u16> {
-        match self.len() {
-            1 => None,
-            3 => Some(self.high),
-            odd if odd % 2 == 1 => Some(self.low),
-            _ => None,
-        }
-    }
-
     /// All ports of the range, ascending.
     pub fn ports(self) -> impl Iterator<Item = u16> {
         self.low..=self.high
@@ -77,6 +62,44 @@ impl fmt::Display for PortRange {
 impl Serialize for PortRange {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         [self.low, self.high].serialize(serializer)
+    }
+}
+
+/// The end of a range that is not to be counted on: where both ends are of one parity, a search for
+/// a port reaches only one of them. `__inet_hash_connect` (net/ipv4/inet_hashtables.c) makes the
+/// number of ports even, and wraps round by that number: a search that begins at the low end leaves
+/// the high one out, any other the low one. It begins at a place that changes with each connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LooseEnd {
+    /// The low one: the search seldom begins there.
+    Low,
+    /// The high one: there is no other place to begin, or the low end cannot be had anyway.
+    High,
+    /// One of the two: in a short range the search often begins at the low end.
+    Either,
+}
+
+impl LooseEnd {
+    /// In a range as short as this the search begins at the low end once in 16 times or more.
+    const SHORT: u32 = 33;
+
+    /// That of `range`, where `can_be_had` tells which ports are neither reserved nor held; `None`
+    /// where every port can be counted on.
+    #[must_use]
+    pub fn of(range: PortRange, can_be_had: impl Fn(u16) -> bool) -> Option<Self> {
+        let (low, high) = (can_be_had(range.low), can_be_had(range.high));
+        match range.len() {
+            1 => None,
+            even if even % 2 == 0 => None,
+            3 => high.then_some(Self::High),
+            long if long > Self::SHORT => low.then_some(Self::Low),
+            _ => match (low, high) {
+                (true, true) => Some(Self::Either),
+                (true, false) => Some(Self::Low),
+                (false, true) => Some(Self::High),
+                (false, false) => None,
+            },
+        }
     }
 }
 
@@ -131,7 +154,11 @@ impl PortSet {
 
     /// The ports in the set, ascending.
     pub fn ports(&self) -> impl Iterator<Item = u16> {
-        (0..=u16::MAX).filter(|&port| self.contains(port))
+        // Most sets are nearly empty: whole words of 64 ports are skipped.
+        let words = (0_u16..1024).filter(|&word| self.0[usize::from(word)] != 0);
+        words
+            .flat_map(|word| word << 6..=(word << 6 | 63))
+            .filter(|&port| self.contains(port))
     }
 
     /// Ports in this set or the other.
@@ -166,10 +193,16 @@ impl PortSet {
 impl FromIterator<u16> for PortSet {
     fn from_iter<I: IntoIterator<Item = u16>>(ports: I) -> Self {
         let mut set = Self::default();
-        for port in ports {
-            set.insert(port);
-        }
+        set.extend(ports);
         set
+    }
+}
+
+impl Extend<u16> for PortSet {
+    fn extend<I: IntoIterator<Item = u16>>(&mut self, ports: I) {
+        for port in ports {
+            self.insert(port);
+        }
     }
 }
 

@@ -111,6 +111,13 @@ impl StateCounts {
         self.0[state as usize] += 1;
     }
 
+    /// Counts the sockets of `other` too.
+    pub fn merge(&mut self, other: &Self) {
+        for (all, more) in self.0.iter_mut().zip(&other.0) {
+            *all += more;
+        }
+    }
+
     /// The number of sockets in `state`.
     #[must_use]
     pub fn get(&self, state: TcpState) -> u64 {

@@ -6,7 +6,9 @@ use foldhash::fast::RandomState;
 
 use serde::Serialize;
 
-use super::{Flow, PortRange, PortSet, Socket, Sources, StateCounts, TcpState, Tunables};
+use super::{
+    Flow, LooseEnd, PortRange, PortSet, Socket, Sources, StateCounts, TcpState, Toward, Tunables,
+};
 
 /// What a tally must know beforehand to tell outbound rows from inbound ones and a port that is
 /// taken from one that can be had.
@@ -216,21 +218,32 @@ impl FlowUse {
     }
 
     /// Ports that connect() cannot have, for this flow: in use by it or by the one bound to no
-    /// interface, less what reuse gives back where it works, and less an end of an odd range that
-    /// nobody counts on ([`PortRange::uncounted`]).
+    /// interface, less what reuse gives back where it works, and less the end of the range that
+    /// nobody counts on.
     #[must_use]
-    pub fn ports_blocked(&self, reuse_works: bool, range: Option<PortRange>) -> u32 {
+    pub fn ports_blocked(&self, reuse_works: bool, loose: Option<LooseEnd>) -> u32 {
         let blocked = self.countable_in_use() + self.taken_by_unbound
             - given_back(reuse_works, self.ports_reusable);
-        blocked.saturating_sub(u32::from(self.takes_the_uncounted(range)))
+        blocked.saturating_sub(u32::from(self.takes(loose)))
     }
 
     /// The fast ports among [`Self::ports_blocked`].
     #[must_use]
-    pub fn fast_blocked(&self, reuse_works: bool, range: Option<PortRange>) -> u32 {
+    pub fn fast_blocked(&self, reuse_works: bool, loose: Option<LooseEnd>) -> u32 {
         let blocked = self.fast_in_use + self.fast_taken_by_unbound
             - given_back(reuse_works, self.fast_reusable);
-        blocked.saturating_sub(u32::from(self.takes_the_uncounted(range)))
+        blocked.saturating_sub(u32::from(self.takes(loose)))
+    }
+
+    /// Whether it has the end of the range that is left out of the count.
+    fn takes(&self, loose: Option<LooseEnd>) -> bool {
+        let [low, high] = self.ends_in_use;
+        match loose {
+            None => false,
+            Some(LooseEnd::Low) => low,
+            Some(LooseEnd::High) => high,
+            Some(LooseEnd::Either) => low && high,
+        }
     }
 
     /// Its sockets by state, less those that reuse gives back where it works: what blocks it.
@@ -238,19 +251,6 @@ impl FlowUse {
     pub fn blocking(&self, reuse_works: bool) -> StateCounts {
         let reusable = given_back(reuse_works, self.ports_reusable);
         self.by_state.less(TcpState::TimeWait, reusable)
-    }
-
-    /// Whether it has the one end of an odd range that is left out of the count.
-    fn takes_the_uncounted(&self, range: Option<PortRange>) -> bool {
-        /// In a range as short as this the search begins at the low end so often that either end
-        /// can be the one that is left over.
-        const SHORT: u32 = 33;
-        let [low, high] = self.ends_in_use;
-        range.is_some_and(|range| match range.uncounted() {
-            Some(port) if port == range.high => high,
-            Some(_) => low && (high || range.len() > SHORT),
-            None => false,
-        })
     }
 }
 
@@ -286,6 +286,10 @@ pub struct Tally {
     /// Ports of the flows that [`PortRule::shared`] names, and of those bound to an interface
     /// beside them.
     shared_ports: HashMap<Flow, PortSet, RandomState>,
+    /// The destination that the flows are limited to; `None` where they are all there.
+    pub toward: Option<Toward>,
+    /// The flows that this leaves out: what is true of the machine is told by both together.
+    pub elsewhere: HashMap<Flow, FlowUse, RandomState>,
 }
 
 impl Tally {
@@ -397,6 +401,11 @@ impl Tally {
             .collect()
     }
 
+    /// The flows of the whole machine, whatever destination was asked about.
+    pub fn all_flows(&self) -> impl Iterator<Item = (&Flow, &FlowUse)> {
+        self.flows.iter().chain(&self.elsewhere)
+    }
+
     /// Counts, for each flow bound to an interface, the ports that the one bound to none takes from
     /// it.
     pub fn count_shared(&mut self) {
@@ -415,6 +424,13 @@ impl Tally {
             let fast = more.ports().filter(is_fast).count();
             used.fast_taken_by_unbound = u32::try_from(fast).unwrap_or(u32::MAX);
         }
+    }
+
+    /// Keeps only the flows toward one destination.
+    pub fn only_toward(&mut self, toward: Toward) {
+        let leaves = |flow: &Flow, _: &mut FlowUse| !toward.includes(flow);
+        self.elsewhere.extend(self.flows.extract_if(leaves));
+        self.toward = Some(toward);
     }
 
     /// The flows toward `server`, from whatever source address.
@@ -520,15 +536,15 @@ mod tests {
         );
         assert_eq!(
             (
-                used.ports_blocked(false, rule().range),
-                used.ports_blocked(true, rule().range)
+                used.ports_blocked(false, None),
+                used.ports_blocked(true, None)
             ),
             (6, 4)
         );
         assert_eq!(
             (
-                used.fast_blocked(false, rule().range),
-                used.fast_blocked(true, rule().range)
+                used.fast_blocked(false, None),
+                used.fast_blocked(true, None)
             ),
             (4, 3)
         );

@@ -51,6 +51,10 @@ pub struct Tunables {
     pub ip_local_port_range: Option<PortRange>,
     /// `net.ipv4.ip_local_reserved_ports`.
     pub ip_local_reserved_ports: Option<PortSet>,
+    /// `net.ipv4.ip_unprivileged_port_start`: the kernel refuses a range that begins below it; absent
+    /// before 4.11. No part of a report: it decides about advice only.
+    #[serde(skip)]
+    pub ip_unprivileged_port_start: Option<u64>,
     /// `net.ipv4.tcp_tw_reuse`.
     pub tcp_tw_reuse: Option<TimeWaitReuse>,
     /// `net.ipv4.tcp_tw_reuse_delay` in milliseconds; absent before 6.14.

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 pub use progress::{Progress, Steps};
 pub use screen::Screen;
 
-use crate::model::{Gap, Weight};
+use crate::model::{Gap, Reuse, Weight};
 use crate::repro::PortsToward;
 use crate::words::{count, rate};
 
@@ -40,21 +40,31 @@ pub fn announce(server: Option<&str>) {
     });
 }
 
-/// Says on stderr beforehand where a run cannot show exhaustion, and what to use instead.
+/// Says on stderr beforehand where a run may not show exhaustion, and what to use instead.
 pub fn announce_reuse(server: SocketAddr, ports: &PortsToward) {
-    if let (true, Some(max_rate)) = (ports.reuse_applies, ports.max_rate) {
-        note(&format!(
+    let (Some(max_rate), Some(usable)) = (ports.max_rate, ports.usable) else {
+        return;
+    };
+    match ports.reuse {
+        Reuse::Off | Reuse::Refuted => {}
+        Reuse::Allowed | Reuse::Unknown => note(&format!(
+            "TIME_WAIT reuse may be in force toward {server}: if it has TCP timestamps, ports do not \
+             run out below {} connections/s; if it has none, after {} connections. The run will tell",
+            rate(max_rate),
+            count(ports.free.unwrap_or(usable))
+        )),
+        Reuse::Seen => note(&format!(
             "ports will not run out below {} connections/s: TIME_WAIT reuse is in force toward \
              {server}, so each of the {} ports comes back early. {}",
             rate(max_rate),
-            count(ports.usable.unwrap_or_default()),
+            count(usable),
             if server.ip().is_loopback() {
                 "net.ipv4.tcp_tw_reuse = 2, the default, means loopback; to see them run out, use \
                  `twcheck repro` without a server, or another address of the server's machine"
             } else {
                 "To see them run out: twcheck repro --set net.ipv4.tcp_tw_reuse=0"
             }
-        ));
+        )),
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use crate::judge::advice::Advice;
 use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
+use crate::model::{Owner, Placeless};
 use crate::repro::{Latency, Report};
 use crate::words::{printable, rounded};
 
@@ -28,8 +29,9 @@ pub fn states(report: &States, out: &mut dyn Write) -> io::Result<()> {
     out.flush()
 }
 
-/// `LEVEL: summary`, then `LEVEL CODE message` of each finding and `OWNER source destination:port
-/// pid command user unit sockets` of each owner found.
+/// `LEVEL: summary`, then `LEVEL CODE message` of each finding, `OWNER source destination:port pid
+/// command user unit sockets open_files open_files_limit` of each owner found, and `UNPLACED why
+/// pid …` of each process whose sockets are in no flow; what is unknown is `-`.
 ///
 /// # Errors
 /// When `out` cannot be written.
@@ -41,24 +43,33 @@ pub fn verdict(verdict: &Verdict, out: &mut dyn Write) -> io::Result<()> {
     }
     for flow in &verdict.flows {
         for owner in flow.owners.iter().flatten() {
-            writeln!(
-                out,
-                "OWNER {} {} {} {} {} {} {}",
-                flow.source,
-                flow.server(),
-                owner.pid,
-                printable(&owner.command).replace(' ', "_"),
-                owner.user,
-                owner
-                    .unit
-                    .as_deref()
-                    .map_or_else(|| "-".into(), printable)
-                    .replace(' ', "_"),
-                owner.sockets
-            )?;
+            let (source, server) = (flow.source, flow.server());
+            writeln!(out, "OWNER {source} {server} {}", fields(owner))?;
         }
     }
+    for unplaced in verdict.unplaced.iter().flatten() {
+        let why = match unplaced.why {
+            Placeless::NoPort => "no_port",
+            Placeless::ShortLived => "short_lived",
+        };
+        writeln!(out, "UNPLACED {why} {}", fields(&unplaced.owner))?;
+    }
     out.flush()
+}
+
+fn fields(owner: &Owner) -> String {
+    let word = |text: &str| printable(text).replace(' ', "_");
+    let number = |number: Option<u64>| number.map_or_else(|| "-".into(), |it| it.to_string());
+    format!(
+        "{} {} {} {} {} {} {}",
+        owner.pid,
+        word(&owner.command),
+        owner.user,
+        owner.unit.as_deref().map_or_else(|| "-".into(), word),
+        owner.sockets,
+        number(owner.open_files),
+        number(owner.open_files_limit)
+    )
 }
 
 /// `sysctl = recommended`, one a line.
@@ -66,7 +77,7 @@ pub fn verdict(verdict: &Verdict, out: &mut dyn Write) -> io::Result<()> {
 /// # Errors
 /// When `out` cannot be written.
 pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
-    for change in &advice.changes {
+    for change in advice.changes() {
         writeln!(out, "{} = {}", change.sysctl, change.recommended)?;
     }
     for sentence in advice.goal.iter().flat_map(|goal| &goal.sentences) {

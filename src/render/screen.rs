@@ -1,4 +1,4 @@
-use std::io::{self, BufWriter, IsTerminal, StdoutLock};
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, StdoutLock, Write};
 use std::os::fd::AsFd;
 
 use anstyle::{AnsiColor, Style};
@@ -12,6 +12,27 @@ pub struct Screen {
     pub width: Option<u16>,
     /// Whether colour is welcome.
     pub colour: bool,
+}
+
+/// Whoever reads what is written. One that has gone, as `| head -1` does, has all it wanted: that
+/// is no error, and changes neither what is done nor the exit status.
+#[derive(Debug)]
+pub struct Reader<W>(W);
+
+impl<W: Write> Write for Reader<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(bytes.len()),
+            result => result,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self.0.flush() {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            result => result,
+        }
+    }
 }
 
 /// The width below which a table is no table.
@@ -48,8 +69,8 @@ impl Screen {
 
     /// A buffered writer to standard output.
     #[must_use]
-    pub fn lock(self) -> BufWriter<StdoutLock<'static>> {
-        BufWriter::new(io::stdout().lock())
+    pub fn lock(self) -> BufWriter<Reader<StdoutLock<'static>>> {
+        BufWriter::new(Reader(io::stdout().lock()))
     }
 
     /// `text` in the colour of `level`, where colour is welcome.
@@ -103,6 +124,27 @@ mod tests {
             colour: false,
         };
         assert_eq!(pipe.wrap("- ", "  ", text), format!("- {text}"));
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_error_and_a_full_disk_is() {
+        struct Fails(ErrorKind);
+        impl Write for Fails {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Err(self.0.into())
+            }
+        }
+        let write = |error| {
+            let mut reader = Reader(Fails(error));
+            let written = reader.write(b"abc").map_err(|error| error.kind());
+            (written, reader.flush().map_err(|error| error.kind()))
+        };
+        assert_eq!(write(ErrorKind::BrokenPipe), (Ok(3), Ok(())));
+        let full = ErrorKind::StorageFull;
+        assert_eq!(write(full), (Err(full), Err(full)));
     }
 
     #[test]

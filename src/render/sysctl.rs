@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 
 use crate::judge::advice::Advice;
-use crate::words::rate_limit;
 
 /// How wide a comment gets.
 const WIDTH: usize = 90;
@@ -18,24 +17,24 @@ pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
         out,
         "Written by twcheck advise; the application's part is in its table.",
     )?;
-    for change in &advice.changes {
+    let number_of_steps = advice.steps.len();
+    for (number, step) in (1..).zip(&advice.steps) {
         writeln!(out)?;
-        comment(out, &change.why)?;
-        comment(out, &format!("Risk: {}", change.risk))?;
         comment(
             out,
-            &format!(
-                "Now {}. At most {} connections/s before, {} after.",
-                change
-                    .current
-                    .as_deref()
-                    .filter(|now| !now.is_empty())
-                    .unwrap_or("empty"),
-                rate_limit(change.max_rate_before),
-                rate_limit(change.max_rate_after)
-            ),
+            &format!("Step {number} of {number_of_steps}. {}", step.bears()),
         )?;
-        writeln!(out, "{} = {}", change.sysctl, change.recommended)?;
+        for change in &step.changes {
+            let now = match change.current.as_str() {
+                "" => "empty",
+                now => now,
+            };
+            comment(
+                out,
+                &format!("{} Risk: {} Now {now}.", change.why, change.risk),
+            )?;
+            writeln!(out, "{} = {}", change.sysctl, change.recommended)?;
+        }
     }
     out.flush()
 }

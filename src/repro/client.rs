@@ -79,6 +79,12 @@ impl Client {
         matches!(self.work, Work::Pool(_))
     }
 
+    /// Whether one more connection can be made, as any turn of the loop makes it.
+    #[must_use]
+    pub fn can_connect(&self) -> bool {
+        self.turn(0).is_ok()
+    }
+
     pub(super) fn turn(&self, number: u64) -> Result<Turn, mysql::Error> {
         let start = Instant::now();
         if let Work::Pool(pool) = &self.work {

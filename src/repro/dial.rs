@@ -1,12 +1,54 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mysql::DriverError;
 use nix::errno::Errno;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::failure::Failure;
+use super::report::Protocol as Dialect;
+use crate::judge::destination::Attempt;
+
+/// How long one attempt may take: a server on another continent answers within half a second.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// Connects to the first of `servers`, addresses of one destination called `name`, that takes a
+/// connection, and closes. `is_full` is asked where it decides: whether the ports toward one are
+/// taken.
+#[must_use]
+pub fn knock(
+    servers: &[SocketAddr],
+    name: &str,
+    is_full: impl Fn(SocketAddr) -> bool,
+) -> Option<Attempt> {
+    /// With four that are silent it takes 8 s.
+    const TRIED: usize = 4;
+    let mut first = None;
+    for &server in servers.iter().take(TRIED) {
+        let dialer = Dialer {
+            server,
+            sources: Vec::new(),
+            patience: DEADLINE,
+        };
+        let start = Instant::now();
+        let failure = dialer.dial(0).err().map(|error| {
+            Failure::new(&error, name, Dialect::Tcp, || is_full(server)).explained(server)
+        });
+        let attempt = Attempt {
+            server,
+            microseconds: u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
+            failure,
+        };
+        if attempt.failure.is_none() {
+            return Some(attempt);
+        }
+        first.get_or_insert(attempt);
+    }
+    first
+}
 
 /// Opens TCP connections to one server, from its source addresses in turn.
 #[derive(Debug, Clone)]

@@ -7,7 +7,8 @@ use nix::errno::Errno;
 use serde::Serialize;
 
 use super::report::Protocol;
-use crate::words::printable;
+use crate::judge::destination::Explained;
+use crate::words::{errno_words, printable};
 
 /// What made a connection fail: each has another cure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -21,7 +22,7 @@ pub enum FailureKind {
     AddressNotAvailable,
     /// errno 111.
     ConnectionRefused,
-    /// errno 101 or 113.
+    /// errno 101 or 113, or 22 of a blackhole route.
     NoRoute,
     /// errno 110, or no answer within the time limit.
     NoAnswer,
@@ -107,10 +108,7 @@ impl Failure {
             Cause::Errno(errno) if protocol == Protocol::Tcp => (
                 Some(errno),
                 None,
-                format!(
-                    "connect to {name}: {} (errno {errno})",
-                    Errno::from_raw(errno).desc()
-                ),
+                format!("connect to {name}: {}", errno_words(errno)),
             ),
             Cause::Errno(errno) => (
                 Some(errno),
@@ -234,11 +232,14 @@ impl Failure {
                 "do not bind the source address, or set IP_BIND_ADDRESS_NO_PORT before bind()"
             }
             Kind::AddressNotAvailable => {
-                "check --source and the addresses of this machine (ip addr); ::1 exists only where \
-                 IPv6 is on: try 127.0.0.1"
+                "check that the source address (--source) is one of this machine's (ip addr); ::1 \
+                 exists only where IPv6 is on: try 127.0.0.1"
             }
             Kind::ConnectionRefused => "check that the server runs, its port and its bind-address",
-            Kind::NoRoute => "check ip route get ADDRESS, and the firewall",
+            Kind::NoRoute => {
+                "check ip route get ADDRESS, the firewall, and whether a --source is an address of \
+                 this machine (ip addr)"
+            }
             Kind::NoAnswer => {
                 "look for a firewall that drops packets, a full conntrack or SNAT table, or a full \
                  listen queue on the server"
@@ -285,9 +286,22 @@ impl Failure {
         }
     }
 
+    /// The same as a finding has it, about `server`.
+    #[must_use]
+    pub fn explained(&self, server: SocketAddr) -> Explained {
+        let step = self.next_step();
+        let mut letters = step.chars();
+        let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+        Explained {
+            errno: self.errno,
+            text: self.text.clone(),
+            meaning: self.meaning(server),
+            next_step: format!("{}{}.", first.unwrap_or_default(), letters.as_str()),
+        }
+    }
+
     fn system_words(&self) -> String {
-        let errno = self.errno.unwrap_or(0);
-        format!("{} (errno {errno})", Errno::from_raw(errno).desc())
+        errno_words(self.errno.unwrap_or(0))
     }
 }
 
@@ -355,7 +369,8 @@ impl Cause {
                 Errno::EADDRINUSE => Kind::SourcePortsExhausted,
                 Errno::ECONNRESET => Kind::LostDuringHandshake,
                 Errno::ECONNREFUSED => Kind::ConnectionRefused,
-                Errno::EHOSTUNREACH | Errno::ENETUNREACH => Kind::NoRoute,
+                // 22 comes of a blackhole route, whose packets vanish (net/ipv4/fib_semantics.c).
+                Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EINVAL => Kind::NoRoute,
                 Errno::ETIMEDOUT => Kind::NoAnswer,
                 Errno::EMFILE | Errno::ENFILE => Kind::TooManyOpenFiles,
                 Errno::EACCES | Errno::EPERM => Kind::PermissionDenied,
@@ -447,6 +462,7 @@ mod tests {
             (connect(111), true, Kind::ConnectionRefused, Some(111), None),
             (connect(113), true, Kind::NoRoute, Some(113), None),
             (connect(101), true, Kind::NoRoute, Some(101), None),
+            (connect(22), true, Kind::NoRoute, Some(22), None),
             (connect(110), true, Kind::NoAnswer, Some(110), None),
             (
                 mysql::Error::DriverError(DriverError::ConnectTimeout),

@@ -11,11 +11,13 @@ mod run;
 mod sandbox;
 pub mod server;
 mod session;
+mod stop;
 mod target;
 mod tls;
 mod watch;
 
 pub use client::Client;
+pub use dial::knock;
 pub use failure::{Failure, FailureKind};
 pub use latency::Latency;
 pub use option_file::ClientOptions;
@@ -27,5 +29,6 @@ pub use report::{
 pub use run::{Cliff, End, Limits, Moment, Outcome, run};
 pub use sandbox::{Sandbox, Setting};
 pub use session::{Close, greets_like_mysql};
+pub use stop::{Signal, Stop};
 pub use target::{Login, Target};
 pub use watch::{ServerStatus, Watch, Watched, in_words};

@@ -2,15 +2,17 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::failure::{Failure, FailureKind};
 use super::latency::Latency;
 use super::run::{Cliff, End, Moment, Outcome};
+use super::stop::Signal;
 use super::target::Target;
 use super::watch::{ServerStatus, Watched};
 use crate::judge::Capacity;
-use crate::model::{FlowUse, Snapshot, TcpState};
+use crate::judge::reuse::{alone, reuse};
+use crate::model::{Flow, FlowUse, Reuse, Snapshot, TcpState};
 use crate::words;
 
 /// The ports toward one server, as one look at the table tells them: of all the source addresses
@@ -29,12 +31,17 @@ pub struct PortsToward {
     pub fast_free: Option<u32>,
     /// Ports taken.
     pub in_use: u32,
-    /// Whether TIME_WAIT reuse applies to it.
-    pub reuse_applies: bool,
+    /// Whether TIME_WAIT is reused on it.
+    pub reuse: Reuse,
+    /// `TWRecycled` of this look; `None` when unknown.
+    pub recycled: Option<u64>,
     /// Whether TIME_WAIT is dropped at `tcp_max_tw_buckets` before the ports are taken.
     pub buckets_bound: bool,
-    /// The highest rate it can keep up; `None` when unknown or not bound by ports.
+    /// The highest rate it can keep up; where it is open whether TIME_WAIT is reused, if it is.
+    /// `None` when unknown or not bound by ports.
     pub max_rate: Option<f64>,
+    /// The age from which TIME_WAIT can be reused.
+    pub reuse_delay: Duration,
     /// Of the ports taken, the ones in TIME_WAIT.
     pub time_wait: u64,
     /// TIME_WAIT of the server's side; `None` when it runs on another machine.
@@ -61,7 +68,7 @@ pub struct TimeWaitSides {
 /// Between whom a run connects.
 #[derive(Debug, Clone, Copy)]
 pub struct Way<'a> {
-    /// The source addresses; empty where the kernel chooses one.
+    /// The source addresses, also the one that the kernel chooses; empty where that is unknown.
     pub sources: &'a [IpAddr],
     /// The server.
     pub server: SocketAddr,
@@ -70,8 +77,8 @@ pub struct Way<'a> {
 }
 
 impl PortsToward {
-    /// What `snapshot` says about the flows on this `way`, or where the kernel chooses the source,
-    /// about the flow that takes most ports.
+    /// What `snapshot` says about the flows on this `way`, or where its source is unknown, about the
+    /// flow that takes most ports.
     #[must_use]
     pub fn new(snapshot: &Snapshot, way: Way<'_>) -> Self {
         let Way {
@@ -84,18 +91,19 @@ impl PortsToward {
         } else {
             flows.retain(|(flow, _)| sources.contains(&flow.source));
         }
+        // The loop's own sockets are bound to no interface, but for what the address itself says.
+        let is_scoped = flows.iter().all(|(flow, _)| flow.interface.is_some());
+        flows.retain(|(flow, _)| is_scoped || flow.interface.is_none());
         let addresses = u32::try_from(sources.len()).unwrap_or(u32::MAX).max(1);
-        let loopback = server.ip().is_loopback()
-            || sources.first().is_some_and(IpAddr::is_loopback)
-            || flows.first().is_some_and(|(flow, _)| flow.is_loopback());
-        let reuse_applies = snapshot.tunables.reuse_allowed(loopback).unwrap_or(false);
-        let range = snapshot.tunables.ip_local_port_range;
-        let capacity = Capacity::new(&snapshot.tunables, &snapshot.held(), snapshot.hold_time);
+        let reuse = reuse_toward(snapshot, way, &flows);
+        let reuse_works = reuse.works();
+        let capacity = Capacity::of(snapshot);
+        let loose = capacity.and_then(|capacity| capacity.loose_end);
         let sum = |part: &dyn Fn(&FlowUse) -> u32| flows.iter().map(|(_, used)| part(used)).sum();
-        let fast_blocked: u32 = sum(&|used| used.fast_blocked(reuse_applies, range));
+        let fast_blocked: u32 = sum(&|used| used.fast_blocked(reuse_works, loose));
         let fullest = flows
             .iter()
-            .map(|(_, used)| used.ports_blocked(reuse_applies, range))
+            .map(|(_, used)| used.ports_blocked(reuse_works, loose))
             .max();
         let most_used = flows.iter().map(|(_, used)| used.ports_in_use).max();
         let in_state = |used: &FlowUse, state| used.by_state.get(state);
@@ -112,10 +120,12 @@ impl PortsToward {
             fast_free: capacity
                 .map(|capacity| (capacity.fast_ports * addresses).saturating_sub(fast_blocked)),
             in_use: sum(&|used| used.ports_in_use),
-            reuse_applies,
+            reuse,
+            recycled: snapshot.counters.time_wait_recycled,
+            reuse_delay: snapshot.tunables.reuse_delay(),
             buckets_bound: capacity.is_some_and(|capacity| capacity.buckets_bound()),
             max_rate: capacity
-                .and_then(|capacity| capacity.max_rate(reuse_applies))
+                .and_then(|capacity| capacity.max_rate(reuse_works || reuse.is_open()))
                 .map(|rate| rate * f64::from(addresses)),
             time_wait: flows
                 .iter()
@@ -132,7 +142,7 @@ impl PortsToward {
             }),
             returns: returns.map(|(first, last)| {
                 // Where it is reused a port need not wait for the end of its TIME_WAIT.
-                let early = if reuse_applies {
+                let early = if reuse_works {
                     snapshot
                         .hold_time
                         .saturating_sub(snapshot.tunables.reuse_delay())
@@ -149,9 +159,32 @@ impl PortsToward {
     #[must_use]
     pub fn until_cliff(&self) -> Option<u64> {
         let free = self.fast_free.filter(|&free| free > 0);
-        free.filter(|_| !self.reuse_applies && !self.buckets_bound)
+        free.filter(|_| !self.reuse.works() && !self.buckets_bound)
             .map(u64::from)
     }
+}
+
+/// Whether TIME_WAIT is reused on the `way`, by its `flows` where there are any yet.
+fn reuse_toward(snapshot: &Snapshot, way: Way<'_>, flows: &[(Flow, &FlowUse)]) -> Reuse {
+    let alone = alone(snapshot);
+    let known = flows
+        .iter()
+        .map(|(flow, used)| reuse(snapshot, flow, used, alone))
+        .min();
+    known.unwrap_or_else(|| {
+        let nothing = FlowUse::default();
+        let to_come = Flow {
+            source: way.sources.first().copied().unwrap_or(way.server.ip()),
+            destination: way.server.ip(),
+            destination_port: way.server.port(),
+            interface: None,
+        };
+        match reuse(snapshot, &to_come, &nothing, None) {
+            // Without a source nothing tells that both ends are here.
+            Reuse::Seen if way.sources.is_empty() && !way.is_here => Reuse::Allowed,
+            known => known,
+        }
+    })
 }
 
 /// Everything `repro` says, in the order of the JSON contract.
@@ -187,8 +220,10 @@ pub struct Report {
     pub usable_ports: Option<u32>,
     /// Of these, the ones that the capacity model said were free; `None` likewise.
     pub predicted_ports: Option<u32>,
-    /// Whether a port in TIME_WAIT can be reused toward the server.
-    pub reuse_applies: bool,
+    /// Whether a port in TIME_WAIT is reused toward the server, as far as the run has shown it.
+    pub reuse: Reuse,
+    /// The same as yes or no; `None` where it is open.
+    pub reuse_applies: Option<bool>,
     /// Why more connections could be made than hold a port; `None` where each holds one.
     pub ports_came_back: Option<CameBack>,
     /// Seconds until the first and until the last port in TIME_WAIT comes back; `None` without any.
@@ -274,8 +309,7 @@ pub enum CameBack {
 }
 
 /// What ended a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoppedBy {
     /// No port was left.
     Exhausted,
@@ -285,8 +319,8 @@ pub enum StoppedBy {
     Count,
     /// Another error.
     Error,
-    /// The user.
-    Interrupted,
+    /// The user, or whoever sent the signal.
+    Interrupted(Signal),
 }
 
 impl StoppedBy {
@@ -298,8 +332,14 @@ impl StoppedBy {
             Self::Duration => "duration",
             Self::Count => "count",
             Self::Error => "error",
-            Self::Interrupted => "interrupted",
+            Self::Interrupted(_) => "interrupted",
         }
+    }
+}
+
+impl Serialize for StoppedBy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
     }
 }
 
@@ -358,15 +398,17 @@ impl ServerReport {
 }
 
 impl Report {
-    /// The report of a run against `target`: `before` and `after` are the ports toward it.
+    /// The report of a run against `target`: `before` and `after` are the ports toward it, and
+    /// `again` tells whether another connection could be made once all TIME_WAIT could be reused,
+    /// where that was tried.
     #[must_use]
     pub fn new(
         target: &Target,
         embedded: bool,
         client: ClientReport,
         outcome: Outcome,
-        before: &PortsToward,
-        after: Option<&PortsToward>,
+        (before, after): (&PortsToward, Option<&PortsToward>),
+        again: Option<bool>,
         server: ServerReport,
     ) -> Self {
         // Where the ports are unknown, one that could connect before has run out of something.
@@ -381,7 +423,7 @@ impl Report {
         let stopped_by = match (&outcome.end, &error) {
             (End::Count, _) => StoppedBy::Count,
             (End::Duration, _) => StoppedBy::Duration,
-            (End::Interrupted, _) => StoppedBy::Interrupted,
+            (End::Interrupted(signal), _) => StoppedBy::Interrupted(*signal),
             (End::Failed(_), Some(failure)) if failure.is_exhaustion() => StoppedBy::Exhausted,
             (End::Failed(_), _) => StoppedBy::Error,
         };
@@ -399,6 +441,7 @@ impl Report {
             .cliff
             .filter(|cliff| most_in_use.is_none_or(|most| u64::from(most) >= cliff.connections));
         let [before_cliff, after_cliff] = outcome.around_cliff;
+        let reuse = shown(before, after, again);
         Self {
             schema: 1,
             target: TargetReport::new(target, embedded),
@@ -428,9 +471,10 @@ impl Report {
             },
             usable_ports: before.usable,
             predicted_ports: before.free,
-            reuse_applies: before.reuse_applies,
+            reuse,
+            reuse_applies: reuse.applies(),
             ports_came_back: (!pooled)
-                .then(|| came_back(outcome.turns, outcome.elapsed, before, after))
+                .then(|| came_back(outcome.turns, outcome.elapsed, before, after, reuse))
                 .flatten(),
             ports_return_seconds: after
                 .and_then(|after| after.returns)
@@ -441,24 +485,41 @@ impl Report {
     }
 }
 
+/// Whether TIME_WAIT is reused, as the run has shown it where the settings leave it open.
+fn shown(before: &PortsToward, after: Option<&PortsToward>, again: Option<bool>) -> Reuse {
+    if !before.reuse.is_open() {
+        return before.reuse;
+    }
+    let recycled = after.and_then(|after| after.recycled).zip(before.recycled);
+    let free = u64::from(before.free.unwrap_or(0));
+    match again {
+        Some(true) => Reuse::Seen,
+        Some(false) => Reuse::Refuted,
+        // As often as there are ports: that is no other client's doing.
+        None if recycled.is_some_and(|(after, before)| after > before + free) => Reuse::Seen,
+        None => after.map_or(before.reuse, |after| after.reuse),
+    }
+}
+
 /// Why `turns` connections were more than the ports free `before`, or than still hold one `after`.
 fn came_back(
     turns: u64,
     elapsed: Duration,
     before: &PortsToward,
     after: Option<&PortsToward>,
+    reuse: Reuse,
 ) -> Option<CameBack> {
     /// A bare FIN can cross the server's and leave no TIME_WAIT (RFC 1337).
     const STRAY: u64 = 100;
     let free = u64::from(before.free?);
     let dropped = after.is_some_and(|after| before.buckets_bound && after.time_wait < turns);
-    if dropped && !before.reuse_applies {
+    if dropped && !reuse.works() {
         return Some(CameBack::BucketsFull);
     }
     if turns <= free + free / STRAY {
         return None;
     }
-    if before.reuse_applies {
+    if reuse.works() {
         Some(CameBack::Reuse)
     } else if elapsed >= before.hold_time {
         Some(CameBack::TimeWaitOver)

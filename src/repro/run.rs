@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 
 use super::client::{Client, Turn};
 use super::latency::{Ends, Latencies, Latency};
+use super::stop::{Signal, Stop};
 use crate::words;
 
 /// How far a run goes, and how fast.
@@ -37,7 +38,7 @@ pub enum End {
     /// The time was up.
     Duration,
     /// The user stopped it.
-    Interrupted,
+    Interrupted(Signal),
 }
 
 /// One moment of a run.
@@ -105,7 +106,7 @@ struct Run {
     client: Arc<Client>,
     limits: Limits,
     start: Instant,
-    stop: Arc<AtomicBool>,
+    stop: Stop,
     /// Turns begun.
     begun: AtomicU64,
     over: AtomicBool,
@@ -125,7 +126,7 @@ const GRACE: Duration = Duration::from_millis(500);
 pub fn run(
     client: &Arc<Client>,
     limits: Limits,
-    stop: &Arc<AtomicBool>,
+    stop: &Stop,
     mut ports_in_use: impl FnMut() -> Option<u32>,
     mut show: impl FnMut(&Moment),
 ) -> Outcome {
@@ -133,7 +134,7 @@ pub fn run(
         client: Arc::clone(client),
         limits,
         start: Instant::now(),
-        stop: Arc::clone(stop),
+        stop: stop.clone(),
         begun: AtomicU64::new(0),
         over: AtomicBool::new(false),
         working: AtomicUsize::new(0),
@@ -168,7 +169,8 @@ pub fn run(
     }
     let elapsed = run.start.elapsed();
     show(timeline.mark(&run.samples, &mut ports_in_use));
-    let end = lock(&run.end).take().unwrap_or(End::Interrupted);
+    let nobody_said = || End::Failed(io::Error::other("the loop ended by itself").into());
+    let end = lock(&run.end).take().unwrap_or_else(nobody_said);
     let samples = std::mem::take(&mut *lock(&run.samples));
     samples.finish(elapsed, end, timeline.moments)
 }
@@ -182,25 +184,32 @@ impl Run {
     fn work(&self) {
         let ended = panic::catch_unwind(AssertUnwindSafe(|| self.take_turns()));
         let broken = || End::Failed(io::Error::other("a turn of the loop panicked").into());
-        self.finish(ended.unwrap_or_else(|_| broken()));
+        if let Some(end) = ended.unwrap_or_else(|_| Some(broken())) {
+            self.finish(end);
+        }
         self.working.fetch_sub(1, Ordering::Release);
         self.observer.unpark();
     }
 
-    fn take_turns(&self) -> End {
+    /// Until something ends the run; says what, where nobody has.
+    fn take_turns(&self) -> Option<End> {
         loop {
             let number = self.begun.fetch_add(1, Ordering::Relaxed);
-            if let Some(end) = self.wait_for(number) {
-                return end;
+            match self.wait_for(number) {
+                Wait::Due => {}
+                Wait::Over => return None,
+                Wait::Ends(end) => return Some(end),
             }
             match self.client.turn(number) {
                 Ok(turn) => {
                     let samples = &mut *lock(&self.samples);
                     samples.add(turn, self.limits.fast_ports, self.start);
                 }
-                // A signal ends connect() early.
-                Err(_) if self.stop.load(Ordering::Relaxed) => return End::Interrupted,
-                Err(error) => return End::Failed(error),
+                Err(error) => {
+                    // A signal ends connect() early.
+                    let end = self.stop.asked().map(End::Interrupted);
+                    return Some(end.unwrap_or(End::Failed(error)));
+                }
             }
         }
     }
@@ -220,18 +229,18 @@ impl Run {
 
     /// What ends the run whatever its threads do.
     fn is_up(&self) -> Option<End> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Some(End::Interrupted);
+        if let Some(signal) = self.stop.asked() {
+            return Some(End::Interrupted(signal));
         }
         (self.start.elapsed() >= self.limits.duration).then_some(End::Duration)
     }
 
-    /// Waits until the turn of this `number` is due; what ends the run instead, if anything does.
-    fn wait_for(&self, number: u64) -> Option<End> {
+    /// Waits until the turn of this `number` is due, or the run ends instead.
+    fn wait_for(&self, number: u64) -> Wait {
         /// How long Ctrl-C may take.
         const NAP: Duration = Duration::from_millis(50);
         if self.limits.connections.is_some_and(|most| number >= most) {
-            return Some(End::Count);
+            return Wait::Ends(End::Count);
         }
         #[expect(clippy::cast_precision_loss)] // Turns of one run, far below 2^53.
         let due = self
@@ -241,18 +250,28 @@ impl Run {
         loop {
             let elapsed = self.start.elapsed();
             if let Some(end) = self.is_up() {
-                return Some(end);
+                return Wait::Ends(end);
             }
             if self.over.load(Ordering::Relaxed) {
-                return Some(End::Interrupted); // Somebody has said why.
+                return Wait::Over;
             }
             if elapsed >= due {
-                return None;
+                return Wait::Due;
             }
             let rest = self.limits.duration.saturating_sub(elapsed);
             thread::sleep(due.saturating_sub(elapsed).min(rest).min(NAP));
         }
     }
+}
+
+/// What came of waiting for a turn.
+enum Wait {
+    /// It is due.
+    Due,
+    /// The run is over; another thread has said why.
+    Over,
+    /// This ends the run.
+    Ends(End),
 }
 
 /// `seconds` after the start; never, where that is longer than a duration can say.

@@ -11,10 +11,10 @@ use nix::ifaddrs::getifaddrs;
 use nix::time::{ClockId, clock_getres};
 
 use super::netlink::Failure;
-use super::{ProcRoot, counters, host, proc_tcp, sock_diag, sysctl};
+use super::{ProcRoot, counters, holders, host, proc_tcp, sock_diag, sysctl};
 use crate::model::{
-    Counters, Flow, Gap, Growth, Listeners, PortRange, PortRule, PortSet, Snapshot, Socket,
-    SourceName, Tally, TcpState, Timestamps, Weight,
+    Counters, Flow, Gap, Growth, Holders, Listeners, PortRange, PortRule, PortSet, Snapshot,
+    Socket, SourceName, Tally, TcpState, Timestamps, Weight,
 };
 use crate::refusal::Refusal;
 use crate::words::{count, counted, percent};
@@ -221,30 +221,72 @@ impl Machine {
     }
 
     /// The ephemeral range; `None` when unknown.
-    pub(super) fn port_range(&self) -> Option<PortRange> {
+    fn port_range(&self) -> Option<PortRange> {
         sysctl::tunables(&self.proc, &mut Vec::new()).ip_local_port_range
     }
 
-    /// Streams the live sockets, those a process can hold, as far as they can be read: by netlink
-    /// those with a local port in `ports`.
-    pub(super) fn live_sockets(&self, ports: Option<PortRange>, mut row: impl FnMut(&Socket)) {
-        let ask = || sock_diag::rows(sock_diag::LIVE, ports, &mut row);
-        let by_netlink = self.source != SourceChoice::Proc && retried(ask).is_ok();
-        if by_netlink {
-            return;
+    /// Streams the sockets that a process can hold: inode, user where the source tells it, and the
+    /// row; `bound` ones, which have none, where they are asked for. Whether none was missed.
+    pub(super) fn held_sockets(
+        &self,
+        bound: bool,
+        mut row: impl FnMut(u32, Option<u32>, Option<&Socket>),
+    ) -> bool {
+        if self.source != SourceChoice::Proc
+            && retried(|| sock_diag::held(bound, |inode, user, it| row(inode, Some(user), it)))
+                .is_ok()
+        {
+            return true;
         }
         for name in ["tcp", "tcp6"] {
             // What cannot be read here has no owner, which the report shows.
             let _ = proc_tcp::rows(&self.proc.net(name), procfs::ticks_per_second(), |socket| {
-                row(socket);
+                if let Some(inode) = socket.inode {
+                    row(inode, None, Some(socket));
+                }
                 ControlFlow::Continue(())
             });
         }
+        // It skips rows when the table changes, and bound sockets always.
+        false
     }
 
     /// Whether it is a recorded one, whose processes are gone.
     pub(super) fn is_recorded(&self) -> bool {
         self.recorded
+    }
+
+    /// Who holds ports besides the listeners that `snapshot` has seen: for advice on the range.
+    /// What cannot be read becomes a gap.
+    #[must_use]
+    pub fn holders(&self, snapshot: &Snapshot) -> Holders {
+        let range = snapshot.tunables.ip_local_port_range;
+        let by_netlink = snapshot.source == SourceName::SockDiag;
+        let mut holders = Holders {
+            bound: snapshot.bound.clone(),
+            ..Holders::default()
+        };
+        if holders.bound.is_none() && by_netlink {
+            holders.bound = retried(|| sock_diag::bound(range)).ok().flatten();
+        }
+        if let Some(range) = range {
+            self.held_sockets(false, |_, _, socket| {
+                let far = socket.filter(|socket| socket.remote.port() != 0);
+                let port = far.map(|socket| socket.local.port());
+                holders
+                    .chosen
+                    .extend(port.filter(|&port| !range.contains(port)));
+            });
+        }
+        match holders::udp(&self.proc, by_netlink, self.source == SourceChoice::Auto) {
+            Ok(ports) => holders.udp = Some(ports),
+            Err(error) => holders.gaps.push(Gap {
+                what: "ports held by UDP".into(),
+                why: format!("{error:#}; a wider range may take them from their services"),
+                weight: Weight::Minor,
+            }),
+        }
+        holders
     }
 
     fn read_proc(&self, rule: &PortRule, gaps: &mut Vec<Gap>) -> Result<Table> {
@@ -342,9 +384,10 @@ impl Machine {
             .filter(|_| view == View::Ports && !is_small);
         let ports = counted.and(rule.range);
         let is_about_ports = !matches!(view, View::States { .. });
-        let mut bound = match is_about_ports && is_small {
-            true => self.bound(rule, gaps),
-            false => None,
+        let mut bound = if is_about_ports && is_small {
+            self.bound(rule, gaps)
+        } else {
+            None
         };
         let rule = PortRule {
             bound: bound
@@ -361,7 +404,7 @@ impl Machine {
         .context("asking the kernel for its TCP sockets by netlink sock_diag")?;
         if let (Some(total), Some(_)) = (counted, ports) {
             tally.set_time_wait(total);
-            self.count_inbound(&mut tally, counters);
+            count_inbound(&mut tally, counters);
         }
         let outside = counters::outside_the_table(&self.proc);
         if is_about_ports && !is_small && is_bound_worth_asking(&tally, outside) {
@@ -396,30 +439,30 @@ impl Machine {
         });
         idle.map(|idle| idle.union(&chosen))
     }
+}
 
-    /// Counts the CLOSE_WAIT that a look at the ephemeral ports alone has left out, where there may
-    /// be many: the kernel's number of open connections tells.
-    fn count_inbound(&self, tally: &mut Tally, counters: &Counters) {
-        let seen = tally.states.get(TcpState::Established) + tally.states.get(TcpState::CloseWait);
-        let unseen = counters.established.unwrap_or(0).saturating_sub(seen);
-        if unseen < MANY {
-            return;
-        }
-        let waiting = 1 << TcpState::CloseWait as u32;
-        let range = tally.rule().range;
-        // Without an answer they are not counted, as they were not before.
-        let _ = retried(|| {
-            let mut inbound = tally.inbound_close_wait.clone();
-            sock_diag::rows(waiting, None, |socket| {
-                let port = socket.local.port();
-                if range.is_some_and(|range| !range.contains(port)) {
-                    *inbound.entry(port).or_default() += 1;
-                }
-            })?;
-            Ok(inbound)
-        })
-        .map(|inbound| tally.inbound_close_wait = inbound);
+/// Counts the CLOSE_WAIT that a look at the ephemeral ports alone has left out, where there may
+/// be many: the kernel's number of open connections tells.
+fn count_inbound(tally: &mut Tally, counters: &Counters) {
+    let seen = tally.states.get(TcpState::Established) + tally.states.get(TcpState::CloseWait);
+    let unseen = counters.established.unwrap_or(0).saturating_sub(seen);
+    if unseen < MANY {
+        return;
     }
+    let waiting = 1 << TcpState::CloseWait as u32;
+    let range = tally.rule().range;
+    // Without an answer they are not counted, as they were not before.
+    let _ = retried(|| {
+        let mut inbound = tally.inbound_close_wait.clone();
+        sock_diag::rows(waiting, None, |socket| {
+            let port = socket.local.port();
+            if range.is_some_and(|range| !range.contains(port)) {
+                *inbound.entry(port).or_default() += 1;
+            }
+        })?;
+        Ok(inbound)
+    })
+    .map(|inbound| tally.inbound_close_wait = inbound);
 }
 
 /// As many connections are worth a look of their own.

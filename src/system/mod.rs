@@ -3,15 +3,19 @@
 mod collect;
 mod counters;
 pub mod file;
+mod holders;
 mod host;
 pub mod netlink;
 pub mod netns;
 mod owners;
 mod proc_root;
 pub mod proc_tcp;
+mod resolve;
+pub mod route;
 pub mod sock_diag;
 pub mod sysctl;
 
 pub use collect::{Machine, SourceChoice, View};
-pub use owners::{LONGEST_SAMPLE, Owners, owners};
+pub use owners::{LONGEST_SAMPLE, Search, owners};
 pub use proc_root::ProcRoot;
+pub use resolve::resolve;

@@ -15,11 +15,15 @@ use crate::model::{Flow, Interface, PortRange, PortSet, Socket, TcpState, Timest
 /// `TCPDIAG_GETSOCK`: the older request, which alone returns both families in one walk of the hash.
 const TCPDIAG_GETSOCK: u16 = 18;
 
+/// The newer request, one family at a time, for any protocol.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+
 /// The states 1 to 11: every socket that has a place in the table.
 pub const ALL_STATES: u32 = 0xffe;
-/// The states of connections that a process can hold: neither listening nor in TIME_WAIT.
-pub const LIVE: u32 =
-    ALL_STATES & !(1 << TcpState::Listen as u32) & !(1 << TcpState::TimeWait as u32);
+/// The states of sockets that a process can hold: all but TIME_WAIT.
+const HELD: u32 = ALL_STATES & !(1 << TcpState::TimeWait as u32);
+/// Of these the ones that have another end.
+const CONNECTED: u32 = HELD & !(1 << TcpState::Listen as u32);
 /// Bound to a port, neither listening nor connected (`TCP_BOUND_INACTIVE`, Linux 6.8): older
 /// kernels answer with no row. Costs a walk of the bind hash, so it is asked for alone.
 const BOUND_INACTIVE: u32 = 1 << 13;
@@ -52,7 +56,7 @@ pub fn rows(
 pub fn timestamps(ports: Option<PortRange>) -> Result<HashMap<Flow, Timestamps>, Failure> {
     /// Until the other end has answered it has agreed to nothing.
     const ANSWERED: u32 =
-        LIVE & !(1 << TcpState::SynSent as u32) & !(1 << TcpState::SynRecv as u32);
+        CONNECTED & !(1 << TcpState::SynSent as u32) & !(1 << TcpState::SynRecv as u32);
     let interfaces = interfaces();
     let mut ends: HashMap<Flow, Timestamps> = HashMap::new();
     let request = Request {
@@ -86,6 +90,22 @@ fn interfaces() -> Vec<Interface> {
                 .collect()
         },
     )
+}
+
+/// Streams the sockets that a process can hold as inode, user and row: those that are only bound,
+/// where `bound` asks for them, have no row.
+///
+/// # Errors
+/// As [`rows`].
+pub fn held(bound: bool, mut row: impl FnMut(u32, u32, Option<&Socket>)) -> Result<(), Failure> {
+    let states = HELD | if bound { BOUND_INACTIVE } else { 0 };
+    let interfaces = interfaces();
+    dump(&Request::of(states, None), |message| {
+        let (inode, user) = (u32_at(message, INODE), u32_at(message, USER));
+        if let (Some(inode @ 1..), Some(user)) = (inode, user) {
+            row(inode, user, decode(message, &interfaces).as_ref());
+        }
+    })
 }
 
 /// Ports bound by sockets that neither listen nor connect; `None` where the kernel does not show
@@ -133,7 +153,7 @@ fn bound_ports() -> Result<PortSet, Failure> {
 pub fn chosen(range: Option<PortRange>) -> Result<PortSet, Failure> {
     local_ports(&Request {
         only_chosen: true,
-        ..Request::of(LIVE, range)
+        ..Request::of(CONNECTED, range)
     })
 }
 
@@ -144,6 +164,28 @@ fn local_ports(request: &Request) -> Result<PortSet, Failure> {
             ports.insert(port);
         }
     })?;
+    Ok(ports)
+}
+
+/// Local ports of the sockets of `protocol`, of either family, that are connected to nobody.
+///
+/// # Errors
+/// As [`rows`]: `ENOENT` where the kernel cannot list that protocol.
+pub fn unconnected(protocol: u8) -> Result<PortSet, Failure> {
+    let mut ports = PortSet::default();
+    for family in [AF_INET, AF_INET6] {
+        // struct inet_diag_req_v2: everything but these stays zero.
+        let mut request = vec![0; 56];
+        request[..2].copy_from_slice(&[family, protocol]);
+        let states = 1_u32 << TcpState::Close as u32;
+        request[4..8].copy_from_slice(&states.to_ne_bytes());
+        Netlink::open(SockProtocol::NetlinkSockDiag)?.request(
+            SOCK_DIAG_BY_FAMILY,
+            DUMP,
+            &request,
+            |message| ports.extend(u16_be(message, SOURCE_PORT)),
+        )?;
+    }
     Ok(ports)
 }
 
@@ -269,6 +311,7 @@ const SOURCE: usize = 8;
 const DESTINATION: usize = 24;
 const INTERFACE: usize = 40;
 const EXPIRES: usize = 52;
+const USER: usize = 64;
 const INODE: usize = 68;
 /// Where the attributes begin.
 const ATTRIBUTES: usize = 72;

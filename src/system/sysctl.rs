@@ -81,6 +81,7 @@ pub fn tunables(proc: &ProcRoot, gaps: &mut Vec<Gap>) -> Tunables {
         ip_local_port_range: reader.required("net.ipv4.ip_local_port_range", PortRange::parse),
         ip_local_reserved_ports: reader
             .required("net.ipv4.ip_local_reserved_ports", PortSet::parse),
+        ip_unprivileged_port_start: reader.optional("net.ipv4.ip_unprivileged_port_start", number),
         tcp_tw_reuse: reader.expected("net.ipv4.tcp_tw_reuse", |text| {
             TimeWaitReuse::from_kernel(number(text)?)
         }),

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Every test file uses a part of it.
 
 pub mod mariadb;
+pub mod network;
 
 use std::env;
 use std::io::{self, Read, Write};

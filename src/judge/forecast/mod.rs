@@ -12,12 +12,12 @@ mod cycle;
 mod history;
 mod pieces;
 mod replay;
-mod trouble;
+mod shortage;
 
 pub use course::{Course, Pace};
 pub use history::{History, Rate, SECONDS};
 pub use replay::{Exhaustion, Ports, exhaustion, lateness, safe_rate};
-pub use trouble::Trouble;
+pub use shortage::Shortage;
 
 #[expect(clippy::cast_precision_loss)] // At most sixty seconds.
 fn mean(seconds: &[u16]) -> f64 {
@@ -352,7 +352,7 @@ mod tests {
                 let latest = when.latest.unwrap_or(when.likely);
                 prop_assert!(when.likely <= latest && latest <= horizon);
             }
-            let _ = Trouble::of(&history, ports, 1.0);
+            let _ = Shortage::of(&history, ports, 1.0);
         }
     }
 }

@@ -140,7 +140,7 @@ impl Ports<'_> {
             .filter(|&likely| likely < late)?;
         Some(Exhaustion {
             likely,
-            earliest: likely,
+            earliest: 0.0,
             latest: self.run_out(opened, |seconds| self.back_late(seconds, 0.0)),
             pace,
         })

@@ -1,7 +1,7 @@
 use std::io::{self, Write};
 
-use super::{table, write_table};
-use crate::judge::advice::{Advice, Remark};
+use super::{table, write_destination, write_table};
+use crate::judge::advice::{Advice, Bearing, Limit, Remark, Step};
 use crate::judge::experiment::{Proof, Run};
 use crate::judge::goal::Needs;
 use crate::render::Screen;
@@ -13,31 +13,10 @@ use crate::words::{count, counted, rate, rate_limit};
 /// When `out` cannot be written.
 pub fn advice(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}", screen.wrap("", "", &advice.summary))?;
-    if !advice.changes.is_empty() {
+    write_destination(advice.destination.as_ref(), screen, out)?;
+    if !advice.steps.is_empty() {
         writeln!(out)?;
-        let mut rows = table(
-            screen,
-            ["CHANGE, IN THIS ORDER", "NOW", "TO", "MAX/S", "THEN"],
-        );
-        for change in &advice.changes {
-            rows.add_row([
-                change.sysctl.to_string(),
-                match change.current.as_deref() {
-                    None => "unknown".into(),
-                    Some("") => "empty".into(),
-                    Some(current) => current.to_owned(),
-                },
-                change.recommended.clone(),
-                rate_limit(change.max_rate_before),
-                rate_limit(change.max_rate_after),
-            ]);
-        }
-        write_table(rows, &[3, 4], out)?;
-        for change in &advice.changes {
-            writeln!(out, "\n{}", change.sysctl)?;
-            writeln!(out, "{}", screen.wrap("  why:  ", "        ", &change.why))?;
-            writeln!(out, "{}", screen.wrap("  risk: ", "        ", &change.risk))?;
-        }
+        write_steps(&advice.steps, screen, out)?;
         writeln!(
             out,
             "\nTo apply: twcheck advise --format sysctl (see --help)"
@@ -52,6 +31,60 @@ pub fn advice(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Resul
     write_remarks("Leave alone", &advice.not_recommended, screen, out)?;
     write_remarks("In the application", &advice.application, screen, out)?;
     out.flush()
+}
+
+fn write_steps(steps: &[Step], screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    let mut rows = table(screen, ["STEP", "CHANGE", "NOW", "TO", "MAX/S", "THEN"]);
+    for (number, step) in (1..).zip(steps) {
+        for (index, change) in step.changes.iter().enumerate() {
+            let of_step = |text: String| if index == 0 { text } else { String::new() };
+            let limit = |bearing: Option<Bearing>| {
+                bearing.map_or_else(|| "?".into(), |bearing| in_column(bearing.rate))
+            };
+            rows.add_row([
+                of_step(number.to_string()),
+                change.sysctl.to_string(),
+                shortened(&change.current),
+                shortened(&change.recommended),
+                of_step(limit(step.before)),
+                of_step(limit(step.after)),
+            ]);
+        }
+    }
+    write_table(rows, &[4, 5], out)?;
+    for (number, step) in (1..).zip(steps) {
+        let heading = format!("Step {number}: {}", step.bears());
+        writeln!(out, "\n{}", screen.wrap("", "        ", &heading))?;
+        for change in &step.changes {
+            writeln!(out, "{}", change.sysctl)?;
+            writeln!(out, "{}", screen.wrap("  why:  ", "        ", &change.why))?;
+            writeln!(out, "{}", screen.wrap("  risk: ", "        ", &change.risk))?;
+        }
+    }
+    Ok(())
+}
+
+/// A limit in a column: `any` where ports do not bound the rate, `?` where it is unknown.
+fn in_column(limit: Limit) -> String {
+    match limit {
+        Limit::Unknown => "?".into(),
+        Limit::Unbound => "any".into(),
+        Limit::At(limit) => rate(limit),
+    }
+}
+
+/// A value in a column: a long list of ports by its beginning; the file has it all.
+fn shortened(value: &str) -> String {
+    /// As much as a row of a narrow screen can bear.
+    const SHOWN: usize = 24;
+    match value.char_indices().nth(SHOWN) {
+        _ if value.is_empty() => "empty".into(),
+        None => value.to_owned(),
+        Some(_) => {
+            let whole = value[..SHOWN].rfind(',').unwrap_or(SHOWN);
+            format!("{},…", &value[..whole])
+        }
+    }
 }
 
 fn write_remarks(
@@ -69,14 +102,18 @@ fn write_remarks(
 }
 
 fn write_goal(goal: &Needs, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-    let toward = goal
-        .destination
-        .map_or_else(|| "one destination".into(), |server| server.to_string());
-    writeln!(
-        out,
-        "\nTo carry {} connections/s to {toward}:",
-        rate(goal.rate)
-    )?;
+    let toward = goal.destination.as_deref().unwrap_or("one destination");
+    let wanted: Vec<_> = [
+        goal.connections
+            .map(|number| format!("{} at once", counted(number, "open connection"))),
+        goal.rate
+            .map(|per_second| format!("{} connections/s", rate(per_second))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let heading = format!("To carry {} to {toward}:", wanted.join(" and "));
+    writeln!(out, "\n{}", screen.wrap("", "", &heading))?;
     for sentence in &goal.sentences {
         writeln!(out, "{}", screen.wrap("- ", "  ", sentence))?;
     }
@@ -104,7 +141,7 @@ fn write_proof(proof: &Proof, screen: Screen, out: &mut dyn Write) -> io::Result
     let mut rows = table(screen, &headings[..shown]);
     for run in &proof.runs {
         let row = [
-            run.name.trim_start_matches("net.ipv4.").to_owned(),
+            run.name.replace("net.ipv4.", ""),
             rate_limit(run.max_rate),
             run.pace
                 .map_or_else(|| "any".into(), |pace| rate(pace).replace(".0", "")),

@@ -12,11 +12,12 @@ pub use advice::advice;
 pub use repro::repro;
 
 use super::Screen;
+use crate::judge::destination::Sought;
 use crate::judge::flow::FlowReport;
 use crate::judge::states::States;
 use crate::judge::verdict::{Level, Verdict};
 use crate::model::{Owner, StateCounts, TcpState};
-use crate::words::{at_most, count, counted, percent, printable, rate, rate_limit, sparkline};
+use crate::words::{at_most, count, counted, percent, rate, rate_limit, sparkline};
 
 /// A table without lines, as wide as it needs, at most as wide as the screen.
 fn table(screen: Screen, heading: impl Into<Row>) -> Table {
@@ -98,6 +99,7 @@ pub fn states(
         String::new(),
     ]);
     write_table(rows, &[1, 2], out)?;
+    write_destination(report.destination.as_ref(), screen, out)?;
 
     if let Some(flows) = &report.flows {
         writeln!(out)?;
@@ -155,10 +157,40 @@ pub fn verdict(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Re
         writeln!(out)?;
     }
     write_capacity(verdict, screen, out)?;
-    write_trouble(&verdict.flows, screen, out)?;
-    write_owners(&verdict.flows, screen, out)?;
+    write_shortage(&verdict.flows, screen, out)?;
+    if let Some(sought) = &verdict.destination {
+        writeln!(
+            out,
+            "{}",
+            screen.wrap("Toward: ", "        ", &sought.to_string())
+        )?;
+    }
+    write_owners(verdict, screen, out)?;
     write_findings(verdict, screen, out)?;
+    if let Some(text) = verdict.otherwise() {
+        writeln!(out, "{}", screen.wrap("", "", text))?;
+    }
     out.flush()
+}
+
+/// The destination that a report is limited to, and what can be had there where nothing goes there.
+fn write_destination(
+    sought: Option<&Sought>,
+    screen: Screen,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let Some(sought) = sought else {
+        return Ok(());
+    };
+    writeln!(
+        out,
+        "{}",
+        screen.wrap("Toward: ", "        ", &sought.to_string())
+    )?;
+    match &sought.room {
+        Some(room) => writeln!(out, "{}", screen.wrap("", "", room)),
+        None => Ok(()),
+    }
 }
 
 /// The findings by code, the worst first; a next step that several share is said once.
@@ -258,9 +290,9 @@ fn flow_row(flow: &FlowReport) -> [String; 6] {
 }
 
 /// Since when ports are short, and when they are back.
-fn write_trouble(flows: &[FlowReport], screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+fn write_shortage(flows: &[FlowReport], screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     for flow in flows {
-        let Some(trouble) = flow.trouble else {
+        let Some(shortage) = flow.shortage else {
             continue;
         };
         let text = format!(
@@ -268,17 +300,17 @@ fn write_trouble(flows: &[FlowReport], screen: Screen, out: &mut dyn Write) -> i
              {:.0} s, {}all in {:.0} s",
             flow.source,
             flow.server(),
-            if trouble.since_at_least {
+            if shortage.since_at_least {
                 "at least "
             } else {
                 ""
             },
-            trouble.since_seconds,
-            trouble.first_port_back_seconds,
-            trouble
+            shortage.since_seconds,
+            shortage.first_port_back_seconds,
+            shortage
                 .below_threshold_seconds
                 .map_or_else(String::new, |seconds| format!("enough in {seconds:.0} s, ")),
-            trouble.last_port_back_seconds,
+            shortage.last_port_back_seconds,
         );
         writeln!(out, "{}", screen.wrap("Since: ", "       ", &text))?;
     }
@@ -288,40 +320,25 @@ fn write_trouble(flows: &[FlowReport], screen: Screen, out: &mut dyn Write) -> i
 /// Owners named per flow.
 const OWNERS: usize = 3;
 
-fn write_owners(flows: &[FlowReport], screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-    for flow in flows {
+fn write_owners(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    let mut say = |text: &str| writeln!(out, "{}", screen.wrap("Owners: ", "        ", text));
+    for flow in &verdict.flows {
         let Some(owners) = flow.owners.as_ref().filter(|owners| !owners.is_empty()) else {
             continue;
         };
+        let owner = |owner: &Owner| format!("{owner} with {}", counted(owner.sockets, "socket"));
         let mut names: Vec<_> = owners.iter().take(OWNERS).map(owner).collect();
         if owners.len() > OWNERS {
             names.push(format!("{} more", owners.len() - OWNERS));
         }
-        let text = format!("{} to {}: {}", flow.source, flow.server(), names.join("; "));
-        writeln!(out, "{}", screen.wrap("Owners: ", "        ", &text))?;
+        say(&format!(
+            "{} to {}: {}",
+            flow.source,
+            flow.server(),
+            names.join("; ")
+        ))?;
     }
-    let looked = flows.iter().filter_map(|flow| flow.owners.as_ref());
-    if looked.clone().next().is_some() && looked.clone().all(Vec::is_empty) {
-        let text =
-            "nobody seen with a live socket now; --sample 5s looks longer, sudo sees all users";
-        writeln!(out, "{}", screen.wrap("Owners: ", "        ", text))?;
-    }
-    Ok(())
-}
-
-fn owner(owner: &Owner) -> String {
-    let unit = owner
-        .unit
-        .as_deref()
-        .map(|unit| format!(", {}", printable(unit)));
-    format!(
-        "{} (pid {}, user {}{}) with {}",
-        printable(&owner.command),
-        owner.pid,
-        owner.user,
-        unit.unwrap_or_default(),
-        counted(owner.sockets, "socket")
-    )
+    verdict.owner_notes.iter().try_for_each(|note| say(note))
 }
 
 fn write_capacity(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {

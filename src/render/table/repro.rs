@@ -3,6 +3,7 @@ use std::io::{self, Write};
 use rasciigraph::{Config, plot};
 
 use crate::judge::verdict::Level;
+use crate::model::Reuse;
 use crate::render::Screen;
 use crate::repro::{CameBack, Latency, Moment, Protocol, Report, ServerReport, StoppedBy};
 use crate::words::{count, counted, latency, rate, sparkline};
@@ -24,7 +25,7 @@ pub fn repro(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result
         (StoppedBy::Error, _) | (StoppedBy::Exhausted, None) => "Stopped by an error".into(),
         (StoppedBy::Duration, _) => "Ports did not run out: time was up".into(),
         (StoppedBy::Count, _) => "Ports did not run out: stopped".into(),
-        (StoppedBy::Interrupted, _) => "Interrupted".into(),
+        (StoppedBy::Interrupted(_), _) => "Interrupted".into(),
     };
     let done = match report.checkouts {
         Some(checkouts) => format!(
@@ -109,6 +110,9 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
             )
         ),
     ));
+    if let Some(text) = reuse(report) {
+        lines.push(("reuse", text.into()));
+    }
     if report.client.protocol == Protocol::Mysql {
         lines.push(("database", database(report)));
     }
@@ -132,6 +136,20 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
         lines.push(("next", error.next_step().into()));
     }
     lines
+}
+
+/// What the run says about TIME_WAIT reuse, where that is not plain from the settings.
+fn reuse(report: &Report) -> Option<&'static str> {
+    match report.reuse {
+        Reuse::Refuted => Some(
+            "is allowed here and does not work toward this server: it has no TCP timestamps, or \
+             something between strips them",
+        ),
+        Reuse::Seen if report.stopped_by == StoppedBy::Exhausted => {
+            Some("works toward this server, and was outrun: ports are back after the reuse delay")
+        }
+        _ => None,
+    }
 }
 
 fn server(report: &Report) -> String {

@@ -13,7 +13,7 @@ const OLDEST: usize = 5;
 
 /// A shortage that TIME_WAIT makes, from its beginning to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Trouble {
+pub struct Shortage {
     /// For how many seconds more ports have been taken than the threshold.
     pub since_seconds: usize,
     /// Whether it can be more: it is as long as the table reaches back.
@@ -27,7 +27,7 @@ pub struct Trouble {
     pub below_threshold_seconds: Option<f64>,
 }
 
-impl Trouble {
+impl Shortage {
     /// Of a flow whose `history` took `ports`, of which a `threshold` may be taken; `None` where no
     /// more are, or none of them is in TIME_WAIT.
     #[must_use]
@@ -79,7 +79,7 @@ mod tests {
 
     /// Of a flow of 1,000 ports that closed `rate` connections in each of the last `seconds`, and
     /// holds `open` ones.
-    fn trouble(seconds: usize, rate: u16, open: u32, threshold: f64) -> Option<Trouble> {
+    fn shortage(seconds: usize, rate: u16, open: u32, threshold: f64) -> Option<Shortage> {
         let mut left = vec![0; 60];
         left[60 - seconds..].fill(rate);
         let taken = open + u32::from(rate) * u32::try_from(seconds).unwrap();
@@ -91,47 +91,49 @@ mod tests {
             hold_time: MINUTE,
             late: Duration::from_secs(2),
         };
-        Trouble::of(&History::new(&left, MINUTE), ports, threshold)
+        Shortage::of(&History::new(&left, MINUTE), ports, threshold)
     }
 
     #[test]
     fn a_shortage_began_when_the_threshold_was_crossed() {
         // 20 a second for 40 s: 800 are taken, 500 were 15 s ago.
-        let now = trouble(40, 20, 0, 500.0).unwrap();
+        let now = shortage(40, 20, 0, 500.0).unwrap();
         assert_eq!((now.since_seconds, now.since_at_least), (15, false));
         // What is open was open then.
-        let now = trouble(40, 20, 100, 500.0).unwrap();
+        let now = shortage(40, 20, 100, 500.0).unwrap();
         assert_eq!((now.since_seconds, now.since_at_least), (20, false));
     }
 
     #[test]
     fn a_shortage_older_than_the_table_lasts_at_least_as_long() {
         // 15 a second for an hour: 900 are always taken.
-        let now = trouble(60, 15, 0, 800.0).unwrap();
+        let now = shortage(60, 15, 0, 800.0).unwrap();
         assert_eq!((now.since_seconds, now.since_at_least), (60, true));
     }
 
     #[test]
     fn ports_are_back_when_their_time_is_over_and_the_wheel_has_turned() {
         // The oldest was closed 39 to 40 s ago.
-        let now = trouble(40, 20, 0, 500.0).unwrap();
+        let now = shortage(40, 20, 0, 500.0).unwrap();
         assert!((now.first_port_back_seconds - 23.0).abs() < 0.1, "{now:?}");
         assert!((now.last_port_back_seconds - 62.0).abs() < 0.1, "{now:?}");
         // More than 300 are back after 15 s of returns at 20 a second, from 20 s on.
         let below = now.below_threshold_seconds.unwrap();
         assert!((below - 37.0).abs() < 0.2, "{below}");
         assert_eq!(
-            trouble(40, 20, 190, 150.0).unwrap().below_threshold_seconds,
+            shortage(40, 20, 190, 150.0)
+                .unwrap()
+                .below_threshold_seconds,
             None
         );
     }
 
     #[test]
-    fn below_the_threshold_there_is_no_trouble() {
-        assert_eq!(trouble(40, 20, 0, 801.0), None);
-        assert_eq!(trouble(0, 0, 0, 0.0), None);
+    fn below_the_threshold_there_is_no_shortage() {
+        assert_eq!(shortage(40, 20, 0, 801.0), None);
+        assert_eq!(shortage(0, 0, 0, 0.0), None);
         assert_eq!(
-            trouble(0, 0, 900, 500.0),
+            shortage(0, 0, 900, 500.0),
             None,
             "nothing comes back by itself"
         );

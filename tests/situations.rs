@@ -1,0 +1,444 @@
+//! Situations that are easily judged wrongly, each brought about on the real kernel.
+
+mod common;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use common::network::{self, Host};
+use common::{
+    connect_and_close, connect_until_error, in_namespace, json, port_range, run, serve, sysctl,
+};
+use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
+
+fn verdict() -> Value {
+    json(&["verdict", "--json"])
+}
+
+fn codes(verdict: &Value) -> Vec<(String, String)> {
+    let findings = verdict["findings"].as_array().unwrap().iter();
+    let word = |value: &Value| value.as_str().unwrap().to_owned();
+    findings
+        .map(|finding| (word(&finding["code"]), word(&finding["level"])))
+        .collect()
+}
+
+fn found(verdict: &Value, code: &str) -> Option<String> {
+    let codes = codes(verdict);
+    let found = codes.into_iter().find(|(found, _)| found == code);
+    found.map(|(_, level)| level)
+}
+
+fn message(verdict: &Value, code: &str) -> String {
+    let findings = verdict["findings"].as_array().unwrap().iter();
+    let mut found = findings.filter(|finding| finding["code"] == code);
+    let finding = found.next().unwrap_or_else(|| panic!("{code}: {verdict}"));
+    finding["message"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn be_a_server() {
+    network::be_a_server();
+}
+
+/// Connects to `server` from 127.0.0.9, whose port bind() chooses, or connect() with `no_port`.
+fn bound_to_source(server: SocketAddr, no_port: bool) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    if no_port {
+        let option = nix::sys::socket::sockopt::IpBindAddressNoPort;
+        nix::sys::socket::setsockopt(&socket, option, &true)?;
+    }
+    socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, 9), 0)).into())?;
+    socket.connect(&server.into())?;
+    Ok(socket)
+}
+
+fn bound_servers() -> [SocketAddr; 4] {
+    [1, 2, 3, 4].map(|last| serve(&format!("127.0.0.{last}:3306")))
+}
+
+#[test]
+fn ports_that_bind_hands_out_are_one_pool_over_all_destinations() {
+    in_namespace(
+        "ports_that_bind_hands_out_are_one_pool_over_all_destinations",
+        || {
+            port_range(40000, 40999);
+            let mut held = Vec::new();
+            for server in bound_servers() {
+                held.extend((0..150).map(|_| bound_to_source(server, false).unwrap()));
+            }
+            let said = verdict();
+            assert_eq!(codes(&said), [("SOURCE_BOUND".into(), "warning".into())]);
+            let left = "600 of 1,000 are taken. 400 are left, then bind() fails with errno 98";
+            let message = message(&said, "SOURCE_BOUND");
+            assert!(message.contains(left), "{message}");
+            // connect() skips ports that bind() handed out, toward whatever destination.
+            assert_eq!(said["capacity"]["usable_ports"], 400);
+            assert_eq!(
+                connect_until_error(serve("127.0.0.5:3306"), 500),
+                (400, Some(99))
+            );
+            // From another address bind() has them all; from this one as many as were left.
+            let server = "127.0.0.1:3306".parse().unwrap();
+            let errno = loop {
+                match bound_to_source(server, false) {
+                    Ok(socket) => held.push(socket),
+                    Err(error) => break error.raw_os_error(),
+                }
+            };
+            assert_eq!((held.len(), errno), (1000, Some(98)));
+            let said = verdict();
+            let both =
+                ["SOURCE_BOUND", "PORTS_EXHAUSTED"].map(|code| (code.into(), "critical".into()));
+            assert_eq!(codes(&said), both);
+        },
+    );
+}
+
+#[test]
+fn ports_that_connect_hands_out_are_not_taken_for_such_a_pool() {
+    in_namespace(
+        "ports_that_connect_hands_out_are_not_taken_for_such_a_pool",
+        || {
+            port_range(40000, 40999);
+            let mut held = Vec::new();
+            for server in bound_servers() {
+                held.extend((0..450).map(|_| bound_to_source(server, true).unwrap()));
+                assert_eq!(connect_until_error(server, 450), (450, None));
+            }
+            assert_eq!(codes(&verdict()), []);
+            // Past the fast ports, and from there back to the others alone.
+            let server = "127.0.0.1:3306".parse().unwrap();
+            held.extend((0..500).map(|_| bound_to_source(server, true).unwrap()));
+            assert_eq!(found(&verdict(), "SOURCE_BOUND"), None);
+        },
+    );
+}
+
+#[test]
+fn sockets_bound_to_an_interface_have_ports_of_their_own() {
+    in_namespace(
+        "sockets_bound_to_an_interface_have_ports_of_their_own",
+        || {
+            port_range(40000, 40099);
+            let server = serve("127.0.0.1:3306");
+            let connect = |on_lo: bool| {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                if on_lo {
+                    socket.bind_device(Some(b"lo")).unwrap();
+                }
+                socket.connect(&server.into()).map(|()| socket)
+            };
+            let until_error = |on_lo| {
+                let mut held = Vec::new();
+                loop {
+                    match connect(on_lo) {
+                        Ok(socket) => held.push(socket),
+                        Err(error) => break (held, error.raw_os_error()),
+                    }
+                }
+            };
+            let free = |interface: Value| {
+                let verdict = verdict();
+                let flows = verdict["flows"].as_array().unwrap().iter();
+                let mut flow = flows.filter(|flow| flow["interface"] == interface);
+                flow.next().map(|flow| flow["ports_free"].clone())
+            };
+            // 30 that are bound to none take their ports from those that are, not the other way round.
+            let _unbound: Vec<_> = (0..30).map(|_| connect(false).unwrap()).collect();
+            let _bound: Vec<_> = (0..20).map(|_| connect(true).unwrap()).collect();
+            assert_eq!(
+                (free(json!("lo")), free(json!(null))),
+                (Some(json!(50)), Some(json!(70)))
+            );
+            let (on_lo, errno) = until_error(true);
+            assert_eq!((on_lo.len(), errno), (50, Some(99)));
+            assert_eq!(
+                (free(json!("lo")), free(json!(null))),
+                (Some(json!(0)), Some(json!(70)))
+            );
+            let (others, errno) = until_error(false);
+            assert_eq!((others.len(), errno), (70, Some(99)));
+            assert_eq!(
+                (free(json!("lo")), free(json!(null))),
+                (Some(json!(0)), Some(json!(0)))
+            );
+            // /proc does not tell them apart, and says so.
+            let verdict = json(&["verdict", "--json", "--source", "proc"]);
+            let gaps = verdict["gaps"].to_string();
+            assert!(
+                gaps.contains("interfaces that sockets are bound to"),
+                "{gaps}"
+            );
+        },
+    );
+}
+
+/// Two hosts; the other has TCP timestamps, or has none.
+fn across_a_cable(timestamps: bool) -> (Host, SocketAddr) {
+    sysctl("net.ipv4.ip_local_port_range", "40000 40199");
+    sysctl("net.ipv4.tcp_tw_reuse", "1");
+    let mut host = Host::new("cable", "10.9.0.1/24", "10.9.0.2/24");
+    if !timestamps {
+        host.run(&["sysctl", "-qw", "net.ipv4.tcp_timestamps=0"]);
+    }
+    let server = host.serve("10.9.0.2:3306");
+    (host, server)
+}
+
+fn reuse(verdict: &Value) -> &Value {
+    &verdict["flows"][0]["reuse"]
+}
+
+#[test]
+fn reuse_that_the_other_end_does_not_know_is_not_counted_on() {
+    in_namespace(
+        "reuse_that_the_other_end_does_not_know_is_not_counted_on",
+        || {
+            let (_host, server) = across_a_cable(false);
+            for _ in 0..4 {
+                assert_eq!(connect_until_error(server, 45), (45, None));
+                thread::sleep(Duration::from_millis(700));
+            }
+            // Fast ports of three seconds ago were passed over for others.
+            let said = verdict();
+            assert_eq!(reuse(&said), "refuted", "{said}");
+            assert_eq!(said["flows"][0]["ports_free"], 20);
+            assert_eq!(said["level"], "critical");
+            assert_eq!(connect_until_error(server, 100), (20, Some(99)));
+            assert_eq!(
+                found(&verdict(), "PORTS_EXHAUSTED"),
+                Some("critical".into())
+            );
+        },
+    );
+}
+
+/// A connection that is open while `verdict` looks tells what the settings here do not.
+fn a_live_connection_tells(timestamps: bool, told: &str, level: &str) {
+    let (_host, server) = across_a_cable(timestamps);
+    assert_eq!(connect_until_error(server, 99), (99, None));
+    assert_eq!(reuse(&verdict()), "allowed");
+    let _live = TcpStream::connect(server).unwrap();
+    // Older than the reuse delay.
+    thread::sleep(Duration::from_millis(1200));
+    let said = verdict();
+    assert_eq!(
+        (reuse(&said), &said["level"]),
+        (&json!(told), &json!(level)),
+        "{said}"
+    );
+    let made = connect_until_error(server, 150);
+    assert_eq!(made.1.is_none(), timestamps, "{made:?}");
+}
+
+#[test]
+fn a_live_connection_tells_that_the_other_end_has_timestamps() {
+    in_namespace(
+        "a_live_connection_tells_that_the_other_end_has_timestamps",
+        || {
+            a_live_connection_tells(true, "seen", "ok");
+        },
+    );
+}
+
+#[test]
+fn a_live_connection_tells_that_the_other_end_has_none() {
+    in_namespace(
+        "a_live_connection_tells_that_the_other_end_has_none",
+        || {
+            a_live_connection_tells(false, "refuted", "warning");
+        },
+    );
+}
+
+#[test]
+fn reuse_that_works_is_seen_in_what_the_kernel_counts() {
+    in_namespace("reuse_that_works_is_seen_in_what_the_kernel_counts", || {
+        let (_host, server) = across_a_cable(true);
+        let client = thread::spawn(move || {
+            for _ in 0..150 {
+                connect_and_close(server).unwrap();
+                thread::sleep(Duration::from_millis(25));
+            }
+        });
+        thread::sleep(Duration::from_secs(3));
+        let said = verdict();
+        assert_eq!(reuse(&said), "seen", "{said}");
+        assert_eq!(said["level"], "ok");
+        client.join().unwrap();
+    });
+}
+
+#[test]
+fn a_pool_whose_server_has_died_is_no_busy_moment() {
+    in_namespace("a_pool_whose_server_has_died_is_no_busy_moment", || {
+        let mut host = Host::new("cable", "10.9.0.1/24", "10.9.0.2/24");
+        let server = host.serve("10.9.0.2:3306");
+        let _pool: Vec<_> = (0..100)
+            .map(|_| TcpStream::connect(server).unwrap())
+            .collect();
+        // It is there, and answers no more.
+        host.run(&["ip", "link", "set", "cableb", "down"]);
+        host.run(&["ip", "link", "set", "cableb", "up"]);
+        host.run(&["ip", "address", "del", "10.9.0.2/24", "dev", "cableb"]);
+        run(
+            "ip",
+            &[
+                "neighbour",
+                "replace",
+                "10.9.0.2",
+                "lladdr",
+                "02:00:00:00:00:01",
+                "dev",
+                "cable",
+            ],
+        );
+        let _waiting: Vec<_> = (0..20)
+            .map(|_| {
+                thread::spawn(move || TcpStream::connect_timeout(&server, Duration::from_secs(9)))
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(300));
+        assert_eq!(codes(&verdict()), [], "it may still answer");
+        thread::sleep(Duration::from_millis(1500));
+        for source in ["sock_diag", "proc"] {
+            let said = json(&["verdict", "--json", "--source", source]);
+            assert_eq!(
+                found(&said, "SYN_SENT_PILE"),
+                Some("warning".into()),
+                "{said}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_service_that_does_not_close_is_named() {
+    in_namespace("a_service_that_does_not_close_is_named", || {
+        port_range(40000, 40999);
+        let service = TcpListener::bind("127.0.0.1:443").unwrap();
+        let leaked: Vec<_> = (0..120)
+            .map(|_| {
+                let client = TcpStream::connect(service.local_addr().unwrap()).unwrap();
+                let (accepted, _) = service.accept().unwrap();
+                drop(client);
+                accepted
+            })
+            .collect();
+        for source in ["sock_diag", "proc"] {
+            let said = json(&["verdict", "--json", "--source", source]);
+            assert_eq!(codes(&said), [("CLOSE_WAIT_LEAK".into(), "warning".into())]);
+            let message = message(&said, "CLOSE_WAIT_LEAK");
+            assert!(
+                message.contains("120 connections on its port 443"),
+                "{message}"
+            );
+        }
+        drop(leaked);
+    });
+}
+
+#[test]
+fn a_client_with_a_range_of_its_own_is_pointed_out() {
+    in_namespace("a_client_with_a_range_of_its_own_is_pointed_out", || {
+        port_range(40000, 40999);
+        let server = serve("127.0.0.1:3306");
+        // As connect() does with IP_LOCAL_PORT_RANGE, and programs that choose their ports in turn.
+        let _held: Vec<_> = (40100..40200)
+            .map(|port| {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                socket
+                    .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())
+                    .unwrap();
+                socket.connect(&server.into()).unwrap();
+                socket
+            })
+            .collect();
+        let said = verdict();
+        assert_eq!(
+            found(&said, "OWN_PORT_RANGE"),
+            Some("warning".into()),
+            "{said}"
+        );
+        let message = message(&said, "OWN_PORT_RANGE");
+        assert!(message.contains("from 40100 to 40199"), "{message}");
+    });
+}
+
+#[test]
+fn many_open_connections_make_each_connect_search_too() {
+    in_namespace("many_open_connections_make_each_connect_search_too", || {
+        port_range(40000, 40999);
+        let server = serve("127.0.0.1:1883");
+        let mut held: Vec<_> = (0..490)
+            .map(|_| TcpStream::connect(server).unwrap())
+            .collect();
+        assert_eq!(found(&verdict(), "CONNECT_SLOW"), None);
+        held.extend((0..20).map(|_| TcpStream::connect(server).unwrap()));
+        assert_eq!(found(&verdict(), "CONNECT_SLOW"), Some("warning".into()));
+    });
+}
+
+#[test]
+fn where_everything_is_reserved_that_is_the_headline() {
+    in_namespace("where_everything_is_reserved_that_is_the_headline", || {
+        port_range(40000, 40009);
+        let server = serve("127.0.0.1:3306");
+        assert_eq!(connect_until_error(server, 8), (8, None));
+        sysctl("net.ipv4.ip_local_reserved_ports", "40000-40009");
+        let said = verdict();
+        let summary = said["summary"].as_str().unwrap();
+        assert!(
+            summary.starts_with("No connection can be opened to anywhere"),
+            "{summary}"
+        );
+        assert_eq!(connect_until_error(server, 8), (0, Some(99)));
+    });
+}
+
+#[test]
+fn translated_ports_that_run_out_are_a_failure_of_connection_tracking() {
+    in_namespace(
+        "translated_ports_that_run_out_are_a_failure_of_connection_tracking",
+        || {
+            let clients = Host::new("in", "10.1.0.1/24", "10.1.0.2/24");
+            clients.run(&["ip", "route", "add", "default", "via", "10.1.0.1"]);
+            let mut outside = Host::new("out", "10.2.0.1/24", "10.2.0.2/24");
+            outside.serve("10.2.0.2:3306");
+            sysctl("net.ipv4.ip_forward", "1");
+            run(
+                "nft",
+                &[
+                    "add table ip t; add chain ip t post { type nat hook postrouting priority srcnat; }; \
+                   add rule ip t post oifname out ip protocol tcp masquerade to :50000-50009",
+                ],
+            );
+            assert_eq!(found(&verdict(), "NAT_FAILED"), None);
+            // 10 ports, 15 connections.
+            let connect = "for i in $(seq 15); do (timeout 6 bash -c 'exec 3<>/dev/tcp/10.2.0.2/3306; sleep 5') & done; wait";
+            let trial = thread::spawn(move || {
+                clients.run(&["bash", "-c", &format!("{connect}; true")]);
+            });
+            thread::sleep(Duration::from_millis(500));
+            // The unanswered SYN are sent again after one second.
+            let said: Vec<_> = (0..8).map(|_| verdict()).collect();
+            assert!(
+                said.iter()
+                    .any(|said| found(said, "NAT_FAILED") == Some("warning".into())),
+                "{:?} {}",
+                said.iter().map(codes).collect::<Vec<_>>(),
+                std::fs::read_to_string("/proc/net/stat/nf_conntrack").unwrap()
+            );
+            trial.join().unwrap();
+            thread::sleep(Duration::from_millis(500));
+            assert_eq!(
+                found(&verdict(), "NAT_FAILED"),
+                Some("ok".into()),
+                "history"
+            );
+        },
+    );
+}
