@@ -667,3 +667,57 @@ fn states(by_state: &StateCounts) -> String {
         .collect::<Vec<_>>()
         .join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forecast_says_its_pace_and_how_sure_it_is() {
+        let flow = Flow {
+            source: [10, 0, 0, 1].into(),
+            destination: [10, 0, 0, 2].into(),
+            destination_port: 3306,
+            interface: None,
+        };
+        let steady = Pace {
+            now: 15.0,
+            growth: 0.0,
+            steady_for: 10,
+            period: None,
+        };
+        let said = |earliest, likely, latest, pace| {
+            let when = Exhaustion {
+                likely,
+                earliest,
+                latest,
+                pace,
+            };
+            let safe = 10.0;
+            Finding::RateAboveLimit { flow, when, safe }.to_string()
+        };
+        assert_eq!(
+            said(12.0, 12.4, Some(12.9), steady),
+            "In 12.4 s no port is free from 10.0.0.1 toward 10.0.0.2:3306, at the 15.0 \
+             connections/s of the last 10 s."
+        );
+        let rising = Pace {
+            growth: 0.5,
+            ..steady
+        };
+        assert_eq!(
+            said(28.3, 33.0, Some(41.2), rising),
+            "In 28 to 41 s no port is free from 10.0.0.1 toward 10.0.0.2:3306, at 15.0 \
+             connections/s now, 0.500 more each second for 10 s."
+        );
+        let bursts = Pace {
+            period: Some(30),
+            ..steady
+        };
+        assert_eq!(
+            said(28.3, 33.0, None, bursts),
+            "Perhaps in 33 s, in 28 s at the earliest, no port is free from 10.0.0.1 toward \
+             10.0.0.2:3306, at 15.0 connections/s on average, coming back every 30 s."
+        );
+    }
+}
