@@ -2,7 +2,7 @@
 
 use super::history::Lived;
 use super::mean;
-use super::pieces::{Lines, PRICE, Piece, Story, variance};
+use super::pieces::{Lines, PRICE, Piece, SLOPE_FROM, Story, variance};
 
 /// The shortest period that whole seconds can show.
 const SHORTEST: usize = 3;
@@ -44,7 +44,7 @@ fn a_change_came_back(pieces: &[Piece], period: usize, lived: &Lived) -> bool {
     });
     let came_back = pieces.iter().any(|piece| {
         let end = piece.begin + piece.length;
-        (period < end && end < told) || (piece.growth != 0.0 && period + 3 < end)
+        (period < end && end < told) || (piece.growth != 0.0 && period + SLOPE_FROM <= end)
     });
     came_back || lived.begun && begun_again
 }

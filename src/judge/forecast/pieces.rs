@@ -9,7 +9,7 @@ pub(super) const PRICE: f64 = 4.1;
 const ROUNDING: f64 = 0.25;
 
 /// A slope through fewer seconds is none.
-const SLOPE_FROM: usize = 4;
+pub(super) const SLOPE_FROM: usize = 4;
 
 /// Seconds of random arrivals that are believed in before any is seen, so that three seconds that
 /// happen to be alike do not make a client one of clockwork.
