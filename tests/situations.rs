@@ -118,6 +118,33 @@ fn ports_that_connect_hands_out_are_not_taken_for_such_a_pool() {
 }
 
 #[test]
+fn a_pool_of_bind_is_seen_beside_flows_of_connect_from_the_same_source() {
+    in_namespace(
+        "a_pool_of_bind_is_seen_beside_flows_of_connect_from_the_same_source",
+        || {
+            port_range(40000, 40999);
+            let servers = bound_servers();
+            let mut held = Vec::new();
+            for _ in 0..200 {
+                for (server, no_port) in servers.into_iter().zip([false, false, true, true]) {
+                    held.push(bound_to_source(server, no_port).unwrap());
+                }
+            }
+            let said = verdict();
+            assert_eq!(
+                found(&said, "SOURCE_BOUND"),
+                Some("warning".into()),
+                "{said}"
+            );
+            // The 400 that bind() gave are nobody else's.
+            let usable = said["capacity"]["usable_ports"].as_u64().unwrap();
+            let made = connect_until_error(serve("127.0.0.5:3306"), 1100);
+            assert_eq!((u64::from(made.0), made.1), (usable, Some(99)));
+        },
+    );
+}
+
+#[test]
 fn sockets_bound_to_an_interface_have_ports_of_their_own() {
     in_namespace(
         "sockets_bound_to_an_interface_have_ports_of_their_own",

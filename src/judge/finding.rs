@@ -601,7 +601,7 @@ fn write_overflow(
 
 fn write_source(f: &mut fmt::Formatter<'_>, source: &SourceBound) -> fmt::Result {
     let from = source_name(source.address, source.interface.map(|it| it.to_string()));
-    let left = source.usable.saturating_sub(source.taken());
+    let left = source.usable.saturating_sub(source.taken);
     write!(
         f,
         "{} {from}: its ports are handed out by bind(), one pool over all destinations ({} here); {} \
@@ -611,8 +611,8 @@ fn write_source(f: &mut fmt::Formatter<'_>, source: &SourceBound) -> fmt::Result
         } else {
             "Ports get short for clients that bind()"
         },
-        count(source.destinations),
-        count(source.taken()),
+        count(source.flows.len() as u64),
+        count(source.taken),
         count(source.usable),
         if left == 0 {
             "bind() fails with errno 98.".into()

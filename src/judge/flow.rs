@@ -247,9 +247,10 @@ impl Case<'_> {
     }
 
     fn is_of_bound_source(&self) -> bool {
-        self.bench.bound_sources.iter().any(|source| {
-            source.address == self.flow.source && source.interface == self.flow.interface
-        })
+        let sources = self.bench.bound_sources;
+        sources
+            .iter()
+            .any(|source| source.flows.contains(self.flow))
     }
 
     fn leaks(&self) -> bool {

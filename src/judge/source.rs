@@ -1,12 +1,12 @@
 //! Clients whose ports are handed out by bind(): one pool for all destinations, and errno 98.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Capacity;
 use crate::model::{
-    FlowUse, Interface, PortRange, PortRule, PortSet, Snapshot, SourceUse, TcpState,
+    Flow, FlowUse, Interface, PortRange, PortRule, PortSet, Snapshot, SourceUse, TcpState,
 };
 
 /// A source address whose clients bind() it and leave the port to bind().
@@ -16,20 +16,14 @@ pub struct SourceBound {
     pub address: IpAddr,
     /// The interface that the sockets are bound to, if any.
     pub interface: Option<Interface>,
-    /// Ports taken, over all destinations.
+    /// Ports taken, over all destinations: bind() gives none of them.
+    pub taken: u32,
+    /// Of these, the ones that bind() has handed out: connect() skips them.
     pub ports: PortSet,
     /// Ports there are.
     pub usable: u32,
-    /// Destinations they are taken toward.
-    pub destinations: u32,
-}
-
-impl SourceBound {
-    /// How many ports are taken.
-    #[must_use]
-    pub fn taken(&self) -> u32 {
-        self.ports.len()
-    }
+    /// Its flows whose ports bind() hands out.
+    pub flows: HashSet<Flow>,
 }
 
 /// Fewer ports than these on the side that connect() leaves for last tell nothing.
@@ -53,44 +47,93 @@ pub fn bound_sources(snapshot: &Snapshot, capacity: &Capacity) -> Vec<SourceBoun
     // Before Linux 4.2 connect() went through all ports alike. A kernel that has tcp_tw_recycle is
     // older than 4.12: too old to tell.
     let parity_tells = snapshot.tunables.tcp_tw_recycle.is_none();
-    let mut flows: HashMap<_, Vec<&FlowUse>> = HashMap::new();
+    let mut flows: HashMap<_, Vec<(&Flow, &FlowUse)>> = HashMap::new();
     for (flow, used) in tally.all_flows() {
         let key = (flow.source, flow.interface);
-        flows.entry(key).or_default().push(used);
+        flows.entry(key).or_default().push((flow, used));
     }
     tally
         .sources
         .iter()
         .filter_map(|source| {
             let flows = flows.get(&(source.address, source.interface))?;
-            shows_bind(source, flows, capacity, tally.rule(), parity_tells).then(|| SourceBound {
+            let sides = Sides::of(source, flows, capacity);
+            let rule = tally.rule();
+            shows_bind(source, &sides, capacity, rule, parity_tells).then(|| SourceBound {
                 address: source.address,
                 interface: source.interface,
-                ports: source.ports.clone(),
+                taken: source.ports.len(),
+                ports: handed_out(source, &sides, rule.range),
                 usable: capacity.usable_ports,
-                destinations: u32::try_from(flows.len()).unwrap_or(u32::MAX),
+                flows: sides.names,
             })
         })
         .collect()
 }
 
+/// The flows of a source by whether their ports can have come from bind(): too many of them are on
+/// the side that connect() leaves for last.
+struct Sides<'a> {
+    bind: Vec<&'a FlowUse>,
+    /// Which they are.
+    names: HashSet<Flow>,
+    /// How many others there are.
+    connect: usize,
+}
+
+impl<'a> Sides<'a> {
+    fn of(source: &SourceUse, flows: &[(&Flow, &'a FlowUse)], capacity: &Capacity) -> Self {
+        let is_bind = |used: &FlowUse| {
+            slow(used) * 40 >= used.countable_in_use() * 19
+                && slow(used) > explained(used, capacity)
+        };
+        let others = flows.iter().filter(|(_, used)| !is_bind(used)).count();
+        let sockets: u32 = flows.iter().map(|(_, used)| used.countable_in_use()).sum();
+        let shares_ports = source.ports.len() < sockets;
+        // Once that side is spent, bind() hands out the other one too. Only flows of connect() share
+        // a port.
+        let connect = if shares_ports && (2..flows.len()).contains(&others) {
+            others
+        } else {
+            0
+        };
+        let bind = flows
+            .iter()
+            .filter(|(_, used)| connect == 0 || is_bind(used));
+        Self {
+            bind: bind.clone().map(|&(_, used)| used).collect(),
+            names: bind.map(|&(flow, _)| *flow).collect(),
+            connect,
+        }
+    }
+}
+
+/// Ports on the side that connect() leaves for last.
+fn slow(used: &FlowUse) -> u32 {
+    used.countable_in_use() - used.fast_in_use
+}
+
+/// Of these, the ones that connect() would have taken: what a flow has beyond the fast ports.
+fn explained(used: &FlowUse, capacity: &Capacity) -> u32 {
+    let beyond = used.countable_in_use().saturating_sub(capacity.fast_ports);
+    slow(used).min(beyond)
+}
+
 fn shows_bind(
     source: &SourceUse,
-    flows: &[&FlowUse],
+    sides: &Sides<'_>,
     capacity: &Capacity,
     rule: &PortRule,
     parity_tells: bool,
 ) -> bool {
-    let slow = |used: &FlowUse| used.countable_in_use() - used.fast_in_use;
+    let flows = &sides.bind;
     let sockets: u32 = flows.iter().map(|used| used.countable_in_use()).sum();
     let seen_slow: u32 = flows.iter().map(|used| slow(used)).sum();
-    // What connect() would have taken of them: what a flow has beyond the fast ports.
-    let explained: u32 = flows
-        .iter()
-        .map(|used| slow(used).min(used.countable_in_use().saturating_sub(capacity.fast_ports)))
-        .sum();
+    let explained: u32 = flows.iter().map(|used| explained(used, capacity)).sum();
+    // Flows of connect() beside them may share ports with each other.
+    let shares_ports = sides.connect == 0 && source.ports.len() < sockets;
     if seen_slow < explained + FEWEST
-        || source.ports.len() < sockets
+        || shares_ports
         || rule.range.is_none_or(|range| is_one_block(source, range))
     {
         return false;
@@ -103,8 +146,20 @@ fn shows_bind(
         return true;
     }
     // Without the order of parities there is still that no port is shared.
-    seen_slow * 40 >= sockets * 19
+    sides.connect == 0
+        && seen_slow * 40 >= sockets * 19
         && chance_of_no_shared_port(flows, capacity.usable_ports) < UNLIKELY
+}
+
+/// The ports that bind() has handed out: all that the source has, or where flows of connect() have
+/// some too, those of the side that is theirs last.
+fn handed_out(source: &SourceUse, sides: &Sides<'_>, range: Option<PortRange>) -> PortSet {
+    let is_fast = |port: u16| range.is_some_and(|range| range.is_fast(port));
+    source
+        .ports
+        .ports()
+        .filter(|&port| sides.connect == 0 || !is_fast(port))
+        .collect()
 }
 
 /// How many of `sockets` ports bind() takes on the side of `slow_ports` at least. With SO_REUSEADDR

@@ -252,8 +252,8 @@ fn no_usable_port(capacity: &Capacity) -> Option<Reported> {
 
 /// The ports of a source, where they get short.
 fn short_source(source: &SourceBound, thresholds: Thresholds) -> Option<Reported> {
-    let share = percent(source.taken(), source.usable);
-    let level = if share >= thresholds.crit || source.taken() >= source.usable {
+    let share = percent(source.taken, source.usable);
+    let level = if share >= thresholds.crit || source.taken >= source.usable {
         Level::Critical
     } else {
         Level::Warning
