@@ -506,10 +506,8 @@ const SMALL: u64 = 20_000;
 
 /// Whether to look for bound ports in a large table, with so many sockets `outside` it: the walk of
 /// the bind hash takes as long as the dump, and it matters only where all that may be bound and what
-/// the fullest flow takes are a good part of what can be had.
+/// the fullest flow takes together are half of what can be had: PORTS_LOW begins there.
 fn is_bound_worth_asking(tally: &Tally, outside: Option<u64>) -> bool {
-    /// A quarter: whoever asks for less than PORTS_LOW's half is told in good time.
-    const PART: u64 = 4;
     let rule = tally.rule();
     let Some((range, outside)) = rule.range.zip(outside) else {
         return true;
@@ -522,7 +520,8 @@ fn is_bound_worth_asking(tally: &Tally, outside: Option<u64>) -> bool {
         .values()
         .map(|used| used.by_state.without(TcpState::TimeWait).total())
         .sum();
-    (u64::from(most.unwrap_or(0)) + open + outside) * PART >= usable
+    let may_be_bound = outside + open;
+    may_be_bound > 0 && (u64::from(most.unwrap_or(0)) + may_be_bound) * 2 >= usable
 }
 
 /// What is wrong with a socket table of /proc; `None` where nothing is.
