@@ -1,5 +1,6 @@
 //! Puts finished reports on a screen; decides nothing.
 
+mod format;
 pub mod json;
 pub mod plain;
 mod progress;
@@ -11,6 +12,7 @@ pub mod table;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
+pub use format::{AdviseFormat, Format, ReproFormat, StatesFormat, VerdictFormat};
 pub use progress::{Progress, Steps};
 pub use screen::Screen;
 
