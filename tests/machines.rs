@@ -89,7 +89,7 @@ fn holder(dice: &mut Dice, low: u16, high: u16, other: SocketAddr) -> Option<(St
     Some((format!("{kind} {at}"), held))
 }
 
-fn flow<'a>(verdict: &'a Value, server: SocketAddr, on_lo: bool) -> &'a Value {
+fn flow(verdict: &Value, server: SocketAddr, on_lo: bool) -> &Value {
     let is_it = |flow: &&Value| {
         flow["destination"] == server.ip().to_string()
             && flow["destination_port"] == server.port()

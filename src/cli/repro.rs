@@ -99,8 +99,8 @@ pub struct ReproArgs {
     #[arg(long, value_delimiter = ',', value_parser = values::source(), value_name = "ADDR,…", allow_hyphen_values = true)]
     pub bind_address: Vec<IpAddr>,
     /// What --bind-address was called once; in the other commands it chooses the reader
-    #[arg(long, hide = true, num_args = 0..=1, value_name = "ADDR,…")]
-    source: Option<Option<OsString>>,
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "", value_name = "ADDR,…")]
+    source: Option<OsString>,
     /// Draw latency and ports in use over time into this file
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
@@ -151,8 +151,8 @@ fn the_address_of_the_client_is_bind_address(args: &ReproArgs) -> Result<(), Ref
     let Some(typed) = &args.source else {
         return Ok(());
     };
-    let typed = typed.as_ref().and_then(|typed| typed.to_str());
-    let addresses = typed.filter(|typed| {
+    // It is repeated where it is a list of addresses, and may be anything.
+    let addresses = typed.to_str().filter(|typed| {
         let mut parts = typed.split(',');
         parts.all(|part| part.parse::<IpAddr>().is_ok())
     });
