@@ -30,7 +30,7 @@ Examples:
   twcheck repro --set net.ipv4.tcp_tw_reuse=1  and with this one changed?
   twcheck repro --pool 8                       the same work through a pool
   twcheck repro --rate 400 --duration 90s      does this rate last?
-  twcheck repro --bind-address 192.0.2.2,192.0.2.3   and from two?
+  twcheck repro --bind-address 192.0.2.2,192.0.2.3  and from two addresses?
   twcheck repro --host db.example --user app --ask-password
   MYSQL_PWD=… twcheck repro mysql://app@db.example:3306/shop
   twcheck repro --protocol tcp --host cache.example --port 6379")]
