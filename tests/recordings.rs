@@ -365,7 +365,10 @@ fn a_file_that_no_kernel_writes_is_refused_and_neither_hangs_nor_takes_the_memor
 
     for (file, said) in [
         ("net/tcp6", "larger than"),
-        ("net/netstat", "it is longer than 1 MiB, and no such file is"),
+        (
+            "net/netstat",
+            "it is longer than 1 MiB, and no such file is",
+        ),
     ] {
         let root = plain();
         pipe(&root, file);
