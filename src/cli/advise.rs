@@ -27,7 +27,11 @@ Examples:
   twcheck advise --target-connections 40000      websockets, MQTT, a proxy")]
 pub struct AdviseArgs {
     /// Only about this destination, as 10.0.0.5:3306, :3306 or a name; loopback has rules of its own
-    #[arg(value_name = "HOST:PORT", value_parser = values::destination(), allow_negative_numbers = true)]
+    #[arg(
+        value_name = "HOST:PORT",
+        value_parser = values::destination(),
+        allow_negative_numbers = true
+    )]
     destination: Option<Destination>,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -45,7 +49,13 @@ pub struct AdviseArgs {
     #[arg(long, value_parser = values::connections(), value_name = "N", allow_hyphen_values = true)]
     target_connections: Option<u64>,
     /// The same as HOST:PORT
-    #[arg(long, value_parser = values::destination(), value_name = "HOST:PORT", allow_hyphen_values = true, conflicts_with = "destination")]
+    #[arg(
+        long,
+        value_parser = values::destination(),
+        value_name = "HOST:PORT",
+        allow_hyphen_values = true,
+        conflicts_with = "destination"
+    )]
     flow: Option<Destination>,
     /// With --target-rate: how long a request uses its connection, to size a pool by
     #[arg(long, value_parser = values::time(), value_name = "D", allow_hyphen_values = true)]

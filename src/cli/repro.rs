@@ -39,10 +39,16 @@ pub struct ReproArgs {
     #[allow(missing_docs)]
     pub format: FormatArgs<ReproFormat>,
     /// The server, as mysql://USER@HOST:PORT/DATABASE; the password is best left to the environment
-    #[arg(value_name = "URL", value_parser = values::url(), allow_negative_numbers = true, conflicts_with_all = ["host", "port", "user", "database"], help_heading = SERVER)]
+    #[arg(
+        value_name = "URL",
+        value_parser = values::url(),
+        allow_negative_numbers = true,
+        conflicts_with_all = ["host", "port", "user", "database"],
+        help_heading = SERVER
+    )]
     pub url: Option<Secret>,
     /// The server's name or address; always reached by TCP, also localhost
-    #[arg(long, value_parser = values::host(), allow_hyphen_values = true, help_heading = SERVER)]
+    #[arg(long, value_parser = values::host(), help_heading = SERVER)]
     pub host: Option<String>,
     /// Its port [default: 3306]
     #[arg(long, value_parser = values::port(), allow_hyphen_values = true, help_heading = SERVER)]
@@ -75,7 +81,12 @@ pub struct ReproArgs {
     #[arg(long, help_heading = SERVER)]
     pub force: bool,
     /// Change a sysctl in the private namespace, as net.ipv4.KEY=VALUE
-    #[arg(long, value_parser = values::setting(), value_name = "KEY=VALUE", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_parser = values::setting(),
+        value_name = "KEY=VALUE",
+        allow_hyphen_values = true
+    )]
     pub set: Vec<Setting>,
     /// Stop after this many connections
     #[arg(long, value_parser = values::connections(), value_name = "N", allow_hyphen_values = true)]
@@ -87,7 +98,13 @@ pub struct ReproArgs {
     #[arg(long, value_parser = values::per_second(), value_name = "R", allow_hyphen_values = true)]
     pub rate: Option<f64>,
     /// Let this many threads connect
-    #[arg(long, default_value = "1", value_parser = values::threads(), value_name = "N", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        default_value = "1",
+        value_parser = values::threads(),
+        value_name = "N",
+        allow_hyphen_values = true
+    )]
     pub threads: usize,
     /// Take connections from a pool of this size instead of opening one each time
     #[arg(long, value_parser = values::pool(), value_name = "N", allow_hyphen_values = true)]
@@ -96,7 +113,13 @@ pub struct ReproArgs {
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub close: Close,
     /// Connect from these addresses in turn; in the private namespace any will do
-    #[arg(long, value_delimiter = ',', value_parser = values::source(), value_name = "ADDR,…", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_parser = values::source(),
+        value_name = "ADDR,…",
+        allow_hyphen_values = true
+    )]
     pub bind_address: Vec<IpAddr>,
     /// What --bind-address was called once; in the other commands it chooses the reader
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "", value_name = "ADDR,…")]

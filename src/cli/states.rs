@@ -18,7 +18,11 @@ Examples:
   twcheck states --format plain    what netstat -n | awk '/^tcp/ {++S[$NF]} …' prints")]
 pub struct StatesArgs {
     /// Only what this machine opened toward this destination: 10.0.0.5:3306, :3306, a name
-    #[arg(value_name = "HOST:PORT", value_parser = values::destination(), allow_negative_numbers = true)]
+    #[arg(
+        value_name = "HOST:PORT",
+        value_parser = values::destination(),
+        allow_negative_numbers = true
+    )]
     pub destination: Option<Destination>,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -30,7 +34,13 @@ pub struct StatesArgs {
     #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
     pub by: By,
     /// How many flows to list, 0 for all
-    #[arg(long, default_value = "10", value_parser = values::top(), value_name = "N", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        default_value = "10",
+        value_parser = values::top(),
+        value_name = "N",
+        allow_hyphen_values = true
+    )]
     pub top: usize,
     /// Explain the 11 states
     #[arg(long)]

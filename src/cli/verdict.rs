@@ -25,7 +25,11 @@ Examples:
   twcheck verdict --json | jq .summary")]
 pub struct VerdictArgs {
     /// Only toward this destination, and whether it can be reached: 10.0.0.5:3306, :3306, a name
-    #[arg(value_name = "HOST:PORT", value_parser = values::destination(), allow_negative_numbers = true)]
+    #[arg(
+        value_name = "HOST:PORT",
+        value_parser = values::destination(),
+        allow_negative_numbers = true
+    )]
     pub destination: Option<Destination>,
     /// Connect to it once, which takes 2 s at most, and say what comes of it; a MySQL server counts
     /// that as an aborted connection
@@ -38,13 +42,31 @@ pub struct VerdictArgs {
     #[allow(missing_docs)]
     pub format: FormatArgs<VerdictFormat>,
     /// A flow is WARNING from this share of its usable ports on
-    #[arg(long, default_value = "50", value_parser = values::percent(), value_name = "PERCENT", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        default_value = "50",
+        value_parser = values::percent(),
+        value_name = "PERCENT",
+        allow_hyphen_values = true
+    )]
     warn: f64,
     /// A flow is CRITICAL from this share of its usable ports on
-    #[arg(long, default_value = "80", value_parser = values::percent(), value_name = "PERCENT", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        default_value = "80",
+        value_parser = values::percent(),
+        value_name = "PERCENT",
+        allow_hyphen_values = true
+    )]
     crit: f64,
     /// How many flows to list, worst first, 0 for all
-    #[arg(long, default_value = "10", value_parser = values::top(), value_name = "N", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        default_value = "10",
+        value_parser = values::top(),
+        value_name = "N",
+        allow_hyphen_values = true
+    )]
     pub top: usize,
     /// Find the processes behind every flow listed, not only behind those in trouble
     #[arg(long)]

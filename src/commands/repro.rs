@@ -92,6 +92,7 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
     );
     let format = args.format.get();
     let is_nothing = report.connections == 0 && report.stopped_by == StoppedBy::Error;
+    // People are told what to do about it; a program finds that in the report.
     if is_nothing && format != ReproFormat::Json {
         return Err(refusal(report.error.as_ref(), way.server));
     }

@@ -1,13 +1,13 @@
 //! Puts finished reports on a screen; decides nothing.
 
 mod format;
-pub mod json;
-pub mod plain;
+mod json;
+mod plain;
 mod progress;
 mod screen;
 pub mod svg;
-pub mod sysctl;
-pub mod table;
+mod sysctl;
+mod table;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
