@@ -392,8 +392,8 @@ mod tests {
             ("db\n", "a host name has no '\\n'"),
             ("m\u{fc}ller.example", "a host name has no 'ü'"),
             ("db,10.0.0.6", "a host name has no ','"),
-            ("-db", "in parts with one dot between them"),
-            (".db", "in parts with one dot between them"),
+            ("-db", "begins with a letter or a digit"),
+            (".db", "begins with a letter or a digit"),
             ("db..example", "in parts with one dot between them"),
             (&"a".repeat(254), "at most 253 characters"),
         ] {
