@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind as Usage;
-use twcheck::cli::{Cli, Command};
+use twcheck::cli::{self, Cli, Command};
 use twcheck::commands::{advise, repro, states, verdict};
 use twcheck::exit::Exit;
 use twcheck::refusal::Refusal;
@@ -34,20 +34,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints what is wrong with the arguments. It quotes them, so those that may hold a password, a
-/// login or a URL, are left out.
+/// Prints the help that is asked for, or what is wrong with the arguments.
 fn print_usage(error: &clap::Error) {
-    let text = error.to_string();
-    let secret = |argument: &String| argument.contains('@') || argument.contains("password=");
-    let clean = std::env::args_os()
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .filter(secret)
-        .fold(text.clone(), |text, argument| text.replace(&argument, "…"));
     // Nowhere is left to tell about a closed pipe.
-    let _ = if clean == text {
-        error.print()
-    } else {
-        write!(io::stderr(), "{clean}")
+    let _ = match cli::without_secrets(error) {
+        None => error.print(),
+        Some(text) => write!(io::stderr(), "{text}"),
     };
 }
 

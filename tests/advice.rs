@@ -194,7 +194,10 @@ fn raising_the_limit_of_time_wait_as_advised_brings_no_errno_99() {
                 }
                 unreachable!()
             };
-            assert_eq!(paced(4).1, None, "while they are dropped");
+            // More than there are ports, or nothing was tried.
+            let (made, errno) = paced(4);
+            assert!(made > 500, "{made}");
+            assert_eq!(errno, None, "while they are dropped");
             let verdict = json(&["verdict", "--json"]);
             let finding = verdict["findings"]
                 .as_array()
@@ -215,7 +218,9 @@ fn raising_the_limit_of_time_wait_as_advised_brings_no_errno_99() {
                 ]
             );
             apply(&[]);
-            assert_eq!(paced(6).1, None, "once they are kept");
+            let (made, errno) = paced(6);
+            assert!(made > 500, "{made}");
+            assert_eq!(errno, None, "once they are kept");
             // By itself it would have.
             port_range(40000, 40499);
             let (made, errno) = paced(6);

@@ -2,79 +2,78 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 
 use common::{exit, has_namespaces, stderr, stdout, text, twcheck};
 
 const BUSY: &str = "tests/hosts/busy-server-6.18/proc";
+const RECYCLE: &str = "tests/hosts/recycle-3.10/proc";
 const EXHAUSTED: &str = "tests/hosts/exhausted-6.18/proc";
 
+/// The rules about options and the bounds of values have their tables in src/cli; here is one of
+/// each kind, with the words as they are printed.
 #[test]
-fn every_refusal_is_exit_3_and_says_what_to_type() {
+fn what_is_mistyped_is_exit_3_and_is_told_what_to_type() {
+    let help = "For more information, try '--help'.\n";
+    let destination = "a port is a number from 1 to 65535: type 10.0.0.5:3306, :3306, db.example or \
+                       [2001:db8::5]:3306";
     for (arguments, said) in [
-        (&[][..], "Usage: twcheck"),
-        (&["verdikt"], "similar subcommand exists: 'verdict'"),
-        (&["verdict", "--warm"], "'--warn'"),
         (
-            &["verdict", "--warn", "90", "--crit", "60"],
-            "hint: --warn 60 --crit 90",
+            &["verdikt"][..],
+            &*format!(
+                "error: unrecognized subcommand 'verdikt'\n\n  \
+                 tip: a similar subcommand exists: 'verdict'\n\n\
+                 Usage: twcheck <COMMAND>\n\n{help}"
+            ),
         ),
         (
-            &["verdict", "--warn", "101"],
-            "it is a percentage of the usable ports, 0 to 100: for example 80",
-        ),
-        (&["verdict", "--crit", "NaN"], "for example 80"),
-        (&["verdict", "--sample", "400000000000y"], "--sample"),
-        (
-            &["verdict", "--sample", "5min"],
-            "1m at most: for example 5s",
-        ),
-        (&["verdict", "--top", "-1"], "unexpected argument"),
-        (
-            &["verdict", "--json", "--format", "plain"],
-            "cannot be used with",
+            &["verdict", "--warm"],
+            &format!(
+                "error: unexpected argument '--warm' found\n\n  \
+                 tip: a similar argument exists: '--warn'\n\n\
+                 Usage: twcheck verdict --warn <PERCENT> [HOST:PORT]\n\n{help}"
+            ),
         ),
         (
-            &["advise", "--busy", "20ms"],
-            "hint: twcheck advise --target-rate",
+            &["verdict", "--top", "-1"],
+            &format!(
+                "error: invalid value '-1' for '--top <N>': it is how many flows to list, 0 for \
+                 all, a whole number from 0 to 4294967295: for example 20\n\n{help}"
+            ),
         ),
         (
-            &["advise", "--target-connections", "9", "--busy", "20ms"],
-            "--busy says more about the rate of --target-rate",
-        ),
-        (&["advise", "--target-rate", "0"], "--target-rate"),
-        (
-            &["advise", "--target-connections", "0"],
-            "--target-connections",
+            &["verdict", "--connect", "10.0.0.5:80", "--proc-root", BUSY],
+            &format!(
+                "error: the argument '--connect' cannot be used with '--proc-root <DIR>'\n\n\
+                 Usage: twcheck verdict --connect <HOST:PORT>\n\n{help}"
+            ),
         ),
         (
-            &["advise", "--flow", "10.0.0.5:"],
-            "1 to 65535; without one leave the colon out",
-        ),
-        (
-            &["advise", "--target-rate", "9", "--busy", "0s"],
-            "at most a day: for example 20ms",
-        ),
-        (
-            &["advise", "--prove", "--format", "sysctl"],
-            "hint: first twcheck advise --prove",
-        ),
-        (
-            &["advise", "--prove", "--proc-root", BUSY],
-            "cannot be used with",
+            &["advise", "--flow", "10.0.0.5:0"],
+            &format!(
+                "error: invalid value '10.0.0.5:0' for '--flow <HOST:PORT>': {destination}\n\n\
+                 {help}"
+            ),
         ),
         (
             &["states", "--source", "netstat"],
-            "possible values: auto, sock_diag, proc",
+            &format!(
+                "error: invalid value 'netstat' for '--source <SOURCE>'\n  \
+                 [possible values: auto, sock_diag, proc]\n\n{help}"
+            ),
         ),
         (
-            &["states", "--proc-root", "/nonexistent"],
-            "hint: --proc-root takes a folder",
+            &["verdict", "--warn", "90", "--crit", "60"],
+            "error: --warn 90 is above --crit 60: nothing would ever be WARNING\n\
+             hint: --warn 60 --crit 90\n",
         ),
         (
-            &["states", "--proc-root", BUSY, "--source", "sock_diag"],
-            "hint: leave one of the two out",
+            &["repro", "--source", "192.0.2.2,192.0.2.3"],
+            "error: --source chooses how the other commands read the socket table; the address \
+             that this client connects from is --bind-address\n\
+             hint: --bind-address 192.0.2.2,192.0.2.3\n",
         ),
     ] {
         assert_refused(arguments, said);
@@ -82,190 +81,278 @@ fn every_refusal_is_exit_3_and_says_what_to_type() {
 }
 
 #[test]
-fn every_refusal_of_a_destination_is_exit_3_and_says_what_to_type() {
-    for command in ["verdict", "states", "advise"] {
-        for (typed, said) in [
-            ("", "it is empty: type 10.0.0.5:3306"),
-            (":0", "a port is a number from 1 to 65535"),
-            (":99999", "a port is a number from 1 to 65535"),
-            ("a:b:c", "too many colons"),
-            ("::1:3306", "Type [::1]:3306"),
-            (
-                "mysql://db:3306",
-                "a host and a port alone, as db.example:3306",
-            ),
-            ("nowhere.invalid", "hint: name its address instead"),
-            ("fe80::1%none0", "there is no interface \"none0\" here"),
-        ] {
-            assert_refused(&[command, typed], said);
-        }
-        assert_refused(&[command, "10.0.0.5", "10.0.0.6"], "unexpected argument");
-        let typed = std::ffi::OsStr::from_bytes(b"db\xff:3306");
-        let output = Command::new(env!("CARGO_BIN_EXE_twcheck"))
-            .arg(command)
-            .arg(typed)
-            .output()
-            .unwrap();
-        assert_eq!(exit(&output), 3, "{}", text(&output));
-        let said = "it is not UTF-8: type a host and a port";
-        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+fn what_excludes_each_other_is_refused() {
+    for arguments in [
+        &["verdict", "--json", "--format", "plain"][..],
+        &["advise", "--prove", "--proc-root", BUSY],
+        &["advise", "10.0.0.5:80", "--flow", "10.0.0.5:80"],
+        &["repro", "mysql://app@db", "--host", "db"],
+        &["repro", "mysql://app@db", "--user", "app"],
+        &["repro", "--ask-password", "--password-file", "file"],
+    ] {
+        let output = twcheck(arguments);
+        assert_eq!((exit(&output), stdout(&output)), (3, String::new()));
+        let said = stderr(&output);
+        let first = said.lines().next().unwrap();
+        assert!(first.starts_with("error: the argument '"), "{said}");
+        assert!(first.contains("' cannot be used with"), "{said}");
     }
+    for command in ["verdict", "states", "advise", "repro"] {
+        let output = twcheck(&[command, "10.0.0.5", "10.0.0.6"]);
+        assert_eq!((exit(&output), stdout(&output)), (3, String::new()));
+        assert_eq!(
+            stderr(&output).lines().next(),
+            Some("error: unexpected argument '10.0.0.6' found")
+        );
+    }
+}
+
+#[test]
+fn what_this_machine_cannot_do_is_exit_3_and_says_what_to_type() {
+    let missing = "No such file or directory (os error 2)";
+    let url = "hint: mysql://USER@HOST:3306/DATABASE, special characters percent-encoded, the \
+               password in MYSQL_PWD; or --host HOST\n";
+    let authority =
+        "hint: --tls-ca takes a PEM file with the certificate that signed the server's\n";
+    let password = "hint: name a file whose first line is the password, or use --ask-password\n";
     for (arguments, said) in [
         (
-            &["verdict", "--connect"][..],
-            "hint: twcheck verdict --connect",
+            &["states", "--proc-root", "/nonexistent"][..],
+            "error: /nonexistent/net/tcp does not exist, so there is no socket table to read\n\
+             hint: --proc-root takes a folder that holds net/tcp and sys/net/ipv4, like /proc\n",
         ),
-        (&["verdict", "--connect", ":3306"], "a host and a port"),
-        (&["verdict", "--connect", "10.0.0.5"], "a host and a port"),
         (
-            &["verdict", "--connect", "10.0.0.5:80", "--proc-root", BUSY],
-            "cannot be used with",
+            &["verdict", "fe80::1%none0"],
+            "error: there is no interface \"none0\" here, and fe80::1 is on one\n\
+             hint: ip -6 addr lists them\n",
         ),
         (
             &["advise", "--prove", "localhost"],
-            "hint: leave out --prove or the destination",
+            "error: --prove tries what holds toward another machine, and this destination is \
+             loopback, where TIME_WAIT reuse has rules of its own\n\
+             hint: leave out --prove or the destination\n",
         ),
         (
-            &["advise", "10.0.0.5:80", "--flow", "10.0.0.5:80"],
-            "cannot be used with",
-        ),
-    ] {
-        assert_refused(arguments, said);
-    }
-}
-
-#[test]
-fn every_refusal_of_a_run_is_exit_3_and_says_what_to_type() {
-    for (arguments, said) in [
-        (
-            &["repro", "--set", "vm.swappiness=1"][..],
-            "which begin with net.ipv4.",
+            &["repro", "--bind-address", "::2"],
+            "error: --bind-address ::2 is IPv6, the embedded server 192.0.2.1 is not\n\
+             hint: --bind-address 192.0.2.2,192.0.2.3\n",
         ),
         (
-            &["repro", "--set", "net.ipv4.tcp_tw_reuse"],
-            "a setting is KEY=VALUE",
+            &["repro", "http://h/"],
+            &format!(
+                "error: the URL given is not a MySQL URL: it does not begin with mysql://\n{url}"
+            ),
         ),
         (
-            &["repro", "--set", "net.ipv4.tcp_tw_reuse=1", "--host", "h"],
-            "hint: leave the server out, or --set",
-        ),
-        (&["repro", "--user", "app"], "hint: add --host HOST"),
-        (&["repro", "--tls"], "hint: add --host HOST"),
-        (
-            &["repro", "--rate", "0"],
-            "above 0 and at most 1000000: for example 400",
-        ),
-        (&["repro", "--pool", "0"], "from 1 to 1000: for example 8"),
-        (
-            &["repro", "--threads", "many"],
-            "from 1 to 1000: for example 8",
-        ),
-        (
-            &["repro", "--pool", "8", "--source", "192.0.2.2"],
-            "hint: leave out --pool or --source",
-        ),
-        (
-            &["repro", "--protocol", "tcp", "--pool", "8"],
-            "hint: leave out --pool, or --protocol tcp",
-        ),
-        (
-            &["repro", "--protocol", "tcp", "--close", "abrupt"],
-            "hint: leave out --close, or --protocol tcp",
-        ),
-        (
-            &["repro", "--source", "192.0.2.2,192.0.2.2"],
-            "hint: name each address once",
-        ),
-        (&["repro", "--source", "::2"], "hint: --source 192.0.2.2"),
-        (
-            &["repro", "--source", "0.0.0.0"],
-            "no connection comes from such an address",
-        ),
-        (
-            &["repro", "--source", "192.0.2.2/24"],
-            "for example 192.0.2.2,192.0.2.3",
-        ),
-        (&["repro", "--connections", "0"], "--connections"),
-        (
-            &["repro", "--source", "127.0.0.2,192.0.2.2"],
-            "hint: name addresses of one kind",
-        ),
-        (
-            &["repro", "--host", "h", "--force"],
-            "hint: leave out --force",
-        ),
-        (
-            &["repro", "--duration", "3"],
-            "for example 20ms, 90s or 2min",
-        ),
-        (
-            &["repro", "--host", "db.invalid:3306"],
-            "hint: --host db.invalid --port 3306",
-        ),
-        (
-            &["repro", "--host", "h", "--password-file", "/dev/null"],
-            "the first line of /dev/null is empty",
-        ),
-        (
-            &["repro", "--host", "h", "--password-file", "/dev/zero"],
-            "it is longer than 1 MiB",
-        ),
-        (
-            &["repro", "--host", "localhost", "--tls-ca", "/dev/zero"],
-            "it is longer than 1 MiB",
-        ),
-        (
-            &["repro", "--svg", "/nonexistent/run.svg"],
-            "hint: name a file in a folder that this user may write",
-        ),
-        (
-            &["repro", "--defaults-file", "/nonexistent"],
-            "hint: name a file with a group [client]",
-        ),
-        (
-            &["repro", "--host", "localhost", "--tls-ca", "Cargo.toml"],
-            "hint: --tls-ca takes a PEM file",
+            &["repro", "mysql://u@h?nonsense=1"],
+            &format!(
+                "error: the URL given is not a MySQL URL: it has a parameter that is unknown\n{url}"
+            ),
         ),
         (
             &["repro", "mysql://u@h?danger_accept_invalid_certs=true"],
-            "hint: leave them out, and say --tls",
+            "error: the URL has parameters about TLS\n\
+             hint: leave them out, and say --tls, or --tls-ca FILE where the authority is \
+             private\n",
+        ),
+        (
+            &["repro", "--host", "h", "--ask-password"],
+            "error: --ask-password needs a terminal to ask on\n\
+             hint: put the password into MYSQL_PWD, or into a file for --password-file\n",
+        ),
+        (
+            &["repro", "--host", "h", "--password-file", "/nonexistent"],
+            &format!("error: reading the password from /nonexistent: {missing}\n{password}"),
+        ),
+        (
+            &["repro", "--host", "h", "--password-file", "/dev/zero"],
+            &format!(
+                "error: reading the password from /dev/zero: it is longer than 1 MiB, and no such \
+                 file is\n{password}"
+            ),
+        ),
+        (
+            &["repro", "--host", "h", "--password-file", "/dev/null"],
+            "error: the first line of /dev/null is empty\n\
+             hint: put the password there; for an account without one leave out --password-file\n",
+        ),
+        (
+            &["repro", "--defaults-file", "/nonexistent"],
+            &format!(
+                "error: reading options from /nonexistent: {missing}\n\
+                 hint: name a file with a group [client], such as ~/.my.cnf, that this user may \
+                 read\n"
+            ),
+        ),
+        (
+            &["repro", "--host", "localhost", "--tls-ca", "Cargo.toml"],
+            &format!(
+                "error: reading the authority from Cargo.toml: it holds no certificate\n{authority}"
+            ),
+        ),
+        (
+            &["repro", "--host", "localhost", "--tls-ca", "/dev/zero"],
+            &format!(
+                "error: reading the authority from /dev/zero: it is longer than 1 MiB, and no such \
+                 file is\n{authority}"
+            ),
+        ),
+        (
+            &["repro", "--svg", "/nonexistent/run.svg"],
+            &format!(
+                "error: --svg /nonexistent/run.svg: {missing}\n\
+                 hint: name a file in a folder that this user may write\n"
+            ),
         ),
     ] {
         assert_refused(arguments, said);
+    }
+}
+
+/// What the resolver says in between differs from one machine to the next.
+#[test]
+fn a_host_name_without_an_address_is_told_so() {
+    for (arguments, error, hint) in [
+        (
+            &["repro", "--host", "db.invalid:3306"][..],
+            "error: the host name \"db.invalid:3306\" has no address: ",
+            "hint: --host db.invalid --port 3306",
+        ),
+        (
+            &["verdict", "nowhere.invalid"],
+            "error: the host name \"nowhere.invalid\" has no address: ",
+            "hint: name its address instead, or look into /etc/resolv.conf and /etc/hosts; the \
+             flows to a port are found without a name: :3306",
+        ),
+    ] {
+        let output = twcheck(arguments);
+        assert_eq!((exit(&output), stdout(&output)), (3, String::new()));
+        let said = stderr(&output);
+        let lines: Vec<_> = said.lines().collect();
+        assert!(lines[0].starts_with(error), "{said}");
+        assert_eq!(lines[1..], [hint]);
+    }
+}
+
+/// A refusal is all that is printed.
+fn assert_refused(arguments: &[&str], said: &str) {
+    let output = twcheck(arguments);
+    assert_eq!(
+        (exit(&output), stdout(&output), stderr(&output)),
+        (3, String::new(), said.to_owned()),
+        "{arguments:?}"
+    );
+}
+
+/// Nothing panics on bytes that are no text, wherever they are typed; a path may have them.
+#[test]
+fn arguments_that_are_not_utf8_are_exit_3() {
+    let not_text = OsStr::from_bytes(b"u:hunter2@\xff\xfe");
+    let flag = OsStr::from_bytes(b"--\xff");
+    for (arguments, said) in [
+        (&[][..], "unrecognized subcommand '…'"),
+        (
+            &["verdict"],
+            "invalid value '…' for '[HOST:PORT]': it is not UTF-8: type a host and a port, as \
+             db.example:3306",
+        ),
+        (
+            &["verdict", "--proc-root"],
+            "u:hunter2@\u{fffd}\u{fffd}/net/tcp does not exist, so there is no socket table to read",
+        ),
+        (
+            &["verdict", "--top"],
+            "invalid value '…' for '--top <N>': it is how many flows to list, 0 for all, a whole \
+             number from 0 to 4294967295: for example 20",
+        ),
+        (
+            &["states", "--format"],
+            "invalid value '…' for '--format <FORMAT>'",
+        ),
+        (
+            &["advise", "--target-rate"],
+            "invalid value '…' for '--target-rate <R>': it is connections per second, 0.001 to \
+             1000000: for example 400",
+        ),
+        (&["repro"], "invalid value '…' for '[URL]': it is not UTF-8"),
+        (
+            &["repro", "--host"],
+            "invalid value '…' for '--host <HOST>': it is not UTF-8",
+        ),
+        (
+            &["repro", "--user"],
+            "invalid value '…' for '--user <USER>': it is not UTF-8",
+        ),
+        (
+            &["repro", "--host", "h", "--database"],
+            "invalid value '…' for '--database <DATABASE>': it is not UTF-8",
+        ),
+        (
+            &["repro", "--set"],
+            "invalid value '…' for '--set <KEY=VALUE>': a setting is KEY=VALUE, for example \
+             net.ipv4.tcp_tw_reuse=1",
+        ),
+        (
+            &["repro", "--bind-address"],
+            "invalid value '…' for '--bind-address <ADDR,…>': it is an IP address, or several \
+             with commas between them: for example 192.0.2.2,192.0.2.3",
+        ),
+        (
+            &["repro", "--source"],
+            "--source chooses how the other commands read the socket table; the address that this \
+             client connects from is --bind-address",
+        ),
+        (
+            &["repro", "--host", "h", "--password-file"],
+            "reading the password from u:hunter2@\u{fffd}\u{fffd}: No such file or directory (os \
+             error 2)",
+        ),
+        (
+            &["repro", "--defaults-file"],
+            "reading options from u:hunter2@\u{fffd}\u{fffd}: No such file or directory (os error 2)",
+        ),
+    ] {
+        for value in [not_text, flag] {
+            let output = Command::new(env!("CARGO_BIN_EXE_twcheck"))
+                .args(arguments)
+                .arg(value)
+                .stdin(Stdio::null())
+                .output()
+                .unwrap();
+            assert_eq!(
+                (exit(&output), stdout(&output)),
+                (3, String::new()),
+                "{arguments:?}: {}",
+                text(&output)
+            );
+            let printed = stderr(&output);
+            let first = printed.lines().next().unwrap();
+            if value == not_text {
+                assert_eq!(first, format!("error: {said}"));
+            } else {
+                assert!(first.starts_with("error: "), "{printed}");
+            }
+        }
     }
 }
 
 #[test]
-fn every_refusal_about_a_server_is_exit_3_and_says_what_to_type() {
-    for (arguments, said) in [
-        (&["repro", "--duration", "soon"][..], "--duration"),
-        (&["repro", "http://h/"], "hint: mysql://USER@HOST"),
+fn a_password_that_is_not_utf8_is_refused() {
+    let output = Command::new(env!("CARGO_BIN_EXE_twcheck"))
+        .args(["repro", "--host", "127.0.0.1"])
+        .env("MYSQL_PWD", OsStr::from_bytes(b"hunter2\xff"))
+        .output()
+        .unwrap();
+    assert_eq!(
+        (exit(&output), stdout(&output), stderr(&output)),
         (
-            &["repro", "mysql://u@h?nonsense=1"],
-            "it has a parameter that is unknown",
-        ),
-        (
-            &["repro", "--host", "h", "--ask-password"],
-            "hint: put the password into MYSQL_PWD",
-        ),
-        (
-            &["repro", "--host", "h", "--password-file", "/nonexistent"],
-            "reading the password from /nonexistent",
-        ),
-    ] {
-        assert_refused(arguments, said);
-    }
-}
-
-fn assert_refused(arguments: &[&str], said: &str) {
-    let output = twcheck(arguments);
-    assert_eq!(exit(&output), 3, "{arguments:?}: {}", text(&output));
-    assert!(
-        stderr(&output).contains(said),
-        "{arguments:?}: {}",
-        stderr(&output)
+            3,
+            String::new(),
+            "error: MYSQL_PWD is not UTF-8\n\
+             hint: put the password into a file for --password-file\n"
+                .into()
+        )
     );
-    assert_eq!(stdout(&output), "", "{arguments:?}");
 }
 
 #[test]
@@ -317,19 +404,41 @@ fn a_password_in_a_url_shows_in_no_error() {
 }
 
 #[test]
-fn help_and_version_are_success() {
-    for arguments in [
-        &["--help"][..],
-        &["--version"],
-        &["states", "--help"],
-        &["verdict", "--help"],
-        &["advise", "--help"],
-        &["repro", "--help"],
+fn help_and_version_are_success_and_on_stdout() {
+    let version = concat!("twcheck ", env!("CARGO_PKG_VERSION"), "\n");
+    let output = twcheck(&["--version"]);
+    assert_eq!(
+        (exit(&output), stdout(&output), stderr(&output)),
+        (0, version.into(), String::new())
+    );
+    for (arguments, usage) in [
+        (&["--help"][..], "Usage: twcheck <COMMAND>"),
+        (
+            &["states", "--help"],
+            "Usage: twcheck states [OPTIONS] [HOST:PORT]",
+        ),
+        (
+            &["verdict", "--help"],
+            "Usage: twcheck verdict [OPTIONS] [HOST:PORT]",
+        ),
+        (
+            &["advise", "-h"],
+            "Usage: twcheck advise [OPTIONS] [HOST:PORT]",
+        ),
+        (&["repro", "--help"], "Usage: twcheck repro [OPTIONS] [URL]"),
     ] {
         let output = twcheck(arguments);
-        assert_eq!(exit(&output), 0, "{arguments:?}");
-        assert!(stdout(&output).contains("twcheck"), "{arguments:?}");
+        assert_eq!((exit(&output), stderr(&output)), (0, String::new()));
+        let shown = stdout(&output);
+        let line = shown.lines().find(|line| line.starts_with("Usage"));
+        assert_eq!(line, Some(usage));
     }
+    // Whoever types nothing is shown the help, and has asked for nothing.
+    let output = twcheck(&[]);
+    assert_eq!((exit(&output), stdout(&output)), (3, String::new()));
+    let shown = stderr(&output);
+    let line = shown.lines().find(|line| line.starts_with("Usage"));
+    assert_eq!(line, Some("Usage: twcheck <COMMAND>"));
 }
 
 /// The exit status where nobody reads, and what is said on stderr.
@@ -349,14 +458,19 @@ fn unread(arguments: &[&str]) -> (i32, String) {
 /// `twcheck … | head -1`: CRITICAL stays CRITICAL.
 #[test]
 fn a_closed_pipe_is_no_error_and_changes_no_exit_status() {
-    for (host, level) in [(EXHAUSTED, 2), (BUSY, 0)] {
-        for format in ["table", "plain", "json"] {
-            for (command, status) in [("verdict", level), ("states", 0), ("advise", 0)] {
+    for (host, level) in [(EXHAUSTED, 2), (RECYCLE, 1), (BUSY, 0)] {
+        for (command, status, formats) in [
+            ("verdict", level, &["table", "plain", "json"][..]),
+            ("states", 0, &["table", "plain", "json"]),
+            ("advise", 0, &["table", "plain", "json", "sysctl"]),
+        ] {
+            for format in formats {
                 let arguments = [command, "--proc-root", host, "--format", format];
-                assert_eq!(exit(&twcheck(&arguments)), status, "{arguments:?}");
-                let (unread, said) = unread(&arguments);
-                assert_eq!(unread, status, "{arguments:?}: {said}");
-                assert!(!said.contains("error"), "{arguments:?}: {said}");
+                let read = twcheck(&arguments);
+                assert_eq!(exit(&read), status, "{arguments:?}");
+                assert_ne!(stdout(&read), "", "{arguments:?}");
+                // What is said on stderr is said all the same, and nothing besides.
+                assert_eq!(unread(&arguments), (status, stderr(&read)), "{arguments:?}");
             }
         }
     }

@@ -12,6 +12,12 @@ fn on(host: &str, arguments: &[&str]) -> (i32, String) {
     (exit(&output), stdout(&output))
 }
 
+/// The name of a file without blanks.
+fn snapshot(host: &str, arguments: &str) -> String {
+    let words = arguments.replace("--", "").replace(':', "-");
+    format!("{host}_{}", words.replace(' ', "_"))
+}
+
 #[test]
 fn tables_and_lines_are_as_reviewed() {
     for host in HOSTS {
@@ -27,8 +33,8 @@ fn tables_and_lines_are_as_reviewed() {
             &["advise", "--format", "plain"],
             &["advise", "--format", "sysctl"],
         ] {
-            let name = format!("{host} {}", arguments.join(" ").replace("--", ""));
             let (status, shown) = on(host, arguments);
+            let name = snapshot(host, &arguments.join(" "));
             insta::assert_snapshot!(name, format!("{shown}exit {status}\n"));
         }
     }
@@ -39,9 +45,23 @@ fn json_is_as_reviewed() {
     for host in HOSTS {
         for command in ["verdict", "states", "advise"] {
             let (_, shown) = on(host, &[command, "--json"]);
-            insta::assert_snapshot!(format!("{host} {command} json"), shown);
+            insta::assert_snapshot!(snapshot(host, &format!("{command} json")), shown);
         }
     }
+}
+
+#[test]
+fn no_name_of_a_snapshot_has_a_blank() {
+    let files = std::fs::read_dir("tests/snapshots").unwrap();
+    let names: Vec<_> = files
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(!names.is_empty());
+    let blank: Vec<_> = names
+        .iter()
+        .filter(|name| name.contains(char::is_whitespace))
+        .collect();
+    assert_eq!(blank, Vec::<&String>::new());
 }
 
 #[test]

@@ -239,7 +239,7 @@ fn errno_99_with_free_ports_is_not_called_exhaustion() {
             "{said}"
         );
         assert!(
-            said.contains("hint: check that the source address (--source) is one of this"),
+            said.contains("hint: check that the source address (--bind-address) is one of this"),
             "{said}"
         );
     });
@@ -254,11 +254,11 @@ fn sandbox(arguments: &[&str]) -> Value {
 #[test]
 fn source_addresses_multiply_the_ports() {
     in_namespace("source_addresses_multiply_the_ports", || {
-        let two = sandbox(&["--source", "192.0.2.2,192.0.2.3"]);
+        let two = sandbox(&["--bind-address", "192.0.2.2,192.0.2.3"]);
         assert_exhausted(&two, 2000, "192.0.2.1");
         assert_eq!(two["cliff"]["connections"], 1000);
         let three = sandbox(&[
-            "--source",
+            "--bind-address",
             "192.0.2.2,192.0.2.3,192.0.2.1",
             "--threads",
             "3",
@@ -444,7 +444,7 @@ fn why_more_connections_were_made_than_ports_is_told() {
         assert_eq!(told(&buckets), "buckets_full");
         let loopback = ["--set", "net.ipv4.tcp_tw_reuse=2", "--rate", "700"];
         assert_eq!(
-            told(&[&loopback[..], &["--source", "127.0.0.2"]].concat()),
+            told(&[&loopback[..], &["--bind-address", "127.0.0.2"]].concat()),
             "reuse"
         );
 

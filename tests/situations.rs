@@ -257,8 +257,13 @@ fn a_live_connection_tells(timestamps: bool, told: &str, level: &str) {
         (&json!(told), &json!(level)),
         "{said}"
     );
-    let made = connect_until_error(server, 150);
-    assert_eq!(made.1.is_none(), timestamps, "{made:?}");
+    // 100 of the 200 ports are taken, 99 of them for as long as TIME_WAIT lasts or is not reused.
+    let made = if timestamps {
+        (150, None)
+    } else {
+        (100, Some(99))
+    };
+    assert_eq!(connect_until_error(server, 150), made);
 }
 
 #[test]

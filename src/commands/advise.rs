@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::closer;
-use crate::cli::{AdviseArgs, AdviseFormat};
+use crate::cli::AdviseArgs;
 use crate::exit::Exit;
 use crate::judge::advice::{Advice, advise};
 use crate::judge::experiment::{Laboratory, Proof};
@@ -20,7 +20,7 @@ use crate::system::{View, resolve};
 /// not written.
 pub fn run(args: &AdviseArgs) -> Result<Exit> {
     args.check()?;
-    let machine = args.source.machine()?;
+    let machine = args.source.machine();
     let toward = args.destination().map(resolve).transpose()?;
     if args.prove && toward.as_ref().is_some_and(Toward::is_loopback) {
         return Err(Refusal::new(
@@ -42,13 +42,9 @@ pub fn run(args: &AdviseArgs) -> Result<Exit> {
     }
     render::note_gaps(&advice.gaps);
     let screen = Screen::of_stdout();
-    let out = &mut screen.lock();
-    match args.format() {
-        AdviseFormat::Table => render::table::advice(&advice, screen, out)?,
-        AdviseFormat::Plain => render::plain::advice(&advice, out)?,
-        AdviseFormat::Json => render::json::write(&advice, out)?,
-        AdviseFormat::Sysctl => render::sysctl::advice(&advice, out)?,
-    }
+    args.format
+        .get()
+        .write(&advice, screen, &mut screen.lock())?;
     Ok(Exit::Ok)
 }
 

@@ -12,10 +12,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::unistd::{User, getuid};
 
-use crate::cli::{Format, ReproArgs};
+use crate::cli::ReproArgs;
 use crate::exit::Exit;
 use crate::refusal::Refusal;
-use crate::render::{self, Progress, Screen};
+use crate::render::{self, Progress, ReproFormat, Screen};
 use crate::repro::server::Server;
 use crate::repro::{
     Client, ClientOptions, ClientReport, End, Failure, Limits, Login, Outcome, PortsToward,
@@ -47,10 +47,10 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
     let path = route::path(target.address());
     let chosen: Vec<_> = path.source.into_iter().collect();
     let way = Way {
-        sources: if args.source.is_empty() {
+        sources: if args.bind_address.is_empty() {
             &chosen
         } else {
-            &args.source
+            &args.bind_address
         },
         server: target.address(),
         is_here: embedded || path.local == Some(true),
@@ -90,16 +90,14 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
         again,
         peer,
     );
-    let screen = Screen::of_stdout();
-    let out = &mut screen.lock();
-    match args.format.get() {
-        Format::Json => render::json::write(&report, out)?,
-        _ if report.connections == 0 && report.stopped_by == StoppedBy::Error => {
-            return Err(refusal(report.error.as_ref(), way.server));
-        }
-        Format::Table => render::table::repro(&report, screen, out)?,
-        Format::Plain => render::plain::repro(&report, out)?,
+    let format = args.format.get();
+    let is_nothing = report.connections == 0 && report.stopped_by == StoppedBy::Error;
+    // People are told what to do about it; a program finds that in the report.
+    if is_nothing && format != ReproFormat::Json {
+        return Err(refusal(report.error.as_ref(), way.server));
     }
+    let screen = Screen::of_stdout();
+    format.write(&report, screen, &mut screen.lock())?;
     if let Some(path) = &args.svg {
         draw(&report, path)?;
     }
@@ -133,7 +131,7 @@ fn open(path: &Path) -> Result<File> {
 }
 
 fn client(args: &ReproArgs, target: &Target) -> Result<Client, mysql::Error> {
-    let sources = args.source.clone();
+    let sources = args.bind_address.clone();
     match (args.pool, args.protocol) {
         (Some(size), _) => Client::pool(target, size),
         (None, Protocol::Tcp) => Ok(Client::tcp(target, sources)),
@@ -147,7 +145,7 @@ fn asked(args: &ReproArgs) -> ClientReport {
         pool: args.pool,
         threads: args.threads,
         rate: args.rate,
-        sources: args.source.clone(),
+        sources: args.bind_address.clone(),
     }
 }
 
@@ -262,7 +260,7 @@ impl Site {
     }
 
     fn embedded(args: &ReproArgs) -> Result<Self> {
-        let sandbox = Sandbox::enter(MYSQL_PORT, &args.set, &args.source)?;
+        let sandbox = Sandbox::enter(MYSQL_PORT, &args.set, &args.bind_address)?;
         let server = Server::start(sandbox.address())
             .with_context(|| format!("starting the embedded server on {}", sandbox.address()))?;
         render::announce(None);
@@ -297,7 +295,7 @@ impl Site {
                         target,
                         peer: Peer::Unwatched(in_words(&error)),
                         // The address that the kernel chooses is none of those asked for.
-                        failed: Some(error).filter(|_| args.source.is_empty()),
+                        failed: Some(error).filter(|_| args.bind_address.is_empty()),
                     });
                 }
             }

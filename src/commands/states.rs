@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::cli::{By, Format, StatesArgs};
+use crate::cli::{By, StatesArgs};
 use crate::exit::Exit;
 use crate::judge::states::states;
 use crate::render::{self, Screen};
@@ -13,7 +13,8 @@ use crate::system::{View, resolve};
 /// # Errors
 /// When no socket table can be read, or standard output not written.
 pub fn run(args: &StatesArgs) -> Result<Exit> {
-    let machine = args.source.machine()?;
+    args.check()?;
+    let machine = args.source.machine();
     let toward = args.destination.as_ref().map(resolve).transpose()?;
     let by_flow = args.by == By::Flow;
     let mut snapshot = machine.look(View::States {
@@ -26,12 +27,9 @@ pub fn run(args: &StatesArgs) -> Result<Exit> {
     let report = states(&snapshot, args.all, top);
     render::note_gaps(&report.gaps);
     let screen = Screen::of_stdout();
-    let out = &mut screen.lock();
-    match args.format.get() {
-        Format::Table => render::table::states(&report, args.explain, screen, out)?,
-        Format::Plain => render::plain::states(&report, out)?,
-        Format::Json => render::json::write(&report, out)?,
-    }
+    args.format
+        .get()
+        .write(&report, args.explain, screen, &mut screen.lock())?;
     Ok(match report.total {
         Some(_) => Exit::Ok,
         None => Exit::Unknown,

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::closer;
-use crate::cli::{Format, VerdictArgs};
+use crate::cli::VerdictArgs;
 use crate::exit::Exit;
 use crate::judge::destination::Attempt;
 use crate::judge::verdict::{Verdict, verdict};
@@ -17,15 +17,14 @@ use crate::system::{Search, View, owners, resolve, route};
 /// # Errors
 /// When no socket table can be read, or standard output not written.
 pub fn run(args: &VerdictArgs) -> Result<Exit> {
-    let thresholds = args.thresholds()?;
     args.check()?;
-    let machine = args.source.machine()?;
+    let machine = args.source.machine();
     let toward = args.destination.as_ref().map(resolve).transpose()?;
     let mut snapshot = closer::look(&machine, View::Ports)?;
     if let Some(toward) = toward.clone() {
         snapshot.tally.only_toward(toward);
     }
-    let mut verdict = verdict(&snapshot, thresholds, args.top);
+    let mut verdict = verdict(&snapshot, args.thresholds(), args.top);
     if let Some(toward) = toward {
         let paths = route::paths(&machine, &toward);
         let attempt = args.connect.then(|| attempt(&toward, &verdict));
@@ -46,12 +45,9 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
     let notes: Vec<_> = verdict.gaps.iter().filter(minor).cloned().collect();
     render::note_gaps(&notes);
     let screen = Screen::of_stdout();
-    let out = &mut screen.lock();
-    match args.format.get() {
-        Format::Table => render::table::verdict(&verdict, screen, out)?,
-        Format::Plain => render::plain::verdict(&verdict, out)?,
-        Format::Json => render::json::write(&verdict, out)?,
-    }
+    args.format
+        .get()
+        .write(&verdict, screen, &mut screen.lock())?;
     Ok(verdict.level.into())
 }
 

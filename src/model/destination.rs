@@ -175,7 +175,12 @@ fn host_name(text: &str, port: Option<u16>) -> Result<HostName, String> {
             "a host name has no {stranger:?}, only letters, digits, dots and hyphens: type {FORMS}"
         ));
     }
-    if text.len() > LONGEST_NAME || text.starts_with(['.', '-']) || text.contains("..") {
+    if text.starts_with(['.', '-']) {
+        return Err(format!(
+            "a host name begins with a letter or a digit: type {FORMS}"
+        ));
+    }
+    if text.len() > LONGEST_NAME || text.contains("..") {
         return Err(format!(
             "a host name has at most {LONGEST_NAME} characters, in parts with one dot between them: \
              type {FORMS}"
@@ -387,8 +392,8 @@ mod tests {
             ("db\n", "a host name has no '\\n'"),
             ("m\u{fc}ller.example", "a host name has no 'ü'"),
             ("db,10.0.0.6", "a host name has no ','"),
-            ("-db", "in parts with one dot between them"),
-            (".db", "in parts with one dot between them"),
+            ("-db", "begins with a letter or a digit"),
+            (".db", "begins with a letter or a digit"),
             ("db..example", "in parts with one dot between them"),
             (&"a".repeat(254), "at most 253 characters"),
         ] {

@@ -1,16 +1,18 @@
 //! Puts finished reports on a screen; decides nothing.
 
-pub mod json;
-pub mod plain;
+mod format;
+mod json;
+mod plain;
 mod progress;
 mod screen;
 pub mod svg;
-pub mod sysctl;
-pub mod table;
+mod sysctl;
+mod table;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
+pub use format::{AdviseFormat, Format, ReproFormat, StatesFormat, VerdictFormat};
 pub use progress::{Progress, Steps};
 pub use screen::Screen;
 

@@ -232,12 +232,12 @@ impl Failure {
                 "do not bind the source address, or set IP_BIND_ADDRESS_NO_PORT before bind()"
             }
             Kind::AddressNotAvailable => {
-                "check that the source address (--source) is one of this machine's (ip addr); ::1 \
+                "check that the source address (--bind-address) is one of this machine's (ip addr); ::1 \
                  exists only where IPv6 is on: try 127.0.0.1"
             }
             Kind::ConnectionRefused => "check that the server runs, its port and its bind-address",
             Kind::NoRoute => {
-                "check ip route get ADDRESS, the firewall, and whether a --source is an address of \
+                "check ip route get ADDRESS, the firewall, and whether a --bind-address is one of \
                  this machine (ip addr)"
             }
             Kind::NoAnswer => {

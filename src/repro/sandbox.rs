@@ -85,8 +85,10 @@ impl Sandbox {
                 IpAddr::V4(source) => netns::add_loopback_address(*source)?,
                 IpAddr::V6(source) => {
                     return Err(Refusal::new(
-                        format!("--source {source} is IPv6, the embedded server {ADDRESS} is not"),
-                        "--source 192.0.2.2,192.0.2.3",
+                        format!(
+                            "--bind-address {source} is IPv6, the embedded server {ADDRESS} is not"
+                        ),
+                        "--bind-address 192.0.2.2,192.0.2.3",
                     )
                     .into());
                 }

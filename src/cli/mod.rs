@@ -1,0 +1,294 @@
+//! Every flag of every subcommand, and what goes together: a file per subcommand, each of its rules
+//! a function.
+
+mod advise;
+mod repro;
+mod states;
+mod values;
+mod verdict;
+
+use std::path::PathBuf;
+
+use clap::error::ContextValue;
+use clap::{Args, Parser, Subcommand};
+
+pub use advise::AdviseArgs;
+pub use repro::ReproArgs;
+pub use states::{By, StatesArgs};
+pub use verdict::VerdictArgs;
+
+use crate::refusal::Refusal;
+use crate::render::Format;
+use crate::system::{Machine, SourceChoice};
+
+/// Can this machine still open connections to that server, and if not, why, and what fixes it?
+///
+/// For "Can't connect to MySQL server on '…' (99)", "Cannot assign requested address", and too many
+/// TIME_WAIT.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    max_term_width = 100,
+    after_help = "\
+Start with `twcheck verdict`. None of the commands needs root or changes anything."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands, in the order of an incident.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say whether ports run out, toward which destination, and what to do
+    Verdict(VerdictArgs),
+    /// Count TCP sockets by state
+    States(StatesArgs),
+    /// Recommend sysctl changes, and what not to change, with the rate each one buys
+    Advise(AdviseArgs),
+    /// Connect and close until errno 99, in a private namespace or against a server of yours
+    Repro(Box<ReproArgs>),
+}
+
+/// Where the socket table is read.
+#[derive(Debug, Args)]
+pub struct SourceArgs {
+    /// Where to read the socket table
+    #[arg(long, value_enum, default_value_t, value_name = "SOURCE")]
+    source: SourceChoice,
+    /// Read a recorded copy of /proc instead of this machine
+    #[arg(long, value_name = "DIR")]
+    proc_root: Option<PathBuf>,
+}
+
+impl SourceArgs {
+    /// The machine to look at.
+    #[must_use]
+    pub fn machine(&self) -> Machine {
+        match &self.proc_root {
+            Some(root) => Machine::recorded(root),
+            None => Machine::live(self.source),
+        }
+    }
+
+    fn check(&self) -> Result<(), Refusal> {
+        a_recording_answers_no_netlink(self)
+    }
+}
+
+fn a_recording_answers_no_netlink(args: &SourceArgs) -> Result<(), Refusal> {
+    if args.proc_root.is_some() && args.source == SourceChoice::SockDiag {
+        return Err(Refusal::new(
+            "--source sock_diag asks the running kernel, --proc-root a recorded one",
+            "leave one of the two out",
+        ));
+    }
+    Ok(())
+}
+
+/// The output format.
+#[derive(Debug, Args)]
+pub struct FormatArgs<F: Format> {
+    /// How to print
+    #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
+    format: F,
+    /// Short for --format json
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+}
+
+impl<F: Format> FormatArgs<F> {
+    /// The format asked for.
+    #[must_use]
+    pub fn get(&self) -> F {
+        if self.json { F::JSON } else { self.format }
+    }
+}
+
+/// What is wrong with the arguments, where clap's own words would show a secret: it quotes them, and
+/// a login or a URL may hold a password.
+#[must_use]
+pub fn without_secrets(error: &clap::Error) -> Option<String> {
+    let is_secret = |text: &&String| {
+        let text = text.to_ascii_lowercase();
+        text.contains('@') || text.contains("password=") || text.starts_with("mysql:")
+    };
+    let quoted = error.context().filter_map(|(_, value)| match value {
+        ContextValue::String(text) => Some(text),
+        _ => None,
+    });
+    let secrets: Vec<_> = quoted.filter(is_secret).collect();
+    if secrets.is_empty() {
+        return None;
+    }
+    let text = error.to_string();
+    Some(
+        secrets
+            .iter()
+            .fold(text, |text, secret| text.replace(secret.as_str(), "…")),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::OsStrExt;
+
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+    use crate::render::{AdviseFormat, ReproFormat, StatesFormat, VerdictFormat};
+
+    /// What `check` says of a command line without blanks in its arguments.
+    fn check(line: &str) -> Result<(), Refusal> {
+        let arguments = ["twcheck"].into_iter().chain(line.split_whitespace());
+        let cli = Cli::try_parse_from(arguments).unwrap_or_else(|error| panic!("{line}: {error}"));
+        match cli.command {
+            Command::Verdict(args) => args.check(),
+            Command::States(args) => args.check(),
+            Command::Advise(args) => args.check(),
+            Command::Repro(args) => args.check(),
+        }
+    }
+
+    pub fn assert_refused(line: &str, message: &str, hint: &str) {
+        assert_eq!(check(line), Err(Refusal::new(message, hint)), "{line}");
+    }
+
+    pub fn assert_fine(line: &str) {
+        assert_eq!(check(line), Ok(()), "{line}");
+    }
+
+    /// Why clap does not take these arguments.
+    pub fn usage<A: Into<OsString> + Clone>(arguments: &[A]) -> clap::Error {
+        let arguments = arguments.iter().cloned().map(Into::into);
+        let line = std::iter::once(OsString::from("twcheck")).chain(arguments);
+        Cli::try_parse_from(line).expect_err("it is refused")
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn json_is_short_for_its_format() {
+        fn format<F: Format>(line: &str) -> F {
+            #[derive(Parser)]
+            struct Line<F: Format> {
+                #[command(flatten)]
+                format: FormatArgs<F>,
+            }
+            Line::<F>::parse_from(line.split_whitespace()).format.get()
+        }
+        assert_eq!(format::<VerdictFormat>("verdict"), VerdictFormat::Table);
+        assert_eq!(
+            format::<VerdictFormat>("verdict --json"),
+            VerdictFormat::Json
+        );
+        assert_eq!(
+            format::<StatesFormat>("states --format plain"),
+            StatesFormat::Plain
+        );
+        assert_eq!(format::<StatesFormat>("states --json"), StatesFormat::Json);
+        assert_eq!(
+            format::<AdviseFormat>("advise --format sysctl"),
+            AdviseFormat::Sysctl
+        );
+        assert_eq!(format::<AdviseFormat>("advise --json"), AdviseFormat::Json);
+        assert_eq!(format::<ReproFormat>("repro"), ReproFormat::Table);
+        assert_eq!(format::<ReproFormat>("repro --json"), ReproFormat::Json);
+    }
+
+    #[test]
+    fn each_command_has_its_own_formats() {
+        for (line, formats) in [
+            ("verdict", "table, plain, json"),
+            ("states", "table, plain, json"),
+            ("advise", "table, plain, json, sysctl"),
+            ("repro", "table, plain, json"),
+        ] {
+            assert_eq!(
+                usage(&[line, "--format", "xml"]).to_string(),
+                format!(
+                    "error: invalid value 'xml' for '--format <FORMAT>'\n  \
+                     [possible values: {formats}]\n\n\
+                     For more information, try '--help'.\n"
+                )
+            );
+        }
+    }
+
+    /// Nobody who looks at the screen, or at a log, reads the password.
+    #[test]
+    fn what_looks_like_a_login_is_not_quoted() {
+        let one_kind = "it is an IP address, or several with commas between them: for example \
+                        192.0.2.2,192.0.2.3";
+        let alone = "it is no URL, path or network: a host and a port alone, as db.example:3306";
+        for (arguments, said) in [
+            (
+                &[&b"states"[..], b"mysql://u:hunter2@h"][..],
+                &*format!("invalid value '…' for '[HOST:PORT]': {alone}"),
+            ),
+            (
+                &[b"states", b"mysql://u:hunter2"],
+                &format!("invalid value '…' for '[HOST:PORT]': {alone}"),
+            ),
+            (
+                &[b"advise", b"--flow=mysql://u:hunter2@h"],
+                &format!("invalid value '…' for '--flow <HOST:PORT>': {alone}"),
+            ),
+            (
+                &[b"repro", b"--bind-address=192.0.2.2,u:hunter2@h"],
+                &format!("invalid value '…' for '--bind-address <ADDR,…>': {one_kind}"),
+            ),
+            (
+                &[b"repro", b"--port=u:hunter2@h"],
+                "invalid value '…' for '--port <PORT>': it is a TCP port, a whole number from 1 \
+                 to 65535: for example 3306",
+            ),
+            (
+                &[b"repro", b"mysql://u:hunter2@h/\xff"],
+                "invalid value '…' for '[URL]': it is not UTF-8",
+            ),
+            (
+                &[b"repro", b"mysql://u:hunter2\xff"],
+                "invalid value '…' for '[URL]': it is not UTF-8",
+            ),
+            (
+                &[b"repro", b"--host", b"u:hunter2@\xff"],
+                "invalid value '…' for '--host <HOST>': it is not UTF-8",
+            ),
+            (&[b"u:hunter2@h"], "unrecognized subcommand '…'"),
+            (
+                &[b"repro", b"mysql://u@h", b"u:hunter2@h"],
+                "unexpected argument '…' found",
+            ),
+            (
+                &[b"states", b"--u:hunter2@h"],
+                "unexpected argument '…' found",
+            ),
+            (
+                &[b"repro", b"--password=hunter2"],
+                "unexpected argument '--password' found",
+            ),
+            (&[b"repro", b"-phunter2"], "unexpected argument '-p' found"),
+        ] {
+            let arguments: Vec<_> = arguments.iter().copied().map(OsStr::from_bytes).collect();
+            let error = usage(&arguments);
+            let shown = without_secrets(&error).unwrap_or_else(|| error.to_string());
+            let (first, rest) = shown.split_once('\n').unwrap();
+            assert_eq!(first, format!("error: {said}"));
+            assert!(!rest.contains("hunter2"), "{rest}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_is_in_words_of_clap() {
+        for line in ["verdict --warm", "states a:b:c", "repro --port 0"] {
+            let arguments: Vec<_> = line.split_whitespace().collect();
+            assert_eq!(without_secrets(&usage(&arguments)), None, "{line}");
+        }
+    }
+}

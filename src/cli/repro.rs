@@ -1,0 +1,511 @@
+//! `twcheck repro`
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{FormatArgs, values};
+use crate::refusal::Refusal;
+use crate::render::ReproFormat;
+use crate::repro::{Close, Protocol, Setting};
+use crate::secret::Secret;
+
+/// `twcheck repro`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without a server it brings its own, in a network namespace of its own with this
+machine's settings: it needs no MySQL, no root, and touches nothing. Against a
+server of yours it takes this machine's ports toward that server; they come
+back 60 s after the run.
+
+Exit status: 0 finished without exhaustion, 2 exhaustion met, 3 could not,
+130 after Ctrl-C and 143 after SIGTERM, with the report so far.
+
+Examples:
+  twcheck repro                                would such a client survive here?
+  twcheck repro --set net.ipv4.tcp_tw_reuse=1  and with this one changed?
+  twcheck repro --pool 8                       the same work through a pool
+  twcheck repro --rate 400 --duration 90s      does this rate last?
+  twcheck repro --bind-address 192.0.2.2,192.0.2.3  and from two addresses?
+  twcheck repro --host db.example --user app --ask-password
+  MYSQL_PWD=… twcheck repro mysql://app@db.example:3306/shop
+  twcheck repro --protocol tcp --host cache.example --port 6379")]
+pub struct ReproArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub format: FormatArgs<ReproFormat>,
+    /// The server, as mysql://USER@HOST:PORT/DATABASE; the password is best left to the environment
+    #[arg(
+        value_name = "URL",
+        value_parser = values::url(),
+        allow_negative_numbers = true,
+        conflicts_with_all = ["host", "port", "user", "database"],
+        help_heading = SERVER
+    )]
+    pub url: Option<Secret>,
+    /// The server's name or address; always reached by TCP, also localhost
+    #[arg(long, value_parser = values::host(), help_heading = SERVER)]
+    pub host: Option<String>,
+    /// Its port [default: 3306]
+    #[arg(long, value_parser = values::port(), allow_hyphen_values = true, help_heading = SERVER)]
+    pub port: Option<u16>,
+    /// The user to log in as [default: your login name]
+    #[arg(long, value_parser = values::name(), help_heading = SERVER)]
+    pub user: Option<String>,
+    /// The database to open
+    #[arg(long, value_parser = values::name(), help_heading = SERVER)]
+    pub database: Option<String>,
+    /// A file whose first line is the password
+    #[arg(long, value_name = "FILE", conflicts_with = "ask_password", help_heading = SERVER)]
+    pub password_file: Option<PathBuf>,
+    /// Ask for the password; it can also be in an option file, or in MYSQL_PWD
+    #[arg(long, help_heading = SERVER)]
+    pub ask_password: bool,
+    /// Read [client] of this MySQL option file instead of ~/.my.cnf
+    #[arg(long, value_name = "FILE", help_heading = SERVER)]
+    pub defaults_file: Option<PathBuf>,
+    /// Insist on TLS, and on a certificate that browsers trust
+    #[arg(long, help_heading = SERVER)]
+    pub tls: bool,
+    /// Insist on TLS, and on a certificate signed by the one in this PEM file
+    #[arg(long, value_name = "FILE", help_heading = SERVER)]
+    pub tls_ca: Option<PathBuf>,
+    /// What to speak with the server
+    #[arg(long, value_enum, default_value_t, value_name = "PROTOCOL", help_heading = SERVER)]
+    pub protocol: Protocol,
+    /// Let --protocol tcp loose on a MySQL server, which may then block this host
+    #[arg(long, help_heading = SERVER)]
+    pub force: bool,
+    /// Change a sysctl in the private namespace, as net.ipv4.KEY=VALUE
+    #[arg(
+        long,
+        value_parser = values::setting(),
+        value_name = "KEY=VALUE",
+        allow_hyphen_values = true
+    )]
+    pub set: Vec<Setting>,
+    /// Stop after this many connections
+    #[arg(long, value_parser = values::connections(), value_name = "N", allow_hyphen_values = true)]
+    pub connections: Option<u64>,
+    /// Stop after this time [default: 2min, with --pool 10s]
+    #[arg(long, value_parser = values::time(), value_name = "D", allow_hyphen_values = true)]
+    duration: Option<Duration>,
+    /// Keep this pace, in connections per second, instead of as fast as possible
+    #[arg(long, value_parser = values::per_second(), value_name = "R", allow_hyphen_values = true)]
+    pub rate: Option<f64>,
+    /// Let this many threads connect
+    #[arg(
+        long,
+        default_value = "1",
+        value_parser = values::threads(),
+        value_name = "N",
+        allow_hyphen_values = true
+    )]
+    pub threads: usize,
+    /// Take connections from a pool of this size instead of opening one each time
+    #[arg(long, value_parser = values::pool(), value_name = "N", allow_hyphen_values = true)]
+    pub pool: Option<usize>,
+    /// How to leave a MySQL server; either way the client closes first
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    pub close: Close,
+    /// Connect from these addresses in turn; in the private namespace any will do
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_parser = values::source(),
+        value_name = "ADDR,…",
+        allow_hyphen_values = true
+    )]
+    pub bind_address: Vec<IpAddr>,
+    /// What --bind-address was called once; in the other commands it chooses the reader
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "", value_name = "ADDR,…")]
+    source: Option<OsString>,
+    /// Draw latency and ports in use over time into this file
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
+const SERVER: &str = "A server of yours";
+
+impl ReproArgs {
+    /// Whether to connect to a server of the user's.
+    #[must_use]
+    pub fn names_a_server(&self) -> bool {
+        self.url.is_some() || self.host.is_some() || self.defaults_file.is_some()
+    }
+
+    /// How long a run may take.
+    #[must_use]
+    pub fn duration(&self) -> Duration {
+        /// Enough for 28,232 ports, which take most of a minute.
+        const UNTIL_EXHAUSTED: Duration = Duration::from_secs(120);
+        /// A pool never comes to an end.
+        const OF_A_POOL: Duration = Duration::from_secs(10);
+        self.duration.unwrap_or(if self.pool.is_some() {
+            OF_A_POOL
+        } else {
+            UNTIL_EXHAUSTED
+        })
+    }
+
+    /// Whether the options go together.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub fn check(&self) -> Result<(), Refusal> {
+        the_address_of_the_client_is_bind_address(self)?;
+        options_of_a_server_need_one(self)?;
+        settings_are_for_the_private_namespace(self)?;
+        plain_tcp_speaks_no_mysql(self)?;
+        force_is_for_plain_tcp(self)?;
+        a_pool_takes_no_turns(self)?;
+        a_pool_closes_nothing(self)?;
+        addresses_are_of_one_family(self)?;
+        loopback_is_not_mixed(self)?;
+        each_address_is_named_once(self)
+    }
+}
+
+fn the_address_of_the_client_is_bind_address(args: &ReproArgs) -> Result<(), Refusal> {
+    let Some(typed) = &args.source else {
+        return Ok(());
+    };
+    // It is repeated where it is a list of addresses, and may be anything.
+    let addresses = typed.to_str().filter(|typed| {
+        let mut parts = typed.split(',');
+        parts.all(|part| part.parse::<IpAddr>().is_ok())
+    });
+    Err(Refusal::new(
+        "--source chooses how the other commands read the socket table; the address that this \
+         client connects from is --bind-address",
+        format!("--bind-address {}", addresses.unwrap_or("192.0.2.2")),
+    ))
+}
+
+fn options_of_a_server_need_one(args: &ReproArgs) -> Result<(), Refusal> {
+    if args.names_a_server() {
+        return Ok(());
+    }
+    let given = [
+        ("--port", args.port.is_some()),
+        ("--user", args.user.is_some()),
+        ("--database", args.database.is_some()),
+        ("--password-file", args.password_file.is_some()),
+        ("--ask-password", args.ask_password),
+        ("--tls", args.tls),
+        ("--tls-ca", args.tls_ca.is_some()),
+        ("--force", args.force),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((option, _)) => Err(Refusal::new(
+            format!("{option} is about a server of yours, and none is named"),
+            "add --host HOST; the embedded server needs no such option",
+        )),
+    }
+}
+
+fn settings_are_for_the_private_namespace(args: &ReproArgs) -> Result<(), Refusal> {
+    if args.names_a_server() && !args.set.is_empty() {
+        return Err(Refusal::new(
+            "--set changes the private namespace, and a server of yours is reached without one",
+            "leave the server out, or --set; `twcheck advise` says what to change here",
+        ));
+    }
+    Ok(())
+}
+
+fn plain_tcp_speaks_no_mysql(args: &ReproArgs) -> Result<(), Refusal> {
+    if args.protocol != Protocol::Tcp {
+        return Ok(());
+    }
+    let closes = args.close != Close::default();
+    let given = [
+        ("--pool", args.pool.is_some(), "has no pool"),
+        ("--tls", args.tls, "speaks no TLS"),
+        ("--tls-ca", args.tls_ca.is_some(), "speaks no TLS"),
+        ("--close", closes, "never says COM_QUIT"),
+        ("--user", args.user.is_some(), "does not log in"),
+        ("--database", args.database.is_some(), "does not log in"),
+        (
+            "--password-file",
+            args.password_file.is_some(),
+            "does not log in",
+        ),
+        ("--ask-password", args.ask_password, "does not log in"),
+        (
+            "--defaults-file",
+            args.defaults_file.is_some(),
+            "takes --host and --port",
+        ),
+        (
+            "a mysql:// URL",
+            args.url.is_some(),
+            "takes --host and --port",
+        ),
+    ];
+    match given.iter().find(|(_, given, _)| *given) {
+        None => Ok(()),
+        Some((option, _, why)) => Err(Refusal::new(
+            format!("--protocol tcp only connects: it {why}"),
+            format!("leave out {option}, or --protocol tcp"),
+        )),
+    }
+}
+
+fn force_is_for_plain_tcp(args: &ReproArgs) -> Result<(), Refusal> {
+    if args.force && args.protocol == Protocol::Mysql {
+        return Err(Refusal::new(
+            "--force is for --protocol tcp; a loop that logs in does a MySQL server no harm",
+            "leave out --force",
+        ));
+    }
+    Ok(())
+}
+
+fn a_pool_takes_no_turns(args: &ReproArgs) -> Result<(), Refusal> {
+    if args.pool.is_some() && !args.bind_address.is_empty() {
+        return Err(Refusal::new(
+            "--bind-address takes turns between addresses, and a pool opens its connections once",
+            "leave out --pool or --bind-address",
+        ));
+    }
+    Ok(())
+}
+
+fn a_pool_closes_nothing(args: &ReproArgs) -> Result<(), Refusal> {
+    if args.pool.is_some() && args.close != Close::default() {
+        return Err(Refusal::new(
+            "--close is about each turn of the loop, and a pool keeps its connections",
+            "leave out --pool or --close",
+        ));
+    }
+    Ok(())
+}
+
+fn addresses_are_of_one_family(args: &ReproArgs) -> Result<(), Refusal> {
+    let there_is = |kind: fn(&IpAddr) -> bool| args.bind_address.iter().any(kind);
+    if there_is(IpAddr::is_ipv4) && there_is(IpAddr::is_ipv6) {
+        return Err(Refusal::new(
+            "--bind-address mixes IPv4 and IPv6, and a run connects to one address of one server",
+            "name addresses of one kind",
+        ));
+    }
+    Ok(())
+}
+
+fn loopback_is_not_mixed(args: &ReproArgs) -> Result<(), Refusal> {
+    let there_is = |kind: fn(&IpAddr) -> bool| args.bind_address.iter().any(kind);
+    if there_is(IpAddr::is_loopback) && there_is(|address| !address.is_loopback()) {
+        return Err(Refusal::new(
+            "--bind-address mixes loopback with other addresses: TIME_WAIT reuse differs between \
+             them",
+            "name addresses of one kind",
+        ));
+    }
+    Ok(())
+}
+
+fn each_address_is_named_once(args: &ReproArgs) -> Result<(), Refusal> {
+    let mut seen = HashSet::new();
+    match args
+        .bind_address
+        .iter()
+        .find(|address| !seen.insert(*address))
+    {
+        None => Ok(()),
+        Some(address) => Err(Refusal::new(
+            format!("--bind-address names {address} twice, and it has one set of ports"),
+            "name each address once",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::tests::{assert_fine, assert_refused};
+
+    #[test]
+    fn the_address_of_the_client_is_bind_address() {
+        let said = "--source chooses how the other commands read the socket table; the address \
+                    that this client connects from is --bind-address";
+        for (line, hint) in [
+            ("repro --source 192.0.2.2", "--bind-address 192.0.2.2"),
+            (
+                "repro --source=192.0.2.2,192.0.2.3 --pool 8",
+                "--bind-address 192.0.2.2,192.0.2.3",
+            ),
+            ("repro --host h --source ::1", "--bind-address ::1"),
+            ("repro --source", "--bind-address 192.0.2.2"),
+            ("repro --source proc", "--bind-address 192.0.2.2"),
+            ("repro --source u:hunter2@h", "--bind-address 192.0.2.2"),
+        ] {
+            assert_refused(line, said, hint);
+        }
+        for line in [
+            "repro --bind-address 192.0.2.2",
+            "repro --bind-address=192.0.2.2,192.0.2.3",
+            "repro --host h --bind-address ::1",
+        ] {
+            assert_fine(line);
+        }
+    }
+
+    #[test]
+    fn options_of_a_server_need_one() {
+        for option in [
+            "--port 3307",
+            "--user app",
+            "--database shop",
+            "--password-file secret",
+            "--ask-password",
+            "--tls",
+            "--tls-ca ca.pem",
+            "--force",
+        ] {
+            let name = option.split_whitespace().next().unwrap();
+            assert_refused(
+                &format!("repro {option}"),
+                &format!("{name} is about a server of yours, and none is named"),
+                "add --host HOST; the embedded server needs no such option",
+            );
+            if name != "--force" {
+                assert_fine(&format!("repro {option} --host h"));
+                assert_fine(&format!("repro {option} --defaults-file my.cnf"));
+            }
+        }
+        assert_fine("repro mysql://app@h --tls --password-file secret");
+        assert_fine("repro --protocol tcp --host h --port 6379 --force");
+    }
+
+    #[test]
+    fn settings_are_for_the_private_namespace() {
+        for server in ["--host h", "mysql://app@h", "--defaults-file my.cnf"] {
+            assert_refused(
+                &format!("repro --set net.ipv4.tcp_tw_reuse=1 {server}"),
+                "--set changes the private namespace, and a server of yours is reached without one",
+                "leave the server out, or --set; `twcheck advise` says what to change here",
+            );
+            assert_fine(&format!("repro {server}"));
+        }
+        assert_fine("repro --set net.ipv4.tcp_tw_reuse=1 --set net.ipv4.tcp_timestamps=0");
+    }
+
+    #[test]
+    fn plain_tcp_speaks_no_mysql() {
+        for (option, why, named) in [
+            ("--pool 8", "has no pool", "--pool"),
+            ("--host h --tls", "speaks no TLS", "--tls"),
+            ("--host h --tls-ca ca.pem", "speaks no TLS", "--tls-ca"),
+            ("--close abrupt", "never says COM_QUIT", "--close"),
+            ("--host h --user app", "does not log in", "--user"),
+            ("--host h --database shop", "does not log in", "--database"),
+            (
+                "--host h --password-file secret",
+                "does not log in",
+                "--password-file",
+            ),
+            (
+                "--host h --ask-password",
+                "does not log in",
+                "--ask-password",
+            ),
+            (
+                "--defaults-file my.cnf",
+                "takes --host and --port",
+                "--defaults-file",
+            ),
+            ("mysql://h", "takes --host and --port", "a mysql:// URL"),
+        ] {
+            assert_refused(
+                &format!("repro --protocol tcp {option}"),
+                &format!("--protocol tcp only connects: it {why}"),
+                &format!("leave out {named}, or --protocol tcp"),
+            );
+            assert_fine(&format!("repro {option}"));
+        }
+        assert_fine("repro --protocol tcp");
+        assert_fine("repro --protocol tcp --host h --port 6379 --rate 9 --threads 2");
+    }
+
+    #[test]
+    fn force_is_for_plain_tcp() {
+        assert_refused(
+            "repro --host h --force",
+            "--force is for --protocol tcp; a loop that logs in does a MySQL server no harm",
+            "leave out --force",
+        );
+        assert_fine("repro --host h --force --protocol tcp");
+    }
+
+    #[test]
+    fn a_pool_takes_no_turns() {
+        assert_refused(
+            "repro --pool 8 --bind-address 192.0.2.2",
+            "--bind-address takes turns between addresses, and a pool opens its connections once",
+            "leave out --pool or --bind-address",
+        );
+        assert_fine("repro --pool 8");
+    }
+
+    #[test]
+    fn a_pool_closes_nothing() {
+        assert_refused(
+            "repro --pool 8 --close abrupt",
+            "--close is about each turn of the loop, and a pool keeps its connections",
+            "leave out --pool or --close",
+        );
+        assert_fine("repro --close abrupt");
+        assert_fine("repro --pool 8 --threads 4");
+    }
+
+    #[test]
+    fn addresses_are_of_one_family() {
+        for addresses in ["192.0.2.2,2001:db8::2", "2001:db8::2,127.0.0.2"] {
+            assert_refused(
+                &format!("repro --host h --bind-address {addresses}"),
+                "--bind-address mixes IPv4 and IPv6, and a run connects to one address of one \
+                 server",
+                "name addresses of one kind",
+            );
+        }
+        assert_fine("repro --host h --bind-address 2001:db8::2,2001:db8::3");
+        assert_fine("repro --host h --bind-address 192.0.2.2,::ffff:192.0.2.3");
+    }
+
+    #[test]
+    fn loopback_is_not_mixed() {
+        for addresses in ["127.0.0.2,192.0.2.2", "192.0.2.2,192.0.2.3,127.0.0.1"] {
+            assert_refused(
+                &format!("repro --bind-address {addresses}"),
+                "--bind-address mixes loopback with other addresses: TIME_WAIT reuse differs \
+                 between them",
+                "name addresses of one kind",
+            );
+        }
+        assert_fine("repro --bind-address 127.0.0.2,127.0.0.3");
+    }
+
+    #[test]
+    fn each_address_is_named_once() {
+        for (addresses, twice) in [
+            ("192.0.2.2,192.0.2.2", "192.0.2.2"),
+            ("192.0.2.2,192.0.2.3,::ffff:192.0.2.3", "192.0.2.3"),
+        ] {
+            assert_refused(
+                &format!("repro --bind-address {addresses}"),
+                &format!("--bind-address names {twice} twice, and it has one set of ports"),
+                "name each address once",
+            );
+        }
+        assert_refused(
+            "repro --bind-address 192.0.2.2 --bind-address 192.0.2.2",
+            "--bind-address names 192.0.2.2 twice, and it has one set of ports",
+            "name each address once",
+        );
+    }
+}

@@ -1,0 +1,178 @@
+//! `twcheck verdict`
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{FormatArgs, SourceArgs, values};
+use crate::judge::verdict::Thresholds;
+use crate::model::Destination;
+use crate::refusal::Refusal;
+use crate::render::VerdictFormat;
+
+/// `twcheck verdict`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN or misused, as monitoring
+plugins have it.
+
+Examples:
+  twcheck verdict                      this machine, or this container
+  twcheck verdict db.example:3306      one destination; its routes are checked too
+  twcheck verdict [::1]:3306 --connect  and one connect() is made
+  twcheck verdict --warn 60 --crit 90  warn later
+  sudo twcheck verdict --sample 2s     who makes all these connections?
+  twcheck verdict --json | jq .summary")]
+pub struct VerdictArgs {
+    /// Only toward this destination, and whether it can be reached: 10.0.0.5:3306, :3306, a name
+    #[arg(
+        value_name = "HOST:PORT",
+        value_parser = values::destination(),
+        allow_negative_numbers = true
+    )]
+    pub destination: Option<Destination>,
+    /// Connect to it once, which takes 2 s at most, and say what comes of it; a MySQL server counts
+    /// that as an aborted connection
+    #[arg(long, conflicts_with = "proc_root")]
+    pub connect: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub source: SourceArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub format: FormatArgs<VerdictFormat>,
+    /// A flow is WARNING from this share of its usable ports on
+    #[arg(
+        long,
+        default_value = "50",
+        value_parser = values::percent(),
+        value_name = "PERCENT",
+        allow_hyphen_values = true
+    )]
+    warn: f64,
+    /// A flow is CRITICAL from this share of its usable ports on
+    #[arg(
+        long,
+        default_value = "80",
+        value_parser = values::percent(),
+        value_name = "PERCENT",
+        allow_hyphen_values = true
+    )]
+    crit: f64,
+    /// How many flows to list, worst first, 0 for all
+    #[arg(
+        long,
+        default_value = "10",
+        value_parser = values::top(),
+        value_name = "N",
+        allow_hyphen_values = true
+    )]
+    pub top: usize,
+    /// Find the processes behind every flow listed, not only behind those in trouble
+    #[arg(long)]
+    pub owners: bool,
+    /// Look for them again and again for this time, to catch connections that live microseconds
+    #[arg(long, value_parser = values::sample(), value_name = "D", allow_hyphen_values = true)]
+    pub sample: Option<Duration>,
+}
+
+impl VerdictArgs {
+    /// The thresholds asked for.
+    #[must_use]
+    pub fn thresholds(&self) -> Thresholds {
+        Thresholds {
+            warn: self.warn,
+            crit: self.crit,
+        }
+    }
+
+    /// Whether the options go together.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub fn check(&self) -> Result<(), Refusal> {
+        self.source.check()?;
+        a_warning_comes_before_critical(self)?;
+        a_connection_goes_to_a_host_and_a_port(self)
+    }
+}
+
+fn a_warning_comes_before_critical(args: &VerdictArgs) -> Result<(), Refusal> {
+    let (warn, crit) = (args.warn, args.crit);
+    if warn > crit {
+        return Err(Refusal::new(
+            format!("--warn {warn} is above --crit {crit}: nothing would ever be WARNING"),
+            format!("--warn {crit} --crit {warn}"),
+        ));
+    }
+    Ok(())
+}
+
+fn a_connection_goes_to_a_host_and_a_port(args: &VerdictArgs) -> Result<(), Refusal> {
+    let is_one = |there: &Destination| there.host.is_some() && there.port.is_some();
+    if args.connect && !args.destination.as_ref().is_some_and(is_one) {
+        return Err(Refusal::new(
+            "--connect needs to know where to: a host and a port",
+            "twcheck verdict --connect 10.0.0.5:3306",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::tests::{assert_fine, assert_refused};
+
+    #[test]
+    fn a_warning_comes_before_critical() {
+        assert_refused(
+            "verdict --warn 90 --crit 60",
+            "--warn 90 is above --crit 60: nothing would ever be WARNING",
+            "--warn 60 --crit 90",
+        );
+        assert_refused(
+            "verdict --crit 49.5%",
+            "--warn 50 is above --crit 49.5: nothing would ever be WARNING",
+            "--warn 49.5 --crit 50",
+        );
+        for line in [
+            "verdict --warn 60 --crit 60",
+            "verdict --warn 0",
+            "verdict --crit 100",
+        ] {
+            assert_fine(line);
+        }
+    }
+
+    #[test]
+    fn a_connection_goes_to_a_host_and_a_port() {
+        for line in [
+            "verdict --connect",
+            "verdict --connect :3306",
+            "verdict --connect 10.0.0.5",
+            "verdict db.example --connect",
+        ] {
+            assert_refused(
+                line,
+                "--connect needs to know where to: a host and a port",
+                "twcheck verdict --connect 10.0.0.5:3306",
+            );
+        }
+        for line in [
+            "verdict --connect 10.0.0.5:3306",
+            "verdict [::1]:3306 --connect",
+            "verdict :3306",
+        ] {
+            assert_fine(line);
+        }
+    }
+
+    #[test]
+    fn a_recording_answers_no_netlink() {
+        assert_refused(
+            "verdict --proc-root copy --source sock_diag",
+            "--source sock_diag asks the running kernel, --proc-root a recorded one",
+            "leave one of the two out",
+        );
+    }
+}
