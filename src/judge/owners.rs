@@ -66,12 +66,19 @@ impl Verdict {
         for flow in &mut self.flows {
             flow.owners = owners.by_flow.remove(&flow.flow());
         }
-        if owners.gap.is_none() && !owners.unplaced.iter().flatten().any(has_no_port) {
+        let unplaced = owners.unplaced.as_deref().unwrap_or_default();
+        let suspected = unplaced
+            .iter()
+            .find_map(|it| Some((it.owner.pid, suspicion(it, &self.flows, owners.look)?)));
+        let is_told = suspected.is_some() || unplaced.iter().any(has_no_port);
+        if owners.gap.is_none() && !is_told {
             self.owner_notes.extend(missed(&self.flows, owners.look));
         }
-        let unplaced = owners.unplaced.as_deref().unwrap_or_default();
+        let named = suspected.as_ref().map(|(pid, _)| *pid);
+        let others = unplaced.iter().filter(|it| Some(it.owner.pid) != named);
         self.owner_notes
-            .extend(unplaced.iter().take(NAMED).map(whose));
+            .extend(suspected.map(|(_, sentence)| sentence));
+        self.owner_notes.extend(others.take(NAMED).map(whose));
         if unplaced.len() > NAMED {
             let more = counted((unplaced.len() - NAMED) as u64, "process");
             self.owner_notes.push(format!("{more} more like these."));
@@ -164,7 +171,7 @@ fn has_no_port(unplaced: &Unplaced) -> bool {
 fn missed(flows: &[FlowReport], look: Look) -> Option<String> {
     let nobody = |flow: &&FlowReport| flow.owners.as_ref().is_some_and(Vec::is_empty);
     let flow = flows.iter().find(nobody)?;
-    let pace = flow.rate.last_10_s;
+    let pace = flow.rate.now;
     let seen = format!(
         "Nobody was seen with a live socket from {} toward {}",
         flow.source,
@@ -186,7 +193,7 @@ fn missed(flows: &[FlowReport], look: Look) -> Option<String> {
     }
     if pace <= 0.0 {
         return Some(format!(
-            "{seen}: no connection there was closed in the last 10 s, and none is open."
+            "{seen}: no connection there has been closed just now, and none is open."
         ));
     }
     let longer = time_to_catch(pace, look).map(|seconds| {
@@ -202,7 +209,7 @@ fn missed(flows: &[FlowReport], look: Look) -> Option<String> {
             longer.unwrap_or_default()
         ));
     }
-    let chance = chance_of_missing(flow.rate.last_10_s, look);
+    let chance = chance_of_missing(flow.rate.now, look);
     let rest = match longer {
         Some(longer) if chance >= UNLIKELY => format!("; {longer}"),
         _ => format!("; it may have stopped{hidden}"),
@@ -222,6 +229,28 @@ fn how_often(chance: f64) -> String {
         0.001.. => format!("in {:.0} of 1,000 times", chance * 1000.0),
         _ => "in less than 1 of 1,000 times".into(),
     }
+}
+
+/// The flow whose pace is that of the sockets which a process had and closed before anyone could
+/// tell where they went.
+fn suspicion(unplaced: &Unplaced, flows: &[FlowReport], look: Look) -> Option<String> {
+    /// A watcher misses some, and a flow's pace counts what other clients do too.
+    const PART: f64 = 0.5;
+    let Unplaced { owner, why } = unplaced;
+    let nobody = |flow: &&FlowReport| flow.owners.as_ref().is_some_and(Vec::is_empty);
+    let flow = flows.iter().find(nobody)?;
+    let (seen, watched) = (f64::from(owner.sockets), look.watched.as_secs_f64());
+    let expected = flow.rate.now * watched;
+    let fits = *why == Placeless::ShortLived && expected > 0.0;
+    (fits && (PART..=1.0 / PART).contains(&(seen / expected))).then(|| {
+        format!(
+            "most likely {owner}: in {watched:.1} s it had {} that were gone before the table could \
+             be looked at, and toward {} {} connections/s are closed.",
+            counted(owner.sockets, "TCP socket"),
+            flow.server(),
+            rate(flow.rate.now)
+        )
+    })
 }
 
 /// Who has sockets that are in no flow.
