@@ -20,7 +20,7 @@ use crate::repro::server::Server;
 use crate::repro::{
     Client, ClientOptions, ClientReport, End, Failure, Limits, Login, Outcome, PortsToward,
     Protocol, Report, Sandbox, ServerReport, Stop, StoppedBy, Target, TargetReport, Watch, Way,
-    greets_like_mysql, in_words, run as take_turns,
+    greets_like_mysql, in_words, is_address_not_available, run as take_turns,
 };
 use crate::secret::Secret;
 use crate::system::{Machine, SourceChoice, View, file, route};
@@ -184,12 +184,22 @@ fn tried_again(client: &Client, outcome: &Outcome, before: &PortsToward) -> Opti
     const MARGIN: Duration = Duration::from_millis(200);
     /// A delay that is longer than that is nobody's.
     const LONGEST: Duration = Duration::from_secs(5);
-    let is_over = matches!(outcome.end, End::Failed(_)) && outcome.turns > 0;
+    let is_out_of_ports = match &outcome.end {
+        End::Failed(error) => is_address_not_available(error),
+        _ => false,
+    };
     let delay = before.reuse_delay + MARGIN;
-    (is_over && before.reuse.is_open() && delay <= LONGEST).then(|| {
-        thread::sleep(delay);
-        client.can_connect()
-    })
+    // By then the first ports must not come back by themselves.
+    let is_in_time = outcome.elapsed + delay < before.hold_time && delay <= LONGEST;
+    let tells = before.reuse.is_open() && outcome.turns > 0 && !client.is_pooled();
+    if !(tells && is_out_of_ports && is_in_time) {
+        return None;
+    }
+    thread::sleep(delay);
+    match client.connect_again() {
+        Ok(()) => Some(true),
+        Err(error) => is_address_not_available(&error).then_some(false),
+    }
 }
 
 /// The ports on the `way` once the last connections are in TIME_WAIT, or half a second later;

@@ -7,7 +7,7 @@ use super::destination::Trouble;
 use super::forecast::{Exhaustion, Pace};
 use super::owners::Files;
 use super::source::SourceBound;
-use crate::model::{Flow, From, Gap, Reuse, StateCounts, TcpState};
+use crate::model::{Flow, Gap, Origin, Reuse, StateCounts, TcpState};
 use crate::words::{count, counted, percent, rate, rate_limit};
 
 /// The ports of one flow, as evidence.
@@ -334,7 +334,8 @@ impl Ports {
             Reuse::Refuted => format!(
                 "Keep connections open (a pool). TIME_WAIT reuse is allowed here, and does not work: \
                  {server} has no TCP timestamps (ss -tin dst {server} shows no ts), or something \
-                 between strips them. Switch them on there (net.ipv4.tcp_timestamps=1)."
+                 between strips them: switch them on there (net.ipv4.tcp_timestamps=1). Unless it \
+                 was allowed within the last minute."
             ),
             Reuse::Allowed | Reuse::Unknown => format!(
                 "Keep connections open (a pool). Whether TIME_WAIT reuse works here: ss -tin dst \
@@ -362,7 +363,7 @@ struct Between<'a>(&'a Flow);
 
 impl fmt::Display for Between<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "from {} toward {}", From(self.0), self.0.server())
+        write!(f, "from {} toward {}", Origin(self.0), self.0.server())
     }
 }
 

@@ -10,7 +10,7 @@ use super::capacity::rounded_rate;
 use super::finding::{Cause, Finding, Ports};
 use super::forecast::{self, Course, Exhaustion, History, Rate, Shortage, exhaustion, safe_rate};
 use super::reuse::reuse;
-use super::source::SourceBound;
+use super::source::{SourceBound, orders_by_parity};
 use super::verdict::{Level, Thresholds};
 use crate::model::{
     Flow, FlowUse, Interface, LooseEnd, Owner, PortRange, PortSet, Reuse, Snapshot, StateCounts,
@@ -204,7 +204,7 @@ impl Case<'_> {
         let is_pile = |(_, finding): &(Level, Finding)| matches!(finding, Finding::SynSentPile(_));
         let mut findings = Vec::new();
         // Where no port can be had at all, or bind() hands them out, that is said of all flows.
-        let is_judged_alone = capacity.usable_ports > 0 && !self.is_of_bound_source();
+        let is_judged_alone = capacity.usable_ports > 0 && self.bound_source().is_none();
         if is_judged_alone {
             findings.extend(self.shortage(capacity));
         }
@@ -246,11 +246,10 @@ impl Case<'_> {
         findings
     }
 
-    fn is_of_bound_source(&self) -> bool {
-        let sources = self.bench.bound_sources;
-        sources
-            .iter()
-            .any(|source| source.flows.contains(self.flow))
+    /// The source whose pool its ports come from, where bind() hands them out.
+    fn bound_source(&self) -> Option<&SourceBound> {
+        let mut sources = self.bench.bound_sources.iter();
+        sources.find(|source| source.flows.contains(self.flow))
     }
 
     fn leaks(&self) -> bool {
@@ -265,7 +264,8 @@ impl Case<'_> {
             states.without(TcpState::TimeWait),
         );
         // One that has been repeated has waited for a second: that is no busy moment.
-        u64::from(self.used.unanswered) >= PILE_FROM
+        let repeated = u64::from(self.used.unanswered);
+        (repeated >= PILE_FROM && repeated * 2 >= unanswered)
             || (unanswered >= PILE_FROM && unanswered * 2 > live.total())
     }
 
@@ -277,7 +277,9 @@ impl Case<'_> {
             low: span.0,
             high: span.1,
         };
-        if part.len() < OWN_RANGE_FROM || part.len() * 2 > range.len() {
+        // Before Linux 4.2 connect() itself went through the ports one by one.
+        let is_old = !orders_by_parity(&self.bench.snapshot.tunables);
+        if is_old || part.len() < OWN_RANGE_FROM || part.len() * 2 > range.len() {
             return None;
         }
         let reserved = &self.bench.snapshot.tally.rule().reserved;
@@ -310,7 +312,7 @@ impl Case<'_> {
     /// When the flow runs out. Not told where ports are reused or TIME_WAIT is dropped: then it
     /// does not take the ports.
     fn exhaustion(&self, capacity: &Capacity) -> Option<Exhaustion> {
-        if self.reuse.works() || capacity.buckets_bound() || self.is_of_bound_source() {
+        if self.reuse.works() || capacity.buckets_bound() || self.bound_source().is_some() {
             return None;
         }
         exhaustion(&self.history(), self.forecast_ports(capacity))
@@ -377,7 +379,11 @@ impl Case<'_> {
         let capacity = self.bench.capacity;
         let when = capacity.and_then(|all| self.exhaustion(all));
         let pace = when.map_or_else(|| Course::of(&history).pace(), |when| when.pace);
-        let free = |blocked| capacity.map(|all| all.usable_ports.saturating_sub(blocked));
+        let free = |blocked| {
+            let of_source = self.bound_source();
+            let left = of_source.map(|source| source.usable.saturating_sub(source.taken));
+            left.or_else(|| capacity.map(|all| all.usable_ports.saturating_sub(blocked)))
+        };
         let open = self.reuse.is_open();
         FlowReport {
             source: self.flow.source,

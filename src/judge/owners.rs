@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::finding::Finding;
 use super::flow::FlowReport;
 use super::verdict::{Level, Reported, Verdict};
-use crate::model::{Flow, Look, Owner, Owners, Placeless, TcpState, Unplaced};
+use crate::model::{Flow, Look, Origin, Owner, Owners, Placeless, TcpState, Unplaced};
 use crate::words::{count, counted, percent, rate};
 
 /// From this share of its limit of open files on a process is near it, in percent: as for ports.
@@ -53,12 +53,13 @@ impl Verdict {
     /// table.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
-        self.findings.iter().any(|reported| {
-            matches!(
-                reported.finding,
-                Finding::PortsExhausted(_) | Finding::NoUsablePort { .. } | Finding::SourceBound(_)
-            )
-        })
+        self.findings
+            .iter()
+            .any(|reported| match &reported.finding {
+                Finding::PortsExhausted(_) | Finding::NoUsablePort { .. } => true,
+                Finding::SourceBound(source) => source.taken >= source.usable,
+                _ => false,
+            })
     }
 
     /// Puts names to the flows that `owners` speaks of, and says what follows.
@@ -174,7 +175,7 @@ fn missed(flows: &[FlowReport], look: Look) -> Option<String> {
     let pace = flow.rate.now;
     let seen = format!(
         "Nobody was seen with a live socket from {} toward {}",
-        flow.source,
+        Origin(&flow.flow()),
         flow.server()
     );
     let hidden = match look.hidden {

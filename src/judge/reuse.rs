@@ -8,6 +8,9 @@ use crate::model::{Flow, FlowUse, Reuse, Snapshot, TcpState};
 /// large table are read one after the other.
 const MARGIN: Duration = Duration::from_millis(500);
 
+/// The part of the fast ports below which the other ones are but a few.
+const FEW: u32 = 10;
+
 /// What the evidence says about `flow`. `alone` is the only flow that has closed connections just
 /// now, if there is but one: what the kernel counts between two looks is that flow's.
 #[must_use]
@@ -17,33 +20,41 @@ pub fn reuse(snapshot: &Snapshot, flow: &Flow, used: &FlowUse, alone: Option<&Fl
         Some(false) => return Reuse::Off,
         Some(true) => {}
     }
-    match has_timestamps(snapshot, flow) {
+    match live_timestamps(snapshot, flow) {
         Some(true) => return Reuse::Seen,
         Some(false) => return Reuse::Refuted,
         None => {}
-    }
-    if old_ports_block(snapshot, used) {
-        return Reuse::Refuted;
     }
     let recycled = snapshot.growth.and_then(|grown| grown.time_wait_recycled);
     if alone == Some(flow) && recycled.unwrap_or(0) > 0 {
         return Reuse::Seen;
     }
+    if old_ports_block(snapshot, used) {
+        return Reuse::Refuted;
+    }
+    if snapshot.is_own(flow) {
+        // The other end is this machine, whose timestamps are on.
+        return Reuse::Seen;
+    }
     Reuse::Allowed
 }
 
-/// Whether the other end of `flow` has TCP timestamps, as far as the table alone tells.
-fn has_timestamps(snapshot: &Snapshot, flow: &Flow) -> Option<bool> {
-    if snapshot.is_own(flow) {
-        // It is this machine.
-        return snapshot.tunables.tcp_timestamps.map(|own| own != 0);
-    }
+/// What live connections tell of the other end's TCP timestamps.
+fn live_timestamps(snapshot: &Snapshot, flow: &Flow) -> Option<bool> {
     let ends = snapshot.timestamps.get(flow)?;
     match (ends.with, ends.without) {
         (1.., 0) => Some(true),
         (0, 1..) => Some(false),
         _ => None,
     }
+}
+
+/// Whether the other end of `flow` has TCP timestamps, as far as the table alone tells.
+fn has_timestamps(snapshot: &Snapshot, flow: &Flow) -> Option<bool> {
+    live_timestamps(snapshot, flow).or_else(|| {
+        let own = snapshot.tunables.tcp_timestamps?;
+        snapshot.is_own(flow).then_some(own != 0)
+    })
 }
 
 /// Whether the other ends of the flows toward the destination that was asked about have TCP
@@ -71,11 +82,16 @@ pub fn destination_has_timestamps(snapshot: &Snapshot) -> Option<bool> {
 
 /// Whether a port was passed over that reuse would have given. connect() takes another than a fast
 /// port only where each fast one is blocked, and one in TIME_WAIT for longer than the delay is not
-/// (`__inet_hash_connect`). So where reuse works no fast port is older than a slow one by more.
+/// (`__inet_hash_connect`). So where reuse works no fast port is older than a slow one by more. A few
+/// slow ones may be of connections that were open for long.
 fn old_ports_block(snapshot: &Snapshot, used: &FlowUse) -> bool {
     let (Some(fast), Some(slow)) = (used.fast_left_least, used.slow_left_most) else {
         return false;
     };
+    let slow_ports = used.countable_in_use() - used.fast_in_use;
+    if slow_ports * FEW < used.fast_in_use {
+        return false;
+    }
     // A port is taken before its connection is used, and TIME_WAIT begins after that.
     let older = slow.saturating_sub(fast);
     older > snapshot.tunables.reuse_delay() + MARGIN + time_open(used, snapshot.hold_time)
@@ -117,8 +133,13 @@ const MATTERS: u32 = 20;
 pub fn is_open(snapshot: &Snapshot, usable: u32) -> bool {
     let alone = alone(snapshot);
     snapshot.tally.flows.iter().any(|(flow, used)| {
-        used.countable_in_use() * MATTERS >= usable
-            && reuse(snapshot, flow, used, alone) == Reuse::Allowed
+        // What the table refutes may have been switched on within the last minute.
+        let is_unsettled = match reuse(snapshot, flow, used, alone) {
+            Reuse::Allowed => true,
+            Reuse::Refuted => live_timestamps(snapshot, flow).is_none(),
+            Reuse::Off | Reuse::Unknown | Reuse::Seen => false,
+        };
+        used.countable_in_use() * MATTERS >= usable && is_unsettled
     })
 }
 

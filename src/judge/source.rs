@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Capacity;
 use crate::model::{
-    Flow, FlowUse, Interface, PortRange, PortRule, PortSet, Snapshot, SourceUse, TcpState,
+    Flow, FlowUse, Interface, PortRange, PortRule, PortSet, Snapshot, SourceUse, TcpState, Tunables,
 };
 
 /// A source address whose clients bind() it and leave the port to bind().
@@ -44,9 +44,7 @@ const WITNESS: u32 = 8;
 #[must_use]
 pub fn bound_sources(snapshot: &Snapshot, capacity: &Capacity) -> Vec<SourceBound> {
     let tally = &snapshot.tally;
-    // Before Linux 4.2 connect() went through all ports alike. A kernel that has tcp_tw_recycle is
-    // older than 4.12: too old to tell.
-    let parity_tells = snapshot.tunables.tcp_tw_recycle.is_none();
+    let parity_tells = orders_by_parity(&snapshot.tunables);
     let mut flows: HashMap<_, Vec<(&Flow, &FlowUse)>> = HashMap::new();
     for (flow, used) in tally.all_flows() {
         let key = (flow.source, flow.interface);
@@ -69,6 +67,13 @@ pub fn bound_sources(snapshot: &Snapshot, capacity: &Capacity) -> Vec<SourceBoun
             })
         })
         .collect()
+}
+
+/// Whether connect() and bind() look at ports of one parity first. Before Linux 4.2 they went through
+/// all of them alike; a kernel that has `tcp_tw_recycle` is older than 4.12: too old to tell.
+#[must_use]
+pub fn orders_by_parity(tunables: &Tunables) -> bool {
+    tunables.tcp_tw_recycle.is_none()
 }
 
 /// The flows of a source by whether their ports can have come from bind(): too many of them are on

@@ -56,6 +56,17 @@ pub struct FlowStates {
     pub by_state: StateCounts,
 }
 
+impl FlowStates {
+    /// Its source, and the interface where there is one.
+    #[must_use]
+    pub fn from(&self) -> String {
+        match self.interface {
+            Some(interface) => format!("{}%{interface}", self.source),
+            None => self.source.to_string(),
+        }
+    }
+}
+
 /// Counts one snapshot: listeners only with `all`, flows only with `top` (0 for all of them).
 #[must_use]
 pub fn states(snapshot: &Snapshot, all: bool, top: Option<usize>) -> States {

@@ -11,7 +11,9 @@ use super::flow::{Bench, FlowReport, LEAK_FROM};
 use super::forecast::lateness;
 use super::reuse::alone;
 use super::source::{SourceBound, bound_sources};
-use crate::model::{Gap, Host, Snapshot, TcpState, TimeWaitSplit, Tunables, Unplaced, Weight};
+use crate::model::{
+    Gap, Host, Origin, Snapshot, TcpState, TimeWaitSplit, Tunables, Unplaced, Weight,
+};
 use crate::words::{count, percent};
 
 /// How bad it is, mildest first.
@@ -304,10 +306,10 @@ fn nat_failure(snapshot: &Snapshot) -> Option<(Level, Finding)> {
     let insert_failed = snapshot.counters.insert_failed.unwrap_or(0);
     let dropped = snapshot.counters.dropped.unwrap_or(0);
     let grown = snapshot.growth.map_or(0, |grown| {
-        grown.insert_failed.unwrap_or(0) + grown.dropped.unwrap_or(0)
+        grown.insert_failed.max(grown.dropped).unwrap_or(0)
     });
     let level = if grown > 0 { Level::Warning } else { Level::Ok };
-    (insert_failed + dropped > 0).then_some((
+    (insert_failed > 0 || dropped > 0).then_some((
         level,
         Finding::NatFailed {
             insert_failed,
@@ -408,7 +410,7 @@ fn summary(
         (None, _) => "Nothing can be said about ports without their range.".into(),
         (Some(capacity), Some(flow)) => format!(
             "Ports are not the problem: the fullest flow, {} to {}, can still have {} of {}.",
-            flow.source,
+            Origin(&flow.flow()),
             flow.server(),
             count(flow.ports_free.unwrap_or_default()),
             count(capacity.usable_ports)

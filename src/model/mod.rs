@@ -18,7 +18,7 @@ pub use owner::{Look, Owner, Owners, Placeless, Unplaced};
 pub use ports::{LooseEnd, PortRange, PortSet};
 pub use reuse::{Reuse, Timestamps};
 pub use snapshot::{Counters, Gap, Growth, Host, Snapshot, SourceName, Weight};
-pub use socket::{Flow, From, Interface, Socket};
+pub use socket::{Flow, Interface, Origin, Socket};
 pub use source::{SourceUse, Sources};
 pub use state::{StateCounts, TcpState};
 pub use tally::{FlowUse, Listeners, PortRule, Tally, TimeWaitSplit};

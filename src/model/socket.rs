@@ -133,9 +133,9 @@ impl Flow {
 }
 
 /// `192.0.2.1`, or `192.0.2.1%eth1` where the flow is bound to an interface, as ss writes it.
-pub struct From<'a>(pub &'a Flow);
+pub struct Origin<'a>(pub &'a Flow);
 
-impl fmt::Display for From<'_> {
+impl fmt::Display for Origin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0.source)?;
         self.0

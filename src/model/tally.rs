@@ -125,6 +125,8 @@ pub struct FlowUse {
     pub fast_reusable: u32,
     /// Whether it takes the low and the high end of the range.
     pub ends_in_use: [bool; 2],
+    /// Whether these are free again where reuse works.
+    pub ends_reusable: [bool; 2],
     /// The lowest and the highest port it takes; `None` without any.
     pub span: Option<(u16, u16)>,
     /// Further ports that it cannot have, though another flow takes them: the one between the same
@@ -197,6 +199,10 @@ impl FlowUse {
         }
         if rule.hold_time.saturating_sub(left) > rule.reuse_delay {
             self.ports_reusable += u32::from(!excluded);
+            if let (Some(range), false) = (rule.range, excluded) {
+                self.ends_reusable[0] |= port == range.low;
+                self.ends_reusable[1] |= port == range.high;
+            }
             self.fast_reusable += fast;
         }
         if left.is_zero() {
@@ -224,7 +230,7 @@ impl FlowUse {
     pub fn ports_blocked(&self, reuse_works: bool, loose: Option<LooseEnd>) -> u32 {
         let blocked = self.countable_in_use() + self.taken_by_unbound
             - given_back(reuse_works, self.ports_reusable);
-        blocked.saturating_sub(u32::from(self.takes(loose)))
+        blocked.saturating_sub(u32::from(self.takes(loose, reuse_works)))
     }
 
     /// The fast ports among [`Self::ports_blocked`].
@@ -232,12 +238,14 @@ impl FlowUse {
     pub fn fast_blocked(&self, reuse_works: bool, loose: Option<LooseEnd>) -> u32 {
         let blocked = self.fast_in_use + self.fast_taken_by_unbound
             - given_back(reuse_works, self.fast_reusable);
-        blocked.saturating_sub(u32::from(self.takes(loose)))
+        blocked.saturating_sub(u32::from(self.takes(loose, reuse_works)))
     }
 
-    /// Whether it has the end of the range that is left out of the count.
-    fn takes(&self, loose: Option<LooseEnd>) -> bool {
-        let [low, high] = self.ends_in_use;
+    /// Whether it has the end of the range that is left out of the count, and reuse does not give it
+    /// back.
+    fn takes(&self, loose: Option<LooseEnd>, reuse_works: bool) -> bool {
+        let has = |end: usize| self.ends_in_use[end] && !(reuse_works && self.ends_reusable[end]);
+        let (low, high) = (has(0), has(1));
         match loose {
             None => false,
             Some(LooseEnd::Low) => low,
@@ -524,6 +532,7 @@ mod tests {
                 fast_in_use: 4,
                 fast_reusable: 1,
                 ends_in_use: [true, false],
+                ends_reusable: [true, false],
                 span: Some((40000, 40008)),
                 fast_left_least: Some(Duration::from_secs(58)),
                 slow_left_most: Some(Duration::from_secs(59)),

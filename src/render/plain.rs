@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use crate::judge::advice::Advice;
 use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
+use crate::model::Origin;
 use crate::model::{Owner, Placeless};
 use crate::repro::{Latency, Report};
 use crate::words::{printable, rounded};
@@ -19,7 +20,7 @@ pub fn states(report: &States, out: &mut dyn Write) -> io::Result<()> {
     if let Some(flows) = &report.flows {
         for flow in flows {
             let server = SocketAddr::new(flow.destination, flow.destination_port);
-            writeln!(out, "{} {server} {}", flow.source, flow.total)?;
+            writeln!(out, "{} {server} {}", flow.from(), flow.total)?;
         }
         return out.flush();
     }
@@ -43,7 +44,8 @@ pub fn verdict(verdict: &Verdict, out: &mut dyn Write) -> io::Result<()> {
     }
     for flow in &verdict.flows {
         for owner in flow.owners.iter().flatten() {
-            let (source, server) = (flow.source, flow.server());
+            let (source, server) = (flow.flow(), flow.server());
+            let source = Origin(&source);
             writeln!(out, "OWNER {source} {server} {}", fields(owner))?;
         }
     }

@@ -79,10 +79,12 @@ impl Client {
         matches!(self.work, Work::Pool(_))
     }
 
-    /// Whether one more connection can be made, as any turn of the loop makes it.
-    #[must_use]
-    pub fn can_connect(&self) -> bool {
-        self.turn(0).is_ok()
+    /// Makes one more connection, as any turn of the loop makes it.
+    ///
+    /// # Errors
+    /// As any turn.
+    pub fn connect_again(&self) -> Result<(), mysql::Error> {
+        self.turn(0).map(|_| ())
     }
 
     pub(super) fn turn(&self, number: u64) -> Result<Turn, mysql::Error> {

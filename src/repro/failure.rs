@@ -64,6 +64,12 @@ pub enum FailureKind {
     Other,
 }
 
+/// Whether `error` is errno 99: no port was left, or no address.
+#[must_use]
+pub fn is_address_not_available(error: &mysql::Error) -> bool {
+    Cause::of(error) == Cause::Errno(Errno::EADDRNOTAVAIL as i32)
+}
+
 /// Why a connection could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Failure {

@@ -18,7 +18,7 @@ mod watch;
 
 pub use client::Client;
 pub use dial::knock;
-pub use failure::{Failure, FailureKind};
+pub use failure::{Failure, FailureKind, is_address_not_available};
 pub use latency::Latency;
 pub use option_file::ClientOptions;
 pub use proof::prove;

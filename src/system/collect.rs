@@ -151,7 +151,8 @@ impl Machine {
     ) -> Result<(SourceName, Table)> {
         let mut told = Vec::new();
         let (source, table) = self.read_once(rule, view, counters, &mut told)?;
-        let Some(better) = better(rule, &table) else {
+        let is_about_ports = !matches!(view, View::States { .. });
+        let Some(better) = better(rule, &table).filter(|_| is_about_ports) else {
             gaps.extend(told);
             return Ok((source, table));
         };

@@ -90,7 +90,10 @@ pub fn tunables(proc: &ProcRoot, gaps: &mut Vec<Gap>) -> Tunables {
         tcp_max_tw_buckets: reader.expected("net.ipv4.tcp_max_tw_buckets", number),
         tcp_fin_timeout_s: reader.optional("net.ipv4.tcp_fin_timeout", number),
         tcp_tw_recycle: reader.optional("net.ipv4.tcp_tw_recycle", number),
-        tcp_tw_timeout_s: reader.optional("net.ipv4.tcp_tw_timeout", number),
+        tcp_tw_timeout_s: reader.optional("net.ipv4.tcp_tw_timeout", |text| {
+            // Its bounds on the kernels that have it.
+            number(text).filter(|seconds| (1..=600).contains(seconds))
+        }),
     }
 }
 

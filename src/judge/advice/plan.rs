@@ -6,9 +6,11 @@ use std::time::Duration;
 use super::bearing::Bearing;
 use super::reserve::{Held, Reservation};
 use super::{Change, Step, Sysctl};
+use crate::judge::Capacity;
 use crate::judge::finding::Cause;
 use crate::judge::goal::{Goal, Room, range_for};
 use crate::judge::reuse::destination_has_timestamps;
+use crate::judge::source::{SourceBound, bound_sources};
 use crate::judge::verdict::overflowing;
 use crate::model::{
     Flow, FlowUse, Holders, PortRange, PortSet, Snapshot, TcpState, TimeWaitReuse, Toward, Tunables,
@@ -199,8 +201,17 @@ impl<'a> Facts<'a> {
             Some(goal) => goal.rate.is_none(),
             None => self.held_open().is_some(),
         };
-        let is_useless = self.other_end == Some(false);
+        let is_useless = self.other_end == Some(false) || self.pool_of_bind().is_some();
         !is_useless && (!only_open || self.churns() || self.drops())
+    }
+
+    /// The source whose ports bind() hands out, where it takes most: no TIME_WAIT setting helps it.
+    pub fn pool_of_bind(&self) -> Option<SourceBound> {
+        let capacity = Capacity::of(self.snapshot)?;
+        bound_sources(self.snapshot, &capacity)
+            .into_iter()
+            .filter(|source| self.is_remarkable(source.taken))
+            .max_by_key(|source| source.taken)
     }
 
     fn services(&self) -> Held<'_> {
@@ -461,7 +472,7 @@ impl Plan<'_> {
         if let Some(wanted) = wanted.filter(|&wanted| wanted > usable(range, taken)) {
             range = range_for(wanted, range, taken, lowest).unwrap_or(range);
         }
-        if (range.low ^ range.high) & 1 == 0 {
+        if (range.low ^ range.high) & 1 == 0 && range.low < range.high {
             range.low += 1;
         }
         let reservation = self.facts.services().reservation(now, range, &reserved);

@@ -117,6 +117,19 @@ pub(super) fn application(facts: &Facts, last: Option<&Step>) -> Vec<Remark> {
         .iter()
         .max_by_key(|(flow, used)| (used.by_state.get(TcpState::TimeWait), **flow));
     let mut remarks = Vec::new();
+    if let Some(source) = facts.pool_of_bind() {
+        remarks.push(remark(
+            "IP_BIND_ADDRESS_NO_PORT in the client",
+            format!(
+                "bind() hands out the ports of {}, one pool over all destinations: {} of {} are taken, \
+                 then errno 98. With that socket option before bind(), or without bind(), each \
+                 destination has all the ports. net.ipv4.tcp_tw_reuse does not help bind().",
+                source.address,
+                count(source.taken),
+                count(source.usable)
+            ),
+        ));
+    }
     if let Some((flow, used, cause)) = facts.held_open() {
         remarks.push(open_connections(flow, used, cause));
     }

@@ -2,6 +2,7 @@
 
 use super::plan::Facts;
 use super::{Bearing, Step, remarks};
+use crate::model::Origin;
 use crate::words::{count, counted};
 
 /// The sentences that fit what is wrong, the gravest first.
@@ -92,7 +93,7 @@ impl Summary<'_> {
              gives back.",
             count(used.ports_in_use),
             count(now.ports),
-            flow.source,
+            Origin(flow),
             flow.server(),
             remarks::states(used)
         );

@@ -16,7 +16,7 @@ use crate::judge::destination::Sought;
 use crate::judge::flow::FlowReport;
 use crate::judge::states::States;
 use crate::judge::verdict::{Level, Verdict};
-use crate::model::{Owner, StateCounts, TcpState};
+use crate::model::{Origin, Owner, StateCounts, TcpState};
 use crate::words::{at_most, count, counted, percent, rate, rate_limit, sparkline};
 
 /// A table without lines, as wide as it needs, at most as wide as the screen.
@@ -106,7 +106,7 @@ pub fn states(
         let mut rows = table(screen, ["FROM", "TOWARD", "SOCKETS", "STATES"]);
         for flow in flows {
             rows.add_row([
-                flow.source.to_string(),
+                flow.from(),
                 SocketAddr::new(flow.destination, flow.destination_port).to_string(),
                 count(flow.total),
                 state_list(&flow.by_state),
@@ -280,7 +280,7 @@ fn flow_row(flow: &FlowReport) -> [String; 6] {
     // More may have been closed than the table still shows.
     let at_least = if flow.rate.lower_bound { "≥" } else { "" };
     [
-        flow.source.to_string(),
+        Origin(&flow.flow()).to_string(),
         flow.server().to_string(),
         count(flow.ports_in_use),
         flow.ports_free.map_or_else(|| "unknown".into(), count),
@@ -298,7 +298,7 @@ fn write_shortage(flows: &[FlowReport], screen: Screen, out: &mut dyn Write) -> 
         let text = format!(
             "{} to {}: short of ports for {}{} s; if nobody connects the first is back within \
              {:.0} s, {}all in {:.0} s",
-            flow.source,
+            Origin(&flow.flow()),
             flow.server(),
             if shortage.since_at_least {
                 "at least "
@@ -333,7 +333,7 @@ fn write_owners(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::R
         }
         say(&format!(
             "{} to {}: {}",
-            flow.source,
+            Origin(&flow.flow()),
             flow.server(),
             names.join("; ")
         ))?;
