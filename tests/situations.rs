@@ -287,6 +287,27 @@ fn a_live_connection_tells_that_the_other_end_has_none() {
 }
 
 #[test]
+fn reuse_that_has_just_been_allowed_is_not_refuted_by_what_was_before() {
+    in_namespace(
+        "reuse_that_has_just_been_allowed_is_not_refuted_by_what_was_before",
+        || {
+            let (_host, server) = across_a_cable(true);
+            sysctl("net.ipv4.tcp_tw_reuse", "0");
+            for _ in 0..3 {
+                assert_eq!(connect_until_error(server, 50), (50, None));
+                thread::sleep(Duration::from_millis(1200));
+            }
+            sysctl("net.ipv4.tcp_tw_reuse", "1");
+            thread::sleep(Duration::from_secs(2));
+            assert_eq!(connect_until_error(server, 30), (30, None));
+            let said = verdict();
+            assert_eq!(reuse(&said), "allowed", "{said}");
+            assert_eq!(said["level"], "warning");
+        },
+    );
+}
+
+#[test]
 fn reuse_that_works_is_seen_in_what_the_kernel_counts() {
     in_namespace("reuse_that_works_is_seen_in_what_the_kernel_counts", || {
         let (_host, server) = across_a_cable(true);

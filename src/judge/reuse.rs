@@ -8,6 +8,9 @@ use crate::model::{Flow, FlowUse, Reuse, Snapshot, TcpState};
 /// large table are read one after the other.
 const MARGIN: Duration = Duration::from_millis(500);
 
+/// What is older than that was so once; the settings may have changed since.
+const FRESH: Duration = Duration::from_secs(3);
+
 /// The part of the fast ports below which the other ones are but a few.
 const FEW: u32 = 10;
 
@@ -90,6 +93,11 @@ fn old_ports_block(snapshot: &Snapshot, used: &FlowUse) -> bool {
     };
     let slow_ports = used.countable_in_use() - used.fast_in_use;
     if slow_ports * FEW < used.fast_in_use {
+        return false;
+    }
+    // Reuse may have been allowed since; a flow that is full would show it.
+    let is_full = slow_ports * FEW >= used.fast_in_use * (FEW - 1);
+    if !is_full && slow + FRESH < snapshot.hold_time {
         return false;
     }
     // A port is taken before its connection is used, and TIME_WAIT begins after that.
