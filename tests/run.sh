@@ -19,7 +19,18 @@ if [ ${#packages[@]} -gt 0 ]; then
     [ "$(id -u)" = 0 ] || sudo="sudo -n"
     echo "installing ${packages[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null ||
+    # On a fresh machine another apt may still be at work.
+    apt() {
+        local said
+        for _ in $(seq 60); do
+            said=$($sudo apt-get -qq -o DPkg::Lock::Timeout=300 "$@" 2>&1) && return
+            grep -q 'get lock' <<<"$said" || break
+            sleep 5
+        done
+        tail -n 3 <<<"$said"
+        return 1
+    }
+    apt update && apt install -y --no-install-recommends "${packages[@]}" ||
         echo "could not install them; tests that need them will say so"
 fi
 
