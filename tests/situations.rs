@@ -90,9 +90,7 @@ fn ports_that_bind_hands_out_are_one_pool_over_all_destinations() {
             };
             assert_eq!((held.len(), errno), (1000, Some(98)));
             let said = verdict();
-            let both =
-                ["SOURCE_BOUND", "PORTS_EXHAUSTED"].map(|code| (code.into(), "critical".into()));
-            assert_eq!(codes(&said), both);
+            assert_eq!(codes(&said), [("SOURCE_BOUND".into(), "critical".into())]);
         },
     );
 }
@@ -229,16 +227,15 @@ fn reuse_that_the_other_end_does_not_know_is_not_counted_on() {
                 assert_eq!(connect_until_error(server, 45), (45, None));
                 thread::sleep(Duration::from_millis(700));
             }
+            let said = verdict();
+            assert_eq!(said["flows"][0]["ports_free"], 20);
+            assert_eq!(said["level"], "warning");
+            assert_eq!(connect_until_error(server, 100), (20, Some(99)));
+            thread::sleep(Duration::from_millis(1200));
             // Fast ports of three seconds ago were passed over for others.
             let said = verdict();
             assert_eq!(reuse(&said), "refuted", "{said}");
-            assert_eq!(said["flows"][0]["ports_free"], 20);
-            assert_eq!(said["level"], "critical");
-            assert_eq!(connect_until_error(server, 100), (20, Some(99)));
-            assert_eq!(
-                found(&verdict(), "PORTS_EXHAUSTED"),
-                Some("critical".into())
-            );
+            assert_eq!(found(&said, "PORTS_EXHAUSTED"), Some("critical".into()));
         },
     );
 }
@@ -411,11 +408,7 @@ fn a_client_with_a_range_of_its_own_is_pointed_out() {
             })
             .collect();
         let said = verdict();
-        assert_eq!(
-            found(&said, "OWN_PORT_RANGE"),
-            Some("warning".into()),
-            "{said}"
-        );
+        assert_eq!(found(&said, "OWN_PORT_RANGE"), Some("ok".into()), "{said}");
         let message = message(&said, "OWN_PORT_RANGE");
         assert!(message.contains("from 40100 to 40199"), "{message}");
     });

@@ -8,7 +8,7 @@ use super::forecast::{Exhaustion, Pace};
 use super::owners::Files;
 use super::source::SourceBound;
 use crate::model::{Flow, Gap, Origin, Reuse, StateCounts, TcpState};
-use crate::words::{count, counted, percent, rate, rate_limit};
+use crate::words::{count, counted, percent, rate};
 
 /// The ports of one flow, as evidence.
 #[derive(Debug, Clone, PartialEq)]
@@ -143,7 +143,8 @@ pub enum Finding {
         blocked: u32,
         /// Fast ports there are.
         fast: u32,
-        /// The rate up to which connect() stays cheap; `None` where ports do not bound it.
+        /// The rate up to which connect() stays cheap; `None` where ports do not bound it, or no
+        /// rate takes them but open connections.
         fast_rate: Option<f64>,
     },
     /// The ports of a full flow are held by open connections, not by TIME_WAIT.
@@ -224,13 +225,15 @@ impl Finding {
             }
             Self::SourceBound(_) => {
                 "Set IP_BIND_ADDRESS_NO_PORT before bind() in the client, or leave the source \
-                 address to the kernel: then each destination has all the ports. Until then: a pool, \
-                 or more source addresses. net.ipv4.tcp_tw_reuse does not help bind()."
+                 address to the kernel: then each destination has all the ports, once the \
+                 connections that hold them now are gone. Until then: a pool, or more source \
+                 addresses. net.ipv4.tcp_tw_reuse does not help bind()."
                     .into()
             }
             Self::OwnRange { .. } => {
                 "If the client says errno 99, widen the range it was given (socket option \
-                 IP_LOCAL_PORT_RANGE, or its own setting); the sysctls do not help there."
+                 IP_LOCAL_PORT_RANGE, or its own setting). The ports may also date from before \
+                 net.ipv4.ip_local_port_range was widened: then nothing is wrong."
                     .into()
             }
             Self::ServicePortTaken { port, .. } => format!(
@@ -242,8 +245,8 @@ impl Finding {
                  restart it: ss -tnp state close-wait sport = :{port}."
             ),
             Self::NatFailed { grown: 0, .. } => {
-                "Nothing now; it is an old count. If it grows, connections through this machine \
-                 hang: cat /proc/net/stat/nf_conntrack."
+                "It may be an old count. While clients hang look again, or for longer: watch -d cat \
+                 /proc/net/stat/nf_conntrack."
                     .into()
             }
             Self::NatFailed { .. } => {
@@ -257,6 +260,11 @@ impl Finding {
                  minute; `twcheck advise` shows what raises the limit.",
                 rate(*safe)
             ),
+            Self::ConnectSlow {
+                fast_rate: None, ..
+            } => "Widen net.ipv4.ip_local_port_range, or spread the open connections over more \
+                  addresses: see `twcheck advise --target-connections`."
+                .into(),
             Self::ConnectSlow { .. } => {
                 "Keep connections open (a pool), or widen net.ipv4.ip_local_port_range: see \
                  `twcheck advise`."
@@ -333,12 +341,12 @@ impl Ports {
                 .into(),
             Reuse::Refuted => format!(
                 "Keep connections open (a pool). TIME_WAIT reuse is allowed here, and does not work: \
-                 {server} has no TCP timestamps (ss -tin dst {server} shows no ts), or something \
+                 {server} has no TCP timestamps (ss -tie dst {server} shows no ts), or something \
                  between strips them: switch them on there (net.ipv4.tcp_timestamps=1). Unless it \
                  was allowed within the last minute."
             ),
             Reuse::Allowed | Reuse::Unknown => format!(
-                "Keep connections open (a pool). Whether TIME_WAIT reuse works here: ss -tin dst \
+                "Keep connections open (a pool). Whether TIME_WAIT reuse works here: ss -tie dst \
                  {server} shows ts among the options of a live connection where the other end has \
                  TCP timestamps, and nstat -az TcpExtTWRecycled grows."
             ),
@@ -390,8 +398,8 @@ impl fmt::Display for Finding {
             Self::SourceBound(source) => write_source(f, source),
             Self::OwnRange { flow, span } => write!(
                 f,
-                "Every port from {} to {} is taken {}, and none beside them: a client that has a \
-                 port range of its own is at its end there, and meets errno 99.",
+                "Every port from {} to {} is taken {}, and none beside them: if a client has that \
+                 range of its own, it is at its end there and meets errno 99.",
                 span.0,
                 span.1,
                 Between(flow)
@@ -416,12 +424,14 @@ impl fmt::Display for Finding {
                 fast_rate,
             } => write!(
                 f,
-                "Each connect() {} searches for a port: {} of the {} fast ports are taken, as they \
-                 are at any rate above {} connections/s.",
+                "Each connect() {} searches for a port: {} of the {} fast ports are taken{}.",
                 Between(flow),
                 count(*blocked),
                 count(*fast),
-                rate_limit(*fast_rate)
+                fast_rate.map_or_else(String::new, |limit| format!(
+                    ", as they are at any rate above {} connections/s",
+                    rate(limit)
+                ))
             ),
             Self::TwBucketOverflow {
                 total,
@@ -460,13 +470,17 @@ impl fmt::Display for Finding {
 }
 
 impl Ports {
+    fn hangs_on_reuse(&self) -> bool {
+        self.reuse.is_open() && self.by_state.get(TcpState::TimeWait) > 0
+    }
+
     fn write_exhausted(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
             "No port is free {}{}: {} of {} are taken ({}). New connections there fail with errno \
              99{}.",
             Between(&self.flow),
-            if self.reuse.is_open() {
+            if self.hangs_on_reuse() {
                 ", unless TIME_WAIT reuse works there"
             } else {
                 ""
@@ -475,10 +489,11 @@ impl Ports {
             count(self.usable),
             states(&self.by_state),
             match self.reuse {
+                _ if self.by_state.get(TcpState::TimeWait) == 0 => "",
                 Reuse::Refuted => ": TIME_WAIT reuse is allowed here but does not work toward it",
                 Reuse::Allowed => ", if its end has no TCP timestamps",
                 Reuse::Unknown =>
-                    ", if this machine's net.ipv4.tcp_tw_reuse, which cannot be read, is off",
+                    ", if this machine does not reuse TIME_WAIT: a setting that decides is hidden",
                 Reuse::Off | Reuse::Seen => "",
             }
         )
@@ -493,7 +508,7 @@ impl Ports {
             count(self.blocked),
             count(self.usable),
             states(&self.by_state),
-            if self.reuse.is_open() {
+            if self.hangs_on_reuse() {
                 "; they come back early if TIME_WAIT reuse works there"
             } else {
                 ""
@@ -566,7 +581,7 @@ fn write_nat_failed(
         if grown > 0 {
             format!(", {} while this was looked at", count(grown))
         } else {
-            ", none just now".into()
+            ", none in the moment of this look".into()
         }
     )
 }
@@ -605,8 +620,8 @@ fn write_source(f: &mut fmt::Formatter<'_>, source: &SourceBound) -> fmt::Result
     let left = source.usable.saturating_sub(source.taken);
     write!(
         f,
-        "{} {from}: its ports are handed out by bind(), one pool over all destinations ({} here); {} \
-         of {} are taken. {}",
+        "{} {from}: its ports are handed out by bind(), one pool over all destinations ({} here), \
+         which connect() cannot have either; {} of {} are taken. {}",
         if left == 0 {
             "No port is free for clients that bind()"
         } else {

@@ -14,7 +14,7 @@ use super::source::{SourceBound, orders_by_parity};
 use super::verdict::{Level, Thresholds};
 use crate::model::{
     Flow, FlowUse, Interface, LooseEnd, Owner, PortRange, PortSet, Reuse, Snapshot, StateCounts,
-    TcpState,
+    TcpState, TimeWaitReuse,
 };
 use crate::words::percent;
 
@@ -186,7 +186,10 @@ impl Case<'_> {
         // What is hidden is most likely what the kernel begins with: off, or for loopback alone.
         let is_doubtful = match self.reuse {
             Reuse::Allowed => true,
-            Reuse::Unknown => self.flow.is_loopback(),
+            Reuse::Unknown => {
+                let reuse = self.bench.snapshot.tunables.tcp_tw_reuse;
+                self.flow.is_loopback() || reuse == Some(TimeWaitReuse::On)
+            }
             Reuse::Off | Reuse::Refuted | Reuse::Seen => false,
         };
         if is_doubtful {
@@ -235,7 +238,7 @@ impl Case<'_> {
         if blocked > 0 && blocked >= capacity.usable_ports {
             let level = level.max(Level::Warning);
             findings.push((level, Finding::PortsExhausted(self.ports(capacity))));
-        } else if level > Level::Ok && (cause != Cause::Churn || !capacity.buckets_bound()) {
+        } else if level > Level::Ok && (cause != Cause::Churn || !self.is_dropped_first(capacity)) {
             // Under a bucket limit below the ports TIME_WAIT alone cannot take them all.
             findings.push((level, Finding::PortsLow(self.ports(capacity))));
         }
@@ -246,10 +249,23 @@ impl Case<'_> {
         findings
     }
 
+    /// Whether TIME_WAIT is dropped at `tcp_max_tw_buckets` before it takes all the ports that open
+    /// connections leave.
+    fn is_dropped_first(&self, capacity: &Capacity) -> bool {
+        let open = self.used.by_state.without(TcpState::TimeWait).total();
+        let left = u64::from(capacity.usable_ports).saturating_sub(open);
+        let limit = self.bench.snapshot.tunables.tcp_max_tw_buckets;
+        limit.is_some_and(|limit| limit < left)
+    }
+
     /// The source whose pool its ports come from, where bind() hands them out.
     fn bound_source(&self) -> Option<&SourceBound> {
         let mut sources = self.bench.bound_sources.iter();
         sources.find(|source| source.flows.contains(self.flow))
+    }
+
+    fn churns(&self) -> bool {
+        Cause::of(&self.used.blocking(self.reuse.works())) == Cause::Churn
     }
 
     fn leaks(&self) -> bool {
@@ -286,7 +302,7 @@ impl Case<'_> {
         let can_be_had = |&port: &u16| !reserved.contains(port) && !self.bench.held.contains(port);
         let there = part.ports().filter(can_be_had).count();
         (there == self.used.countable_in_use() as usize).then_some((
-            Level::Warning,
+            Level::Ok,
             Finding::OwnRange {
                 flow: *self.flow,
                 span,
@@ -312,7 +328,7 @@ impl Case<'_> {
     /// When the flow runs out. Not told where ports are reused or TIME_WAIT is dropped: then it
     /// does not take the ports.
     fn exhaustion(&self, capacity: &Capacity) -> Option<Exhaustion> {
-        if self.reuse.works() || capacity.buckets_bound() || self.bound_source().is_some() {
+        if self.reuse.works() || self.is_dropped_first(capacity) || self.bound_source().is_some() {
             return None;
         }
         exhaustion(&self.history(), self.forecast_ports(capacity))
@@ -351,7 +367,10 @@ impl Case<'_> {
                 flow: *self.flow,
                 blocked,
                 fast: capacity.fast_ports,
-                fast_rate: capacity.fast_rate(self.reuse.works()),
+                fast_rate: self
+                    .churns()
+                    .then(|| capacity.fast_rate(self.reuse.works()))
+                    .flatten(),
             };
             (Level::Warning, finding)
         })

@@ -8,10 +8,7 @@ use crate::model::{Flow, FlowUse, Reuse, Snapshot, TcpState};
 /// large table are read one after the other.
 const MARGIN: Duration = Duration::from_millis(500);
 
-/// What is older than that was so once; the settings may have changed since.
-const FRESH: Duration = Duration::from_secs(3);
-
-/// The part of the fast ports below which the other ones are but a few.
+/// A flow is as good as full where all but one part in ten of the other ports are taken too.
 const FEW: u32 = 10;
 
 /// What the evidence says about `flow`. `alone` is the only flow that has closed connections just
@@ -24,6 +21,8 @@ pub fn reuse(snapshot: &Snapshot, flow: &Flow, used: &FlowUse, alone: Option<&Fl
         Some(true) => {}
     }
     match live_timestamps(snapshot, flow) {
+        // One old connection says little where the ports say the opposite: a balancer's other server.
+        Some(true) if old_ports_block(snapshot, used) => return Reuse::Allowed,
         Some(true) => return Reuse::Seen,
         Some(false) => return Reuse::Refuted,
         None => {}
@@ -85,19 +84,15 @@ pub fn destination_has_timestamps(snapshot: &Snapshot) -> Option<bool> {
 
 /// Whether a port was passed over that reuse would have given. connect() takes another than a fast
 /// port only where each fast one is blocked, and one in TIME_WAIT for longer than the delay is not
-/// (`__inet_hash_connect`). So where reuse works no fast port is older than a slow one by more. A few
-/// slow ones may be of connections that were open for long.
+/// (`__inet_hash_connect`). So where reuse works no fast port is older than a slow one by more.
 fn old_ports_block(snapshot: &Snapshot, used: &FlowUse) -> bool {
     let (Some(fast), Some(slow)) = (used.fast_left_least, used.slow_left_most) else {
         return false;
     };
     let slow_ports = used.countable_in_use() - used.fast_in_use;
-    if slow_ports * FEW < used.fast_in_use {
-        return false;
-    }
-    // Reuse may have been allowed since; a flow that is full would show it.
-    let is_full = slow_ports * FEW >= used.fast_in_use * (FEW - 1);
-    if !is_full && slow + FRESH < snapshot.hold_time {
+    // Part of them may be of connections that were opened together long before they were closed, or
+    // of the time before reuse was allowed; a flow that is full would show it.
+    if slow_ports * FEW < used.fast_in_use * (FEW - 1) {
         return false;
     }
     // A port is taken before its connection is used, and TIME_WAIT begins after that.

@@ -203,7 +203,9 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
         .iter()
         .filter_map(|source| short_source(source, thresholds))
         .collect();
-    findings.extend(capacity.iter().filter_map(no_usable_port));
+    if bound_sources.is_empty() {
+        findings.extend(capacity.iter().filter_map(no_usable_port));
+    }
     let mut reports = Vec::new();
     for (index, (Reverse((level, ..)), _, case, found)) in flows.into_iter().enumerate() {
         reports.push(case.report(level));
