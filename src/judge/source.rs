@@ -63,7 +63,7 @@ pub fn bound_sources(snapshot: &Snapshot, capacity: &Capacity) -> Vec<SourceBoun
                 taken: source.ports.len(),
                 ports: handed_out(source, &sides, rule.range),
                 usable: capacity.usable_ports,
-                flows: sides.names,
+                flows: sides.names.into_iter().copied().collect(),
             })
         })
         .collect()
@@ -81,13 +81,13 @@ pub fn orders_by_parity(tunables: &Tunables) -> bool {
 struct Sides<'a> {
     bind: Vec<&'a FlowUse>,
     /// Which they are.
-    names: HashSet<Flow>,
+    names: Vec<&'a Flow>,
     /// How many others there are.
     connect: usize,
 }
 
 impl<'a> Sides<'a> {
-    fn of(source: &SourceUse, flows: &[(&Flow, &'a FlowUse)], capacity: &Capacity) -> Self {
+    fn of(source: &SourceUse, flows: &[(&'a Flow, &'a FlowUse)], capacity: &Capacity) -> Self {
         let is_bind = |used: &FlowUse| {
             slow(used) * 40 >= used.countable_in_use() * 19
                 && slow(used) > explained(used, capacity)
@@ -107,7 +107,7 @@ impl<'a> Sides<'a> {
             .filter(|(_, used)| connect == 0 || is_bind(used));
         Self {
             bind: bind.clone().map(|&(_, used)| used).collect(),
-            names: bind.map(|&(flow, _)| *flow).collect(),
+            names: bind.map(|&(flow, _)| flow).collect(),
             connect,
         }
     }

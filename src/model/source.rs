@@ -26,12 +26,12 @@ impl Sources {
     const MOST: usize = 64;
 
     /// The place of a source, made where it has none; `None` where there are too many.
-    pub fn place(&mut self, address: IpAddr, interface: Option<Interface>) -> Option<usize> {
+    pub fn place(&mut self, address: IpAddr, interface: Option<Interface>) -> Option<u8> {
         let known = self
             .0
             .iter()
             .position(|source| source.address == address && source.interface == interface);
-        known.or_else(|| {
+        let place = known.or_else(|| {
             (self.0.len() < Self::MOST).then(|| {
                 self.0.push(SourceUse {
                     address,
@@ -41,12 +41,13 @@ impl Sources {
                 });
                 self.0.len() - 1
             })
-        })
+        });
+        place.and_then(|place| u8::try_from(place).ok())
     }
 
     /// Notes that the source at `place` takes `port`.
-    pub fn take(&mut self, place: usize, port: u16) {
-        if let Some(source) = self.0.get_mut(place) {
+    pub fn take(&mut self, place: u8, port: u16) {
+        if let Some(source) = self.0.get_mut(usize::from(place)) {
             source.ports.insert(port);
             source.sockets += 1;
         }

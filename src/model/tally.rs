@@ -149,7 +149,7 @@ pub struct FlowUse {
     /// that end in more than `k` and at most `k + 1` seconds. As long as the longest.
     pub time_wait_left: Vec<u16>,
     /// The place of its source in [`Tally::sources`].
-    source: Option<usize>,
+    source: Option<u8>,
 }
 
 impl FlowUse {
