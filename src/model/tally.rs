@@ -209,7 +209,8 @@ impl FlowUse {
             self.overdue += 1;
             return;
         }
-        let second = left.as_millis().div_ceil(1000).saturating_sub(1);
+        let second = left.as_secs() + u64::from(left.subsec_millis() > 0);
+        let second = second.saturating_sub(1);
         let second = usize::try_from(second).map_or(LONGEST, |second| second.min(LONGEST));
         if self.time_wait_left.len() <= second {
             self.time_wait_left.resize(second + 1, 0);
