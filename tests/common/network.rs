@@ -85,12 +85,6 @@ impl Host {
         self.server = Some(server);
         address.parse().expect("the address is one")
     }
-
-    /// Ends the server there, as an accident would.
-    pub fn unplug(&self, cable: &str) {
-        run("ip", &["link", "set", cable, "down"]);
-        let _ = self;
-    }
 }
 
 impl Drop for Host {
