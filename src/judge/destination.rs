@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::Capacity;
 use super::finding::Finding;
-use super::verdict::{Level, Reported, Verdict};
+use super::level::Level;
+use super::verdict::{Reported, Verdict};
 use crate::model::{Path, Snapshot, Toward};
 use crate::words::{at_most, count, counted, errno_words, latency, rate};
 
@@ -442,7 +443,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::judge::verdict::{Thresholds, verdict};
+    use crate::judge::level::Thresholds;
+    use crate::judge::verdict::verdict;
     use crate::model::{
         Counters, Destination, Host, Listeners, PortRange, PortRule, PortSet, Socket, SourceName,
         Tally, TcpState, TimeWaitReuse, Tunables,

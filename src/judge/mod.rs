@@ -1,13 +1,16 @@
 //! Facts in, findings out: no clock, no files, nothing but plain values.
 
 pub mod advice;
+pub mod bearing;
 pub mod capacity;
+pub mod change;
 pub mod destination;
 pub mod experiment;
 pub mod finding;
 pub mod flow;
 pub mod forecast;
 pub mod goal;
+pub mod level;
 pub mod owners;
 pub mod reuse;
 pub mod source;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::finding::Finding;
 use super::flow::FlowReport;
-use super::verdict::{Level, Reported, Verdict};
+use super::level::Level;
+use super::verdict::{Reported, Verdict};
 use crate::model::{Flow, Look, Origin, Owner, Owners, Placeless, TcpState, Unplaced};
 use crate::words::{count, counted, percent, rate};
 

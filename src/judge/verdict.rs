@@ -9,48 +9,13 @@ use super::destination::Sought;
 use super::finding::Finding;
 use super::flow::{Bench, FlowReport, LEAK_FROM};
 use super::forecast::lateness;
+use super::level::{Level, Thresholds};
 use super::reuse::alone;
 use super::source::{SourceBound, bound_sources};
 use crate::model::{
     Gap, Host, Origin, Snapshot, TcpState, TimeWaitSplit, Tunables, Unplaced, Weight,
 };
 use crate::words::{count, percent};
-
-/// How bad it is, mildest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Level {
-    /// Nothing to do.
-    Ok,
-    /// Something decisive could not be read.
-    Unknown,
-    /// Look at it today.
-    Warning,
-    /// Connections fail, or are about to.
-    Critical,
-}
-
-impl Level {
-    /// The word that monitoring plugins print.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Ok => "OK",
-            Self::Unknown => "UNKNOWN",
-            Self::Warning => "WARNING",
-            Self::Critical => "CRITICAL",
-        }
-    }
-}
-
-/// From which share of the usable ports on a flow is low, in percent.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Thresholds {
-    /// WARNING from here.
-    pub warn: f64,
-    /// CRITICAL from here.
-    pub crit: f64,
-}
 
 /// TW_BUCKET_OVERFLOW is happening now, not in the past, from this share of the limit on. Sockets
 /// leave every moment, so a table that overflows is seldom found exactly full.

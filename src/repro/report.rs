@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::failure::{Failure, FailureKind};
 use super::latency::Latency;
+use super::protocol::Protocol;
 use super::run::{Cliff, End, Moment, Outcome};
 use super::stop::Signal;
 use super::target::Target;
@@ -247,17 +248,6 @@ pub struct ClientReport {
     pub rate: Option<f64>,
     /// Source addresses it took in turn; empty where the kernel chose.
     pub sources: Vec<IpAddr>,
-}
-
-/// What the loop speaks with the server.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum Protocol {
-    /// Log in to MySQL
-    #[default]
-    Mysql,
-    /// Connect only: for any TCP server
-    Tcp,
 }
 
 /// The server of a run.
