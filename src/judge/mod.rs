@@ -16,6 +16,7 @@ mod machine;
 pub mod reuse;
 pub mod source;
 pub mod states;
+pub mod toward;
 pub mod verdict;
 
 pub use capacity::Capacity;

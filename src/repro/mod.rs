@@ -25,8 +25,7 @@ pub use option_file::ClientOptions;
 pub use proof::prove;
 pub use protocol::Protocol;
 pub use report::{
-    CameBack, ClientReport, PortsToward, Report, ServerReport, StoppedBy, TargetReport,
-    TimeWaitSides, Way,
+    CameBack, ClientReport, Report, ServerReport, StoppedBy, TargetReport, TimeWaitSides,
 };
 pub use run::{Cliff, End, Limits, Moment, Outcome, run};
 pub use sandbox::{Sandbox, Setting};
