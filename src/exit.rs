@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::judge::verdict::Level;
+use crate::judge::level::Level;
 use crate::repro::{Signal, StoppedBy};
 
 /// How a run ends, as its exit status tells it.

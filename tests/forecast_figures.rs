@@ -12,7 +12,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use twcheck::judge::verdict::{Level, Thresholds, Verdict, verdict};
+use twcheck::judge::level::{Level, Thresholds};
+use twcheck::judge::verdict::{Verdict, verdict};
 use twcheck::model::{
     Counters, Host, Listeners, PortRange, PortRule, PortSet, Snapshot, Socket, SourceName, Tally,
     TcpState, TimeWaitReuse, Tunables,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{FormatArgs, SourceArgs, values};
-use crate::judge::verdict::Thresholds;
+use crate::judge::level::Thresholds;
 use crate::model::Destination;
 use crate::refusal::Refusal;
 use crate::render::VerdictFormat;

@@ -14,13 +14,14 @@ use nix::unistd::{User, getuid};
 
 use crate::cli::ReproArgs;
 use crate::exit::Exit;
+use crate::judge::toward::{PortsToward, Way};
 use crate::refusal::Refusal;
 use crate::render::{self, Progress, ReproFormat, Screen};
 use crate::repro::server::Server;
 use crate::repro::{
-    Client, ClientOptions, ClientReport, End, Failure, Limits, Login, Outcome, PortsToward,
-    Protocol, Report, Sandbox, ServerReport, Stop, StoppedBy, Target, TargetReport, Watch, Way,
-    greets_like_mysql, in_words, is_address_not_available, run as take_turns,
+    Client, ClientOptions, ClientReport, End, Failure, Limits, Login, Outcome, Protocol, Report,
+    Sandbox, ServerReport, Stop, StoppedBy, Target, TargetReport, Watch, greets_like_mysql,
+    in_words, is_address_not_available, run as take_turns,
 };
 use crate::secret::Secret;
 use crate::system::{Machine, SourceChoice, View, file, route};

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Capacity;
-use super::advice::{Step, Sysctl};
 use super::capacity::{rounded_rate, rounded_rate_of};
+use super::change::{Change, Step, Sysctl};
 use crate::model::{PortRange, PortSet, Tunables};
 
 /// Ports of the experiment that has most: few enough to take seconds, and to be outrun by a client
@@ -203,7 +203,7 @@ impl Laboratory {
 
 /// What a step is called where it is tried.
 fn name(step: &Step) -> String {
-    let listed = |change: &&super::advice::Change| change.sysctl != Sysctl::IpLocalReservedPorts;
+    let listed = |change: &&Change| change.sysctl != Sysctl::IpLocalReservedPorts;
     let names: Vec<_> = step
         .changes
         .iter()

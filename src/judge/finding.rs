@@ -3,9 +3,12 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
 use super::destination::Trouble;
+use super::files::Files;
 use super::forecast::{Exhaustion, Pace};
-use super::owners::Files;
+use super::level::Level;
 use super::source::SourceBound;
 use crate::model::{Flow, Gap, Origin, Reuse, StateCounts, TcpState};
 use crate::words::{count, counted, percent, rate};
@@ -363,6 +366,29 @@ impl Ports {
                 }
             },
         }
+    }
+}
+
+/// A finding with its level and its flow's place in the list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reported {
+    /// How bad it is.
+    pub level: Level,
+    /// Index into the list of flows; `None` when it is about the machine.
+    pub flow: Option<usize>,
+    /// What.
+    pub finding: Finding,
+}
+
+impl Serialize for Reported {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("Finding", 5)?;
+        object.serialize_field("code", self.finding.code())?;
+        object.serialize_field("level", &self.level)?;
+        object.serialize_field("flow", &self.flow)?;
+        object.serialize_field("message", &self.finding.to_string())?;
+        object.serialize_field("next_step", &self.finding.next_step())?;
+        object.end()
     }
 }
 

@@ -9,9 +9,9 @@ use super::Capacity;
 use super::capacity::rounded_rate;
 use super::finding::{Cause, Finding, Ports};
 use super::forecast::{self, Course, Exhaustion, History, Rate, Shortage, exhaustion, safe_rate};
+use super::level::{Level, Thresholds};
 use super::reuse::reuse;
 use super::source::{SourceBound, orders_by_parity};
-use super::verdict::{Level, Thresholds};
 use crate::model::{
     Flow, FlowUse, Interface, LooseEnd, Owner, PortRange, PortSet, Reuse, Snapshot, StateCounts,
     TcpState, TimeWaitReuse,

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::advice::{Bearing, Limit, Step};
+use super::bearing::{Bearing, Limit};
 use super::capacity::rounded_rate;
+use super::change::{Change, Step};
 use crate::model::{PortRange, PortSet};
 use crate::words::{count, counted, time};
 
@@ -305,7 +306,7 @@ impl Needs {
                     .filter(|step| !step.mends)
                     .flat_map(|step| &step.changes)
                     .take(number - mended(steps))
-                    .map(super::advice::Change::short)
+                    .map(Change::short)
                     .collect();
                 let mut reached = 0;
                 let enough = steps.iter().find(|step| {
@@ -413,7 +414,7 @@ fn mended(steps: &[Step]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::advice::{Change, Sysctl};
+    use crate::judge::change::Sysctl;
     use crate::model::Tunables;
 
     fn bears(ports: u32, rate: f64) -> Bearing {

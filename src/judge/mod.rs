@@ -1,17 +1,22 @@
 //! Facts in, findings out: no clock, no files, nothing but plain values.
 
 pub mod advice;
+pub mod bearing;
 pub mod capacity;
+pub mod change;
 pub mod destination;
 pub mod experiment;
+pub mod files;
 pub mod finding;
 pub mod flow;
 pub mod forecast;
 pub mod goal;
-pub mod owners;
+pub mod level;
+mod machine;
 pub mod reuse;
 pub mod source;
 pub mod states;
+pub mod toward;
 pub mod verdict;
 
 pub use capacity::Capacity;

@@ -16,8 +16,8 @@ pub use format::{AdviseFormat, Format, ReproFormat, StatesFormat, VerdictFormat}
 pub use progress::{Progress, Steps};
 pub use screen::Screen;
 
+use crate::judge::toward::PortsToward;
 use crate::model::{Gap, Reuse, Weight};
-use crate::repro::PortsToward;
 use crate::words::{count, rate};
 
 /// Says on stderr what could not be read.

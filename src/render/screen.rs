@@ -3,7 +3,7 @@ use std::os::fd::AsFd;
 
 use anstyle::{AnsiColor, Style};
 
-use crate::judge::verdict::Level;
+use crate::judge::level::Level;
 
 /// What an output stream can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

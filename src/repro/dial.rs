@@ -9,7 +9,7 @@ use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::failure::Failure;
-use super::report::Protocol as Dialect;
+use super::protocol::Protocol as Dialect;
 use crate::judge::destination::Attempt;
 
 /// How long one attempt may take: a server on another continent answers within half a second.

@@ -6,7 +6,7 @@ use mysql::DriverError;
 use nix::errno::Errno;
 use serde::Serialize;
 
-use super::report::Protocol;
+use super::protocol::Protocol;
 use crate::judge::destination::Explained;
 use crate::words::{errno_words, printable};
 

@@ -6,6 +6,7 @@ mod failure;
 mod latency;
 mod option_file;
 mod proof;
+mod protocol;
 mod report;
 mod run;
 mod sandbox;
@@ -22,9 +23,9 @@ pub use failure::{Failure, FailureKind, is_address_not_available};
 pub use latency::Latency;
 pub use option_file::ClientOptions;
 pub use proof::prove;
+pub use protocol::Protocol;
 pub use report::{
-    CameBack, ClientReport, PortsToward, Protocol, Report, ServerReport, StoppedBy, TargetReport,
-    TimeWaitSides, Way,
+    CameBack, ClientReport, Report, ServerReport, StoppedBy, TargetReport, TimeWaitSides,
 };
 pub use run::{Cliff, End, Limits, Moment, Outcome, run};
 pub use sandbox::{Sandbox, Setting};

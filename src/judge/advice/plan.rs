@@ -3,15 +3,15 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::bearing::Bearing;
 use super::reserve::{Held, Reservation};
-use super::{Change, Step, Sysctl};
 use crate::judge::Capacity;
+use crate::judge::bearing::Bearing;
+use crate::judge::change::{Change, Step, Sysctl};
 use crate::judge::finding::Cause;
 use crate::judge::goal::{Goal, Room, range_for};
+use crate::judge::machine::overflowing;
 use crate::judge::reuse::destination_has_timestamps;
 use crate::judge::source::{SourceBound, bound_sources};
-use crate::judge::verdict::overflowing;
 use crate::model::{
     Flow, FlowUse, Holders, PortRange, PortSet, Snapshot, TcpState, TimeWaitReuse, Toward, Tunables,
 };

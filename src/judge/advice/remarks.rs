@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::plan::Facts;
-use super::{Limit, Step};
+use crate::judge::bearing::Limit;
+use crate::judge::change::Step;
 use crate::judge::finding::Cause;
 use crate::model::{Flow, FlowUse, Snapshot, TcpState};
 use crate::words::{count, counted, rate, time};

@@ -1,7 +1,9 @@
 //! What the machine bears now and after the changes, in a sentence or a few.
 
 use super::plan::Facts;
-use super::{Bearing, Step, remarks};
+use super::remarks;
+use crate::judge::bearing::Bearing;
+use crate::judge::change::Step;
 use crate::model::Origin;
 use crate::words::{count, counted};
 

@@ -1,7 +1,9 @@
 use std::io::{self, Write};
 
 use super::{table, write_destination, write_table};
-use crate::judge::advice::{Advice, Bearing, Limit, Remark, Step};
+use crate::judge::advice::{Advice, Remark};
+use crate::judge::bearing::{Bearing, Limit};
+use crate::judge::change::Step;
 use crate::judge::experiment::{Proof, Run};
 use crate::judge::goal::Needs;
 use crate::render::Screen;

@@ -14,8 +14,9 @@ pub use repro::repro;
 use super::Screen;
 use crate::judge::destination::Sought;
 use crate::judge::flow::FlowReport;
+use crate::judge::level::Level;
 use crate::judge::states::States;
-use crate::judge::verdict::{Level, Verdict};
+use crate::judge::verdict::Verdict;
 use crate::model::{Origin, Owner, StateCounts, TcpState};
 use crate::words::{at_most, count, counted, percent, rate, rate_limit, sparkline};
 

@@ -2,7 +2,7 @@ use std::io::{self, Write};
 
 use rasciigraph::{Config, plot};
 
-use crate::judge::verdict::Level;
+use crate::judge::level::Level;
 use crate::model::Reuse;
 use crate::render::Screen;
 use crate::repro::{CameBack, Latency, Moment, Protocol, Report, ServerReport, StoppedBy};

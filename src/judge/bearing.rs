@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::judge::Capacity;
+use super::Capacity;
 use crate::model::{PortSet, Tunables};
 use crate::words;
 

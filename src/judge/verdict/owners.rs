@@ -3,17 +3,15 @@
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
-use std::fmt;
 use std::time::Duration;
 
-use super::finding::Finding;
-use super::flow::FlowReport;
-use super::verdict::{Level, Reported, Verdict};
-use crate::model::{Flow, Look, Origin, Owner, Owners, Placeless, TcpState, Unplaced};
-use crate::words::{count, counted, percent, rate};
-
-/// From this share of its limit of open files on a process is near it, in percent: as for ports.
-const FILES_NEARLY_SPENT: f64 = 80.0;
+use super::Verdict;
+use crate::judge::files::Files;
+use crate::judge::finding::{Finding, Reported};
+use crate::judge::flow::FlowReport;
+use crate::judge::level::Level;
+use crate::model::{Flow, Look, Origin, Owners, Placeless, TcpState, Unplaced};
+use crate::words::{counted, rate};
 
 /// So many open connections of one flow are worth a look at their owner's limit of open files: a
 /// tenth of 1,024, the limit that most processes have.
@@ -117,35 +115,25 @@ fn files_low(flows: &[FlowReport]) -> Vec<Reported> {
     owned
         .filter(|(.., owner)| told.insert(owner.pid))
         .filter_map(|(index, flow, owner)| {
-            let (open, limit) = (owner.open_files?, owner.open_files_limit?);
-            level_of_files(open, limit).map(|level| Reported {
+            let files = Files {
+                owner: owner.clone(),
+                open: owner.open_files?,
+                limit: owner.open_files_limit?,
+                ports_free: flow.ports_free,
+            };
+            files.level().map(|level| Reported {
                 level,
                 flow: Some(index),
-                finding: Finding::FilesLow(Files {
-                    owner: owner.clone(),
-                    open,
-                    limit,
-                    ports_free: flow.ports_free,
-                }),
+                finding: Finding::FilesLow(files),
             })
         })
         .collect()
 }
 
-fn level_of_files(open: u64, limit: u64) -> Option<Level> {
-    let level = if open >= limit {
-        Level::Critical
-    } else {
-        Level::Warning
-    };
-    (percent(open, limit) >= FILES_NEARLY_SPENT).then_some(level)
-}
-
 /// How likely a look of this kind misses a client that opens and closes `pace` connections a
 /// second, each as short as can be: each is seen where a glance at its descriptor falls into its
 /// life, and its flow is known where the look at the table that follows comes by in the rest.
-#[must_use]
-pub fn chance_of_missing(pace: f64, look: Look) -> f64 {
+fn chance_of_missing(pace: f64, look: Look) -> f64 {
     let life = SHORTEST.as_secs_f64();
     let within = |rest: f64, time: Duration| (rest / time.as_secs_f64().max(rest)).min(1.0);
     let seen = pace * within(life, look.cycle);
@@ -270,56 +258,10 @@ fn whose(unplaced: &Unplaced) -> String {
     }
 }
 
-/// The open files of a process that is near its limit.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Files {
-    /// Which.
-    pub owner: Owner,
-    /// Files it has open.
-    pub open: u64,
-    /// Files it may have open.
-    pub limit: u64,
-    /// Ports that its flow can still have; `None` when unknown.
-    pub ports_free: Option<u32>,
-}
-
-impl Files {
-    /// What to do about it.
-    pub(super) fn next_step(&self) -> String {
-        /// How many times as many are enough for a while.
-        const MORE: u64 = 4;
-        format!(
-            "Mend what keeps so many open. Until then raise the limit: LimitNOFILE= of its unit, \
-             ulimit -n, or now prlimit --pid {} --nofile={}.",
-            self.owner.pid,
-            self.limit.saturating_mul(MORE)
-        )
-    }
-}
-
-impl fmt::Display for Files {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} has {} of {} files open, its sockets among them. At the limit socket() and accept() \
-             fail with errno 24 (too many open files)",
-            self.owner,
-            count(self.open),
-            count(self.limit)
-        )?;
-        let left = self.limit.saturating_sub(self.open);
-        match self.ports_free {
-            Some(free) if u64::from(free) > left => {
-                write!(f, ", before errno 99: {} are free.", counted(free, "port"))
-            }
-            _ => f.write_str("."),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Owner;
 
     fn look(watched: u64, cycle: u64, table: u64) -> Look {
         Look {
@@ -414,52 +356,15 @@ mod tests {
         }
     }
 
-    fn owner(open: Option<u64>, limit: Option<u64>) -> Owner {
+    fn owner() -> Owner {
         Owner {
             pid: 7,
             command: "python3".into(),
             user: "app".into(),
             unit: None,
             sockets: 900,
-            open_files: open,
-            open_files_limit: limit,
-        }
-    }
-
-    #[test]
-    fn a_limit_of_open_files_is_near_from_four_fifths_on() {
-        for (open, level) in [
-            (818, None),
-            (820, Some(Level::Warning)),
-            (1023, Some(Level::Warning)),
-            (1024, Some(Level::Critical)),
-            // The limit was lowered, or the files were inherited.
-            (2000, Some(Level::Critical)),
-        ] {
-            assert_eq!(level_of_files(open, 1024), level, "{open}");
-        }
-    }
-
-    #[test]
-    fn files_come_before_ports_only_where_fewer_are_left() {
-        let said = |ports_free| {
-            let files = Files {
-                owner: owner(None, None),
-                open: 1019,
-                limit: 1024,
-                ports_free,
-            };
-            files.to_string()
-        };
-        let start = "python3 (pid 7, user app) has 1,019 of 1,024 files open, its sockets among \
-                     them. At the limit socket() and accept() fail with errno 24 (too many open \
-                     files)";
-        assert_eq!(
-            said(Some(27_213)),
-            format!("{start}, before errno 99: 27,213 ports are free.")
-        );
-        for ports_free in [None, Some(0), Some(5)] {
-            assert_eq!(said(ports_free), format!("{start}."));
+            open_files: None,
+            open_files_limit: None,
         }
     }
 
@@ -469,7 +374,7 @@ mod tests {
             owner: Owner {
                 sockets,
                 unit: Some("app.service".into()),
-                ..owner(None, None)
+                ..owner()
             },
             why,
         };

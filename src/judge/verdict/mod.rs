@@ -1,64 +1,21 @@
 //! Whether ports run out, toward which destination, and what to do.
 
-use std::cmp::Reverse;
+mod destination;
+mod owners;
 
-use serde::ser::{Serialize, SerializeStruct, Serializer};
+use std::cmp::Reverse;
 
 use super::Capacity;
 use super::destination::Sought;
-use super::finding::Finding;
-use super::flow::{Bench, FlowReport, LEAK_FROM};
+use super::finding::{Finding, Reported};
+use super::flow::{Bench, FlowReport};
 use super::forecast::lateness;
+use super::level::{Level, Thresholds};
+use super::machine;
 use super::reuse::alone;
 use super::source::{SourceBound, bound_sources};
-use crate::model::{
-    Gap, Host, Origin, Snapshot, TcpState, TimeWaitSplit, Tunables, Unplaced, Weight,
-};
+use crate::model::{Gap, Host, Origin, Snapshot, TimeWaitSplit, Tunables, Unplaced};
 use crate::words::{count, percent};
-
-/// How bad it is, mildest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Level {
-    /// Nothing to do.
-    Ok,
-    /// Something decisive could not be read.
-    Unknown,
-    /// Look at it today.
-    Warning,
-    /// Connections fail, or are about to.
-    Critical,
-}
-
-impl Level {
-    /// The word that monitoring plugins print.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Ok => "OK",
-            Self::Unknown => "UNKNOWN",
-            Self::Warning => "WARNING",
-            Self::Critical => "CRITICAL",
-        }
-    }
-}
-
-/// From which share of the usable ports on a flow is low, in percent.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Thresholds {
-    /// WARNING from here.
-    pub warn: f64,
-    /// CRITICAL from here.
-    pub crit: f64,
-}
-
-/// TW_BUCKET_OVERFLOW is happening now, not in the past, from this share of the limit on. Sockets
-/// leave every moment, so a table that overflows is seldom found exactly full.
-const BUCKETS_NEARLY_FULL: f64 = 90.0;
-
-/// CONNTRACK_FULL from this share of `nf_conntrack_max` on: connections come in bursts, and beyond
-/// the limit packets are dropped at once.
-const CONNTRACK_NEARLY_FULL: f64 = 90.0;
 
 /// The share of the usable ports, in percent, below which a flow in no trouble tells nothing.
 const WORTH_A_LINE: f64 = 1.0;
@@ -131,29 +88,6 @@ impl TimeWaitReport {
     }
 }
 
-/// A finding with its level and its flow's place in the list.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Reported {
-    /// How bad it is.
-    pub level: Level,
-    /// Index into [`Verdict::flows`]; `None` when it is about the machine.
-    pub flow: Option<usize>,
-    /// What.
-    pub finding: Finding,
-}
-
-impl Serialize for Reported {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("Finding", 5)?;
-        object.serialize_field("code", self.finding.code())?;
-        object.serialize_field("level", &self.level)?;
-        object.serialize_field("flow", &self.flow)?;
-        object.serialize_field("message", &self.finding.to_string())?;
-        object.serialize_field("next_step", &self.finding.next_step())?;
-        object.end()
-    }
-}
-
 /// Judges one snapshot; lists at most `top` flows, all for 0.
 #[must_use]
 pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdict {
@@ -170,7 +104,7 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
         capacity: capacity.as_ref(),
         thresholds,
         late: lateness(snapshot.hold_time, snapshot.tick),
-        overflowing: overflowing(snapshot),
+        overflowing: machine::overflowing(snapshot),
         alone: alone(snapshot),
         bound_sources: &bound_sources,
     };
@@ -215,7 +149,7 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
             finding,
         }));
     }
-    findings.extend(machine_findings(snapshot, capacity.as_ref()));
+    findings.extend(machine::findings(snapshot, capacity.as_ref()));
     findings.sort_by_key(|reported| Reverse(reported.level));
 
     let level = findings
@@ -269,127 +203,6 @@ fn short_source(source: &SourceBound, thresholds: Thresholds) -> Option<Reported
     })
 }
 
-/// So many inbound connections in CLOSE_WAIT are a leak whatever else there is.
-const INBOUND_LEAK_FROM: u64 = 1000;
-
-/// The service that leaves most connections open which its clients have closed, where they are many,
-/// or most of all that are open.
-fn inbound_leak(snapshot: &Snapshot) -> Option<Finding> {
-    let by_port = &snapshot.tally.inbound_close_wait;
-    let (&port, &waiting) = by_port
-        .iter()
-        .max_by_key(|&(port, waiting)| (waiting, port))?;
-    let open = snapshot.tally.states.get(TcpState::Established);
-    let open = snapshot.counters.established.unwrap_or(0).max(open);
-    let most = waiting >= LEAK_FROM && waiting * 2 > open;
-    (most || waiting >= INBOUND_LEAK_FROM).then_some(Finding::InboundCloseWait { port, waiting })
-}
-
-/// Outbound connections on ports that a service may want.
-fn service_port_taken(snapshot: &Snapshot) -> Option<Finding> {
-    let taken = snapshot
-        .tally
-        .all_flows()
-        .filter_map(|(flow, used)| Some((used.service_port?, flow)));
-    let mut taken: Vec<_> = taken.collect();
-    taken.sort_unstable();
-    let ((port, reserved), flow) = *taken.first()?;
-    let others = taken.len() - 1;
-    Some(Finding::ServicePortTaken {
-        flow: *flow,
-        port,
-        reserved,
-        others,
-    })
-}
-
-/// What connection tracking has failed at; `None` where it never did.
-fn nat_failure(snapshot: &Snapshot) -> Option<(Level, Finding)> {
-    let insert_failed = snapshot.counters.insert_failed.unwrap_or(0);
-    let dropped = snapshot.counters.dropped.unwrap_or(0);
-    let grown = snapshot.growth.map_or(0, |grown| {
-        grown.insert_failed.max(grown.dropped).unwrap_or(0)
-    });
-    let level = if grown > 0 { Level::Warning } else { Level::Ok };
-    (insert_failed > 0 || dropped > 0).then_some((
-        level,
-        Finding::NatFailed {
-            insert_failed,
-            dropped,
-            grown,
-        },
-    ))
-}
-
-/// Findings about the machine as a whole.
-fn machine_findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Reported> {
-    let mut findings = Vec::new();
-    let mut found = |level, finding| {
-        findings.push(Reported {
-            level,
-            flow: None,
-            finding,
-        });
-    };
-    let overflows = snapshot.counters.time_wait_overflows.unwrap_or(0);
-    if let (Some(limit), true) = (snapshot.tunables.tcp_max_tw_buckets, overflows > 0) {
-        let now = overflowing(snapshot);
-        found(
-            if now { Level::Warning } else { Level::Ok },
-            Finding::TwBucketOverflow {
-                total: snapshot.tally.time_wait.total,
-                limit,
-                overflows,
-                now,
-                below_ports: capacity.is_some_and(Capacity::buckets_bound),
-            },
-        );
-    }
-    if let Some(finding) = service_port_taken(snapshot) {
-        found(Level::Ok, finding);
-    }
-    if let Some(finding) = inbound_leak(snapshot) {
-        found(Level::Warning, finding);
-    }
-    if let Some((level, finding)) = nat_failure(snapshot) {
-        found(level, finding);
-    }
-    if let Some((tracked, limit)) = snapshot.counters.conntrack
-        && percent(tracked, limit) >= CONNTRACK_NEARLY_FULL
-    {
-        let level = if tracked >= limit {
-            Level::Critical
-        } else {
-            Level::Warning
-        };
-        found(level, Finding::ConntrackFull { tracked, limit });
-    }
-    if let Some(value) = snapshot.tunables.tcp_tw_recycle.filter(|&value| value != 0) {
-        let sysctl = "net.ipv4.tcp_tw_recycle";
-        found(Level::Warning, Finding::DangerousSetting { sysctl, value });
-    }
-    for gap in snapshot
-        .gaps
-        .iter()
-        .filter(|gap| gap.weight == Weight::Decisive)
-    {
-        found(Level::Unknown, Finding::CouldNotRead(gap.clone()));
-    }
-    findings
-}
-
-/// Whether TIME_WAIT sockets are being dropped at `tcp_max_tw_buckets`.
-pub(super) fn overflowing(snapshot: &Snapshot) -> bool {
-    let grown = snapshot.growth.and_then(|grown| grown.time_wait_overflows);
-    if grown.unwrap_or(0) > 0 {
-        return true;
-    }
-    snapshot.counters.time_wait_overflows.unwrap_or(0) > 0
-        && snapshot.tunables.tcp_max_tw_buckets.is_some_and(|limit| {
-            percent(snapshot.tally.time_wait.total, limit) >= BUCKETS_NEARLY_FULL
-        })
-}
-
 /// One sentence that a person can read out in an incident call.
 fn summary(
     findings: &[Reported],
@@ -432,7 +245,7 @@ mod tests {
     use super::*;
     use crate::model::{
         Counters, Growth, Listeners, PortRange, PortRule, PortSet, Reuse, Socket, SourceName,
-        Tally, TcpState, TimeWaitReuse, Timestamps,
+        Tally, TcpState, TimeWaitReuse, Timestamps, Weight,
     };
 
     const SPENT: Option<u64> = Some(30_000);

@@ -1,0 +1,169 @@
+//! The ports toward one server that somebody is about to take, or has taken.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::Capacity;
+use super::reuse::{alone, reuse};
+use crate::model::{Flow, FlowUse, Reuse, Snapshot, TcpState};
+
+/// Between whom a run connects.
+#[derive(Debug, Clone, Copy)]
+pub struct Way<'a> {
+    /// The source addresses, also the one that the kernel chooses; empty where that is unknown.
+    pub sources: &'a [IpAddr],
+    /// The server.
+    pub server: SocketAddr,
+    /// Whether it runs on this machine.
+    pub is_here: bool,
+}
+
+/// The ports toward one server, as one look at the table tells them: of all the source addresses
+/// that a run takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PortsToward {
+    /// Ports that can be taken; `None` when the range is unknown.
+    pub usable: Option<u32>,
+    /// Ports that connect() can have, from addresses that take turns: as many from each as from the
+    /// fullest; `None` likewise.
+    pub free: Option<u32>,
+    /// Whether most ports of some address are taken; `None` likewise. Not all: between an error and
+    /// the look some may have come back.
+    pub full: Option<bool>,
+    /// Of the usable ports those found without a search that are free; `None` likewise.
+    pub fast_free: Option<u32>,
+    /// Ports taken.
+    pub in_use: u32,
+    /// Whether TIME_WAIT is reused on it.
+    pub reuse: Reuse,
+    /// `TWRecycled` of this look; `None` when unknown.
+    pub recycled: Option<u64>,
+    /// Whether TIME_WAIT is dropped at `tcp_max_tw_buckets` before the ports are taken.
+    pub buckets_bound: bool,
+    /// The highest rate it can keep up; where it is open whether TIME_WAIT is reused, if it is.
+    /// `None` when unknown or not bound by ports.
+    pub max_rate: Option<f64>,
+    /// The age from which TIME_WAIT can be reused.
+    pub reuse_delay: Duration,
+    /// Of the ports taken, the ones in TIME_WAIT.
+    pub time_wait: u64,
+    /// TIME_WAIT of the server's side; `None` when it runs on another machine.
+    pub server_side: Option<u64>,
+    /// How long TIME_WAIT lasts.
+    pub hold_time: Duration,
+    /// Whether some connection is still on its way into TIME_WAIT.
+    pub closing: bool,
+    /// When the first and the last port in TIME_WAIT can be had again; `None` without any.
+    pub returns: Option<(Duration, Duration)>,
+}
+
+impl PortsToward {
+    /// What `snapshot` says about the flows on this `way`, or where its source is unknown, about the
+    /// flow that takes most ports.
+    #[must_use]
+    pub fn new(snapshot: &Snapshot, way: Way<'_>) -> Self {
+        let Way {
+            sources, server, ..
+        } = way;
+        let mut flows: Vec<_> = snapshot.tally.toward(server).collect();
+        if sources.is_empty() {
+            flows.sort_by_key(|(_, used)| std::cmp::Reverse(used.ports_in_use));
+            flows.truncate(1);
+        } else {
+            flows.retain(|(flow, _)| sources.contains(&flow.source));
+        }
+        // The loop's own sockets are bound to no interface, but for what the address itself says.
+        let is_scoped = flows.iter().all(|(flow, _)| flow.interface.is_some());
+        flows.retain(|(flow, _)| is_scoped || flow.interface.is_none());
+        let addresses = u32::try_from(sources.len()).unwrap_or(u32::MAX).max(1);
+        let reuse = reuse_toward(snapshot, way, &flows);
+        let reuse_works = reuse.works();
+        let capacity = Capacity::of(snapshot);
+        let loose = capacity.and_then(|capacity| capacity.loose_end);
+        let sum = |part: &dyn Fn(&FlowUse) -> u32| flows.iter().map(|(_, used)| part(used)).sum();
+        let fast_blocked: u32 = sum(&|used| used.fast_blocked(reuse_works, loose));
+        let fullest = flows
+            .iter()
+            .map(|(_, used)| used.ports_blocked(reuse_works, loose))
+            .max();
+        let most_used = flows.iter().map(|(_, used)| used.ports_in_use).max();
+        let in_state = |used: &FlowUse, state| used.by_state.get(state);
+        let returns = flows
+            .iter()
+            .filter_map(|(_, used)| used.returns)
+            .reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
+        Self {
+            usable: capacity.map(|capacity| capacity.usable_ports * addresses),
+            free: capacity.map(|capacity| {
+                addresses * capacity.usable_ports.saturating_sub(fullest.unwrap_or(0))
+            }),
+            full: capacity.map(|capacity| most_used.unwrap_or(0) * 2 >= capacity.usable_ports),
+            fast_free: capacity
+                .map(|capacity| (capacity.fast_ports * addresses).saturating_sub(fast_blocked)),
+            in_use: sum(&|used| used.ports_in_use),
+            reuse,
+            recycled: snapshot.counters.time_wait_recycled,
+            reuse_delay: snapshot.tunables.reuse_delay(),
+            buckets_bound: capacity.is_some_and(|capacity| capacity.buckets_bound()),
+            max_rate: capacity
+                .and_then(|capacity| capacity.max_rate(reuse_works || reuse.is_open()))
+                .map(|rate| rate * f64::from(addresses)),
+            time_wait: flows
+                .iter()
+                .map(|(_, used)| in_state(used, TcpState::TimeWait))
+                .sum(),
+            server_side: way.is_here.then(|| {
+                let by_port = &snapshot.tally.inbound_time_wait;
+                by_port.get(&server.port()).copied().unwrap_or(0)
+            }),
+            hold_time: snapshot.hold_time,
+            closing: flows.iter().any(|(_, used)| {
+                let states = [TcpState::FinWait1, TcpState::FinWait2, TcpState::Closing];
+                states.iter().any(|&state| in_state(used, state) > 0)
+            }),
+            returns: returns.map(|(first, last)| {
+                // Where it is reused a port need not wait for the end of its TIME_WAIT.
+                let early = if reuse_works {
+                    snapshot
+                        .hold_time
+                        .saturating_sub(snapshot.tunables.reuse_delay())
+                } else {
+                    Duration::ZERO
+                };
+                (first.saturating_sub(early), last.saturating_sub(early))
+            }),
+        }
+    }
+
+    /// Connections until the fast ports are spent; `None` when unknown, or where they come back
+    /// meanwhile.
+    #[must_use]
+    pub fn until_cliff(&self) -> Option<u64> {
+        let free = self.fast_free.filter(|&free| free > 0);
+        free.filter(|_| !self.reuse.works() && !self.buckets_bound)
+            .map(u64::from)
+    }
+}
+
+/// Whether TIME_WAIT is reused on the `way`, by its `flows` where there are any yet.
+fn reuse_toward(snapshot: &Snapshot, way: Way<'_>, flows: &[(Flow, &FlowUse)]) -> Reuse {
+    let alone = alone(snapshot);
+    let known = flows
+        .iter()
+        .map(|(flow, used)| reuse(snapshot, flow, used, alone))
+        .min();
+    known.unwrap_or_else(|| {
+        let nothing = FlowUse::default();
+        let to_come = Flow {
+            source: way.sources.first().copied().unwrap_or(way.server.ip()),
+            destination: way.server.ip(),
+            destination_port: way.server.port(),
+            interface: None,
+        };
+        match reuse(snapshot, &to_come, &nothing, None) {
+            // Without a source nothing tells that both ends are here.
+            Reuse::Seen if way.sources.is_empty() && !way.is_here => Reuse::Allowed,
+            known => known,
+        }
+    })
+}
