@@ -587,6 +587,8 @@ fn judge(sockets: &[Socket], ports: u32) -> Verdict {
         hold_time: tunables.told_hold_time(),
         addresses: None,
         timestamps: HashMap::new(),
+        trials: HashMap::new(),
+        passed_over: None,
         growth: None,
         tunables,
         bound: Some(PortSet::default()),

@@ -468,6 +468,8 @@ mod tests {
             hold_time: tunables.told_hold_time(),
             addresses: None,
             timestamps: HashMap::new(),
+            trials: HashMap::new(),
+            passed_over: None,
             growth: None,
             tunables,
             bound: None,

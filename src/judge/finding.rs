@@ -20,6 +20,8 @@ pub struct Ports {
     pub flow: Flow,
     /// Ports connect() cannot have; where it is open whether TIME_WAIT is reused, without that.
     pub blocked: u32,
+    /// The same as the table shows it: fewer where the kernel, asked for one, had none all the same.
+    pub counted: u32,
     /// Ports there are.
     pub usable: u32,
     /// Sockets that block them, by state.
@@ -501,6 +503,17 @@ impl Ports {
     }
 
     fn write_exhausted(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.counted < self.usable {
+            return write!(
+                f,
+                "No port is free {}: the kernel, asked for one, has none, though the socket table \
+                 shows only {} of {} taken ({}). New connections there fail with errno 99.",
+                Between(&self.flow),
+                count(self.counted),
+                count(self.usable),
+                states(&self.by_state),
+            );
+        }
         write!(
             f,
             "No port is free {}{}: {} of {} are taken ({}). New connections there fail with errno \
