@@ -137,7 +137,13 @@ mod option {
     use nix::{libc, setsockopt_impl, sockopt_impl};
 
     const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
-    sockopt_impl!(LocalPortRange, SetOnly, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, u32);
+    sockopt_impl!(
+        LocalPortRange,
+        SetOnly,
+        libc::IPPROTO_IP,
+        IP_LOCAL_PORT_RANGE,
+        u32
+    );
 }
 
 fn flow(verdict: &Value, server: SocketAddr, on_lo: bool) -> &Value {

@@ -108,8 +108,7 @@ pub fn reuse(
         None => snapshot.tunables.reuse_delay() + ROUNDING,
     };
     let skipped = snapshot.skipped();
-    let mut old: HashMap<Flow, Vec<u16>> =
-        flows.iter().map(|flow| (*flow, Vec::new())).collect();
+    let mut old: HashMap<Flow, Vec<u16>> = flows.iter().map(|flow| (*flow, Vec::new())).collect();
     machine.time_wait(range, |socket| {
         let left = socket.time_wait_left.unwrap_or(snapshot.hold_time);
         let is_old = snapshot.hold_time.saturating_sub(left) > delay;
