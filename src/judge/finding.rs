@@ -659,8 +659,8 @@ fn write_source(f: &mut fmt::Formatter<'_>, source: &SourceBound) -> fmt::Result
     let left = source.usable.saturating_sub(source.taken);
     write!(
         f,
-        "{} {from}: its ports are handed out by bind(), one pool over all destinations ({} here), \
-         which connect() cannot have either; {} of {} are taken. {}",
+        "{} {from}: its ports are handed out by bind(), one pool over all destinations ({} here); \
+         {} of {} are taken. {}",
         if left == 0 {
             "No port is free for clients that bind()"
         } else {
@@ -669,10 +669,20 @@ fn write_source(f: &mut fmt::Formatter<'_>, source: &SourceBound) -> fmt::Result
         count(source.flows.len() as u64),
         count(source.taken),
         count(source.usable),
-        if left == 0 {
-            "bind() fails with errno 98.".into()
-        } else {
-            format!("{} are left, then bind() fails with errno 98.", count(left))
+        match (left, source.left_to_connect) {
+            (0, 0) =>
+                "bind() fails with errno 98, and connect() with errno 99, for it cannot have them \
+                 either."
+                    .into(),
+            (0, others) => format!(
+                "bind() fails with errno 98; connect(), which cannot have them either, has {} left.",
+                count(others)
+            ),
+            (left, _) => format!(
+                "{} are left, then bind() fails with errno 98; connect() cannot have those taken \
+                 either.",
+                count(left)
+            ),
         }
     )
 }

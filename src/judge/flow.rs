@@ -57,6 +57,10 @@ pub struct FlowReport {
     pub reuse_applies: Option<bool>,
     /// Ports the flow takes, in any state.
     pub ports_in_use: u32,
+    /// Ports it could have at most: the usable ones, or those of its source's pool; `None` when the
+    /// range is unknown.
+    #[serde(skip)]
+    pub ports_usable: Option<u32>,
     /// Ports it can still have, where it is open whether TIME_WAIT is reused: without that; `None`
     /// when the range is unknown.
     pub ports_free: Option<u32>,
@@ -439,6 +443,10 @@ impl Case<'_> {
             reuse: self.reuse,
             reuse_applies: self.reuse.applies(),
             ports_in_use: self.used.ports_in_use,
+            ports_usable: self
+                .bound_source()
+                .map(|source| source.usable)
+                .or_else(|| capacity.map(|all| all.usable_ports)),
             ports_free: free(self.blocked()),
             ports_free_with_reuse: free(self.blocked_at_best()).filter(|_| open),
             by_state: self.used.by_state.clone(),
