@@ -1,6 +1,5 @@
 //! A second look, where one does not tell enough.
 
-use std::mem;
 use std::thread;
 use std::time::Duration;
 
@@ -32,7 +31,7 @@ pub fn look(machine: &Machine, view: View) -> Result<Snapshot> {
     };
     let usable = capacity.usable_ports;
     let flows = worth_trying(&snapshot, usable);
-    snapshot.trials = trial::ports(machine, &flows);
+    snapshot.note_trials(trial::ports(machine, &flows));
     try_reuse(machine, &mut snapshot, &flows, usable);
     let delay = snapshot.tunables.reuse_delay() * 2;
     let can_try = snapshot.passed_over.is_some() && delay <= PATIENCE;
@@ -58,7 +57,5 @@ pub fn look(machine: &Machine, view: View) -> Result<Snapshot> {
 
 fn try_reuse(machine: &Machine, snapshot: &mut Snapshot, flows: &[Flow], usable: u32) {
     let open = unsettled(snapshot, flows, usable);
-    let mut trials = mem::take(&mut snapshot.trials);
-    trial::reuse(machine, snapshot, &open, &mut trials);
-    snapshot.trials = trials;
+    snapshot.note_trials(trial::reuse(machine, snapshot, &open));
 }

@@ -150,6 +150,16 @@ impl Snapshot {
         }
     }
 
+    /// Adds what the kernel answered.
+    pub fn note_trials(&mut self, more: HashMap<Flow, Trial>) {
+        for (flow, trial) in more {
+            let known = self.trials.entry(flow).or_default();
+            known.has_port = trial.has_port.or(known.has_port);
+            known.reused += trial.reused;
+            known.refused += trial.refused;
+        }
+    }
+
     /// Whether both ends of `flow` are this machine.
     #[must_use]
     pub fn is_own(&self, flow: &Flow) -> bool {

@@ -84,25 +84,23 @@ pub fn ports(machine: &Machine, flows: &[Flow]) -> HashMap<Flow, Trial> {
     flows.iter().map(trial).collect()
 }
 
-/// Asks for ports of `flows` that are in TIME_WAIT for longer than the reuse delay, and adds to
-/// `trials` how many the kernel gave. It gives them up thereby, as any connect() does.
-pub fn reuse(
-    machine: &Machine,
-    snapshot: &Snapshot,
-    flows: &[Flow],
-    trials: &mut HashMap<Flow, Trial>,
-) {
+/// Asks for ports of `flows` that are in TIME_WAIT for longer than the reuse delay: how many the
+/// kernel gave. It gives them up thereby, as for any connect(). Nothing of a flow that has none, or
+/// where the kernel does not tell.
+#[must_use]
+pub fn reuse(machine: &Machine, snapshot: &Snapshot, flows: &[Flow]) -> HashMap<Flow, Trial> {
     /// So many of a flow, met first in a table that is in no order.
     const TRIED: usize = 4;
     /// The kernel counted whole seconds before the delay became a setting (Linux 6.14).
     const ROUNDING: Duration = Duration::from_secs(1);
     /// Between the end of a connection and the read of its time left.
     const MARGIN: Duration = Duration::from_millis(100);
+    let mut trials: HashMap<Flow, Trial> = HashMap::new();
     let Some(range) = snapshot.tunables.ip_local_port_range else {
-        return;
+        return trials;
     };
     if machine.is_recorded() || flows.is_empty() || !sends_nothing() {
-        return;
+        return trials;
     }
     let delay = match snapshot.tunables.tcp_tw_reuse_delay_ms {
         Some(_) => snapshot.tunables.reuse_delay() + MARGIN,
@@ -135,6 +133,7 @@ pub fn reuse(
             }
         }
     }
+    trials
 }
 
 /// Which of the ports in `some`, a part of `range`, connect() passes over whatever the destination,
