@@ -68,8 +68,9 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
     let (outcome, still_open) = match client {
         Err(error) => (Outcome::without_a_connection(error), None),
         Ok(client) => {
-            if !client.is_pooled() {
-                render::announce_reuse(way.server, &before);
+            let caution = before.caution(way.server);
+            if let Some(text) = caution.filter(|_| !client.is_pooled()) {
+                render::note(&text);
             }
             let client = Arc::new(client);
             let outcome = connect(args, &client, way, &machine, &before)?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Capacity;
 use super::reuse::{alone, reuse};
 use crate::model::{Flow, FlowUse, Reuse, Snapshot, TcpState};
+use crate::words::{count, rate};
 
 /// Between whom a run connects.
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +108,7 @@ impl PortsToward {
             buckets_bound: capacity.is_some_and(|capacity| capacity.buckets_bound()),
             max_rate: capacity
                 .and_then(|capacity| capacity.max_rate(reuse_works || reuse.is_open()))
-                .map(|rate| rate * f64::from(addresses)),
+                .map(|limit| limit * f64::from(addresses)),
             time_wait: flows
                 .iter()
                 .map(|(_, used)| in_state(used, TcpState::TimeWait))
@@ -142,6 +143,35 @@ impl PortsToward {
         let free = self.fast_free.filter(|&free| free > 0);
         free.filter(|_| !self.reuse.works() && !self.buckets_bound)
             .map(u64::from)
+    }
+}
+
+impl PortsToward {
+    /// What to know before a run to `server` that may not show exhaustion, and what to use instead;
+    /// `None` where nothing keeps it from that, or too little is known.
+    #[must_use]
+    pub fn caution(&self, server: SocketAddr) -> Option<String> {
+        let (max_rate, usable) = (rate(self.max_rate?), self.usable?);
+        match self.reuse {
+            Reuse::Off | Reuse::Refuted => None,
+            Reuse::Allowed | Reuse::Unknown => Some(format!(
+                "TIME_WAIT reuse may be in force toward {server}: if it has TCP timestamps, ports do \
+                 not run out below {max_rate} connections/s; if it has none, after {} connections. \
+                 The run will tell",
+                count(self.free.unwrap_or(usable))
+            )),
+            Reuse::Seen => Some(format!(
+                "ports will not run out below {max_rate} connections/s: TIME_WAIT reuse is in force \
+                 toward {server}, so each of the {} ports comes back early. {}",
+                count(usable),
+                if server.ip().is_loopback() {
+                    "net.ipv4.tcp_tw_reuse = 2, the default, means loopback; to see them run out, \
+                     use `twcheck repro` without a server, or another address of the server's machine"
+                } else {
+                    "To see them run out: twcheck repro --set net.ipv4.tcp_tw_reuse=0"
+                }
+            )),
+        }
     }
 }
 

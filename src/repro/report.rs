@@ -2,7 +2,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::failure::{Failure, FailureKind};
 use super::latency::Latency;
@@ -11,12 +11,13 @@ use super::run::{Cliff, End, Moment, Outcome};
 use super::stop::Signal;
 use super::target::Target;
 use super::watch::{ServerStatus, Watched};
+use crate::judge::level::Level;
 use crate::judge::toward::PortsToward;
 use crate::model::Reuse;
 use crate::words;
 
 /// Who keeps TIME_WAIT.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimeWaitSides {
     /// Here, toward the server: each holds a port; `None` when the table could not be read.
     pub client_side: Option<u64>,
@@ -27,7 +28,7 @@ pub struct TimeWaitSides {
 }
 
 /// Everything `repro` says, in the order of the JSON contract.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
     /// Version of this structure.
     pub schema: u32,
@@ -74,7 +75,7 @@ pub struct Report {
 }
 
 /// What the loop did, as it was asked to.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClientReport {
     /// The protocol it spoke.
     pub protocol: Protocol,
@@ -89,7 +90,7 @@ pub struct ClientReport {
 }
 
 /// The server of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetReport {
     /// What the user called it.
     pub host: String,
@@ -123,7 +124,7 @@ impl fmt::Display for TargetReport {
 }
 
 /// Why ports came back during a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CameBack {
     /// TIME_WAIT reuse is in force.
@@ -152,6 +153,16 @@ pub enum StoppedBy {
 }
 
 impl StoppedBy {
+    /// How bad that is.
+    #[must_use]
+    pub fn level(self) -> Level {
+        match self {
+            Self::Exhausted => Level::Critical,
+            Self::Error => Level::Unknown,
+            Self::Duration | Self::Count | Self::Interrupted(_) => Level::Ok,
+        }
+    }
+
     /// The word the JSON has for it.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -171,8 +182,24 @@ impl Serialize for StoppedBy {
     }
 }
 
+impl<'de> Deserialize<'de> for StoppedBy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        let all = [
+            Self::Exhausted,
+            Self::Duration,
+            Self::Count,
+            Self::Error,
+            // Which signal it was is told by the exit status alone.
+            Self::Interrupted(Signal::Interrupt),
+        ];
+        let meant = all.into_iter().find(|one| one.word() == word);
+        meant.ok_or_else(|| serde::de::Error::custom(format!("a run is not stopped by {word}")))
+    }
+}
+
 /// Latency in the parts of a run; `None` where it made no connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencyReport {
     /// The first 1,000 connections.
     pub first_1000: Option<Latency>,
@@ -185,7 +212,7 @@ pub struct LatencyReport {
 }
 
 /// What was seen of the server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerReport {
     /// The most threads seen connected; `None` when it could not be watched.
     pub threads_connected_max: Option<u64>,
@@ -357,6 +384,15 @@ fn came_back(
 }
 
 impl Report {
+    /// The pace that was asked for, where it could not be kept.
+    #[must_use]
+    pub fn missed_pace(&self) -> Option<f64> {
+        /// The share of a pace that counts as kept.
+        const KEPT: f64 = 0.95;
+        let asked = self.client.rate;
+        asked.filter(|asked| self.rate < asked * KEPT)
+    }
+
     /// Whether the run shows that the database had nothing to do with its end.
     #[must_use]
     pub fn database_was_idle(&self) -> bool {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::client::{Client, Turn};
 use super::latency::{Ends, Latencies, Latency};
@@ -42,10 +42,10 @@ pub enum End {
 }
 
 /// One moment of a run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Moment {
     /// Since the start.
-    #[serde(serialize_with = "seconds")]
+    #[serde(serialize_with = "seconds", deserialize_with = "duration")]
     pub seconds: Duration,
     /// Connections made so far, or checkouts of a pool.
     pub connections: u64,
@@ -59,12 +59,12 @@ pub struct Moment {
 }
 
 /// When the fast ports were spent.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Cliff {
     /// Connections made until then.
     pub connections: u64,
     /// Since the start.
-    #[serde(serialize_with = "seconds")]
+    #[serde(serialize_with = "seconds", deserialize_with = "duration")]
     pub seconds: Duration,
 }
 
@@ -398,6 +398,12 @@ pub(super) fn seconds<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((duration.as_secs_f64() * 1000.0).round() / 1000.0)
+}
+
+/// Seconds read back.
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let seconds = f64::deserialize(deserializer)?;
+    Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref)] // The signature serde asks for.
