@@ -95,7 +95,7 @@ impl Capacity {
     /// are unknown.
     #[must_use]
     pub fn of(snapshot: &Snapshot) -> Option<Self> {
-        Self::with(snapshot, &snapshot.held())
+        Self::with(snapshot, &snapshot.skipped())
     }
 
     /// The same where these ports are `held`.

@@ -35,14 +35,59 @@ const UNLIKELY: f64 = 0.01;
 /// A flow with fewer ports is no witness of who shares with whom.
 const WITNESS: u32 = 8;
 
+/// The sources whose ports bind() hands out: as the kernel tells, or where it was not asked, as the
+/// table shows.
+#[must_use]
+pub fn bound_sources(snapshot: &Snapshot, capacity: &Capacity) -> Vec<SourceBound> {
+    match &snapshot.passed_over {
+        Some(passed_over) => told(snapshot, passed_over, capacity),
+        None => shown(snapshot, capacity),
+    }
+}
+
+/// Fewer ports than these may be named by programs that need just these.
+const FEWEST_TOLD: u32 = 8;
+
+/// The sources that have ports of `passed_over` for themselves. Where another has the port too, it
+/// may be the other's that bind() has handed out.
+fn told(snapshot: &Snapshot, passed_over: &PortSet, capacity: &Capacity) -> Vec<SourceBound> {
+    let sources: Vec<_> = snapshot.tally.sources.iter().collect();
+    let is_of = |source: &SourceUse, flow: &Flow, used: &FlowUse| {
+        (flow.source, flow.interface) == (source.address, source.interface)
+            && used.passed_over * 2 > used.ports_in_use
+    };
+    sources
+        .iter()
+        .filter_map(|source| {
+            let others = sources.iter().filter(|other| *other != source);
+            let own = others.fold(passed_over.common(&source.ports), |own, other| {
+                own.without(&other.ports)
+            });
+            (own.len() >= FEWEST_TOLD).then(|| SourceBound {
+                address: source.address,
+                interface: source.interface,
+                taken: source.ports.len(),
+                // bind() has the ports too that connect() passes over.
+                usable: capacity.usable_ports + passed_over.len(),
+                ports: passed_over.common(&source.ports),
+                flows: snapshot
+                    .tally
+                    .all_flows()
+                    .filter(|(flow, used)| is_of(source, flow, used))
+                    .map(|(flow, _)| *flow)
+                    .collect(),
+            })
+        })
+        .collect()
+}
+
 /// The sources of which the table shows that bind() hands out their ports.
 ///
 /// connect() looks at the ports of the low end's parity first, and takes another only where none of
 /// these is left to the flow; two flows know nothing of each other. bind() looks at the other parity
 /// first (`inet_csk_find_open_port` in net/ipv4/inet_connection_sock.c: "we do the opposite to not
 /// pollute connect() users"), and never gives a port of one address twice.
-#[must_use]
-pub fn bound_sources(snapshot: &Snapshot, capacity: &Capacity) -> Vec<SourceBound> {
+fn shown(snapshot: &Snapshot, capacity: &Capacity) -> Vec<SourceBound> {
     let tally = &snapshot.tally;
     let parity_tells = orders_by_parity(&snapshot.tunables);
     let mut flows: HashMap<_, Vec<(&Flow, &FlowUse)>> = HashMap::new();

@@ -152,6 +152,12 @@ impl PortSet {
         rest
     }
 
+    /// Ports in both sets.
+    #[must_use]
+    pub fn common(&self, other: &Self) -> Self {
+        self.without(&self.without(other))
+    }
+
     /// The ports in the set, ascending.
     pub fn ports(&self) -> impl Iterator<Item = u16> {
         // Most sets are nearly empty: whole words of 64 ports are skipped.

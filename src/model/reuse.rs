@@ -51,3 +51,15 @@ pub struct Timestamps {
     /// Without.
     pub without: u32,
 }
+
+/// What the kernel answered when it was asked for ports of a flow as connect() asks, without a
+/// packet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Trial {
+    /// Whether it has one for another connection; `None` where that was not told.
+    pub has_port: Option<bool>,
+    /// Ports in TIME_WAIT for longer than the reuse delay that it gave.
+    pub reused: u32,
+    /// Such ports that it did not give.
+    pub refused: u32,
+}

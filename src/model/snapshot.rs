@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Flow, FlowUse, PortRange, PortSet, Tally, Timestamps, Tunables};
+use super::{Flow, FlowUse, PortRange, PortSet, Tally, Timestamps, Trial, Tunables};
 
 /// Something that could not be read. Unknown, never zero.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -115,6 +115,9 @@ pub struct Snapshot {
     pub tunables: Tunables,
     /// Ports bound explicitly by sockets that do not listen; `None` when the source cannot tell.
     pub bound: Option<PortSet>,
+    /// Further ports in use that connect() passes over whatever the destination, because bind() has
+    /// handed them out; `None` where the kernel was not asked, or does not tell.
+    pub passed_over: Option<PortSet>,
     /// The socket table.
     pub tally: Tally,
     /// How long TIME_WAIT lasts: what the settings say, or longer where a timer does.
@@ -123,6 +126,8 @@ pub struct Snapshot {
     pub addresses: Option<Vec<IpAddr>>,
     /// The other ends of live sockets by whether they have TCP timestamps, where that was asked.
     pub timestamps: HashMap<Flow, Timestamps>,
+    /// What the kernel answered for the flows that it was asked about.
+    pub trials: HashMap<Flow, Trial>,
     /// Counters.
     pub counters: Counters,
     /// What they counted during a second look; `None` where there was none.
@@ -208,7 +213,17 @@ impl Snapshot {
         })
     }
 
-    /// Ports of either kind that connect() skips because somebody bound them.
+    /// Ports that connect() skips: those that somebody bound, of whatever kind, and those that
+    /// bind() has handed out.
+    #[must_use]
+    pub fn skipped(&self) -> PortSet {
+        match &self.passed_over {
+            Some(ports) => self.held().union(ports),
+            None => self.held(),
+        }
+    }
+
+    /// Ports that somebody bound, listening or not.
     #[must_use]
     pub fn held(&self) -> PortSet {
         let listening = self.tally.listening.ports();

@@ -24,6 +24,8 @@ pub struct PortRule {
     pub reserved: PortSet,
     /// Ports that connect() skips because somebody bound them, besides those that listen.
     pub bound: PortSet,
+    /// Further ports in use that it skips, as those that bind() has handed out.
+    pub passed_over: PortSet,
     /// The range again, by which the direction of a row whose listener is gone is told: it was
     /// accepted here where only its remote port is one that connect() takes.
     pub connecting: Option<PortRange>,
@@ -45,11 +47,19 @@ impl PortRule {
             range: tunables.ip_local_port_range,
             reserved: tunables.ip_local_reserved_ports.clone().unwrap_or_default(),
             bound: PortSet::default(),
+            passed_over: PortSet::default(),
             connecting: tunables.ip_local_port_range,
             hold_time: tunables.told_hold_time(),
             reuse_delay: tunables.reuse_delay(),
             shared: HashSet::new(),
         }
+    }
+
+    /// Whether `socket` is in TIME_WAIT for longer than the reuse delay.
+    #[must_use]
+    pub fn is_reusable(&self, socket: &Socket) -> bool {
+        let older = |left| self.hold_time.saturating_sub(left) > self.reuse_delay;
+        socket.state == TcpState::TimeWait && socket.time_wait_left.is_some_and(older)
     }
 }
 
@@ -114,6 +124,9 @@ pub struct FlowUse {
     pub ports_in_use: u32,
     /// Of these, the ones that connect() would not have anyway: reserved, or held by somebody else.
     pub excluded_in_use: u32,
+    /// Of these, the ones that connect() passes over though no socket shows why
+    /// ([`PortRule::passed_over`]).
+    pub passed_over: u32,
     /// The lowest of these that is reserved, or that somebody listens on, and whether it is
     /// reserved; `None` without any.
     pub service_port: Option<(u16, bool)>,
@@ -131,9 +144,9 @@ pub struct FlowUse {
     pub span: Option<(u16, u16)>,
     /// Further ports that it cannot have, though another flow takes them: the one between the same
     /// addresses that is bound to no interface.
-    pub taken_by_unbound: u32,
-    /// Of these, the fast ones.
-    pub fast_taken_by_unbound: u32,
+    pub taken_by_unbound: Beside,
+    /// Of these, the ones that are free where reuse works.
+    pub reusable_by_unbound: Beside,
     /// Attempts that have been repeated without an answer.
     pub unanswered: u32,
     /// The shortest time left of a fast port in TIME_WAIT; `None` without any.
@@ -163,8 +176,10 @@ impl FlowUse {
         if excluded {
             self.excluded_in_use += 1;
             let reserved = rule.reserved.contains(port);
+            let passed_over = rule.passed_over.contains(port);
+            self.passed_over += u32::from(passed_over);
             // A port that its own client has chosen is no service's.
-            if reserved || !rule.bound.contains(port) {
+            if reserved || !(passed_over || rule.bound.contains(port)) {
                 let known = self.service_port.unwrap_or((port, reserved));
                 self.service_port = Some(known.min((port, reserved)));
             }
@@ -197,7 +212,7 @@ impl FlowUse {
         } else if !excluded {
             self.slow_left_most = self.slow_left_most.max(Some(left));
         }
-        if rule.hold_time.saturating_sub(left) > rule.reuse_delay {
+        if rule.is_reusable(socket) {
             self.ports_reusable += u32::from(!excluded);
             if let (Some(range), false) = (rule.range, excluded) {
                 self.ends_reusable[0] |= port == range.low;
@@ -229,16 +244,16 @@ impl FlowUse {
     /// nobody counts on.
     #[must_use]
     pub fn ports_blocked(&self, reuse_works: bool, loose: Option<LooseEnd>) -> u32 {
-        let blocked = self.countable_in_use() + self.taken_by_unbound
-            - given_back(reuse_works, self.ports_reusable);
+        let blocked = self.countable_in_use() + self.taken_by_unbound.all
+            - given_back(reuse_works, self.ports_reusable + self.reusable_by_unbound.all);
         blocked.saturating_sub(u32::from(self.takes(loose, reuse_works)))
     }
 
     /// The fast ports among [`Self::ports_blocked`].
     #[must_use]
     pub fn fast_blocked(&self, reuse_works: bool, loose: Option<LooseEnd>) -> u32 {
-        let blocked = self.fast_in_use + self.fast_taken_by_unbound
-            - given_back(reuse_works, self.fast_reusable);
+        let blocked = self.fast_in_use + self.taken_by_unbound.fast
+            - given_back(reuse_works, self.fast_reusable + self.reusable_by_unbound.fast);
         blocked.saturating_sub(u32::from(self.takes(loose, reuse_works)))
     }
 
@@ -265,6 +280,33 @@ impl FlowUse {
 
 fn given_back(reuse_works: bool, reusable: u32) -> u32 {
     if reuse_works { reusable } else { 0 }
+}
+
+/// Ports that a flow cannot have because of another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// All of them.
+    pub all: u32,
+    /// The fast ones among them.
+    pub fast: u32,
+}
+
+impl Beside {
+    fn count(ports: &PortSet, range: Option<PortRange>) -> Self {
+        let is_fast = |port: &u16| range.is_some_and(|range| range.is_fast(*port));
+        let fast = ports.ports().filter(is_fast).count();
+        Self {
+            all: ports.len(),
+            fast: u32::try_from(fast).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// Ports told one by one.
+#[derive(Debug, Clone, Default)]
+struct OneByOne {
+    taken: PortSet,
+    reusable: PortSet,
 }
 
 /// The socket table folded while it streams by: memory grows with the number of outbound flows,
@@ -294,7 +336,10 @@ pub struct Tally {
     pub sources: Sources,
     /// Ports of the flows that [`PortRule::shared`] names, and of those bound to an interface
     /// beside them.
-    shared_ports: HashMap<Flow, PortSet, RandomState>,
+    shared_ports: HashMap<Flow, OneByOne, RandomState>,
+    /// Ports of the range that outbound sockets take, besides those that connect() would not have
+    /// anyway.
+    pub ports: PortSet,
     /// The destination that the flows are limited to; `None` where they are all there.
     pub toward: Option<Toward>,
     /// The flows that this leaves out: what is true of the machine is told by both together.
@@ -353,23 +398,29 @@ impl Tally {
 
     fn add_outbound(&mut self, socket: &Socket) {
         let (flow, port) = (Flow::of(socket), socket.local.port());
-        let excluded = self.rule.reserved.contains(port)
+        let held = self.rule.reserved.contains(port)
             || self.rule.bound.contains(port)
             || self.listening.ports().contains(port);
+        let excluded = held || self.rule.passed_over.contains(port);
         let sources = &mut self.sources;
         let used = self.flows.entry(flow).or_insert_with(|| FlowUse {
             source: sources.place(flow.source, flow.interface),
             ..FlowUse::default()
         });
         used.add(socket, &self.rule, excluded);
-        if excluded {
+        if held {
             return;
         }
+        self.ports.insert(port);
         if let Some(place) = used.source {
             self.sources.take(place, port);
         }
-        if !self.rule.shared.is_empty() && self.rule.shared.contains(&flow.without_interface()) {
-            self.shared_ports.entry(flow).or_default().insert(port);
+        if !excluded && self.rule.shared.contains(&flow.without_interface()) {
+            let ports = self.shared_ports.entry(flow).or_default();
+            ports.taken.insert(port);
+            if self.rule.is_reusable(socket) {
+                ports.reusable.insert(port);
+            }
         }
     }
 
@@ -427,11 +478,10 @@ impl Tally {
             ) else {
                 continue;
             };
-            let more = beside.without(own);
-            used.taken_by_unbound = more.len();
-            let is_fast = |port: &u16| self.rule.range.is_some_and(|range| range.is_fast(*port));
-            let fast = more.ports().filter(is_fast).count();
-            used.fast_taken_by_unbound = u32::try_from(fast).unwrap_or(u32::MAX);
+            let taken = beside.taken.without(&own.taken);
+            let reusable = beside.reusable.without(&own.taken);
+            used.taken_by_unbound = Beside::count(&taken, self.rule.range);
+            used.reusable_by_unbound = Beside::count(&reusable, self.rule.range);
         }
     }
 
@@ -464,6 +514,7 @@ mod tests {
             }),
             reserved: [40008].into_iter().collect(),
             bound: PortSet::default(),
+            passed_over: PortSet::default(),
             connecting: Some(PortRange {
                 low: 40000,
                 high: 40009,

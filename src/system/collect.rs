@@ -11,7 +11,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::time::{ClockId, clock_getres};
 
 use super::netlink::Failure;
-use super::{ProcRoot, counters, holders, host, proc_tcp, sock_diag, sysctl};
+use super::{ProcRoot, counters, holders, host, proc_tcp, sock_diag, sysctl, trial};
 use crate::model::{
     Counters, Flow, Gap, Growth, Holders, Listeners, PortRange, PortRule, PortSet, Snapshot,
     Socket, SourceName, Tally, TcpState, Timestamps, Weight,
@@ -58,6 +58,8 @@ pub enum View {
 /// The table as one source tells it.
 struct Table {
     bound: Option<PortSet>,
+    /// As [`Snapshot::passed_over`].
+    passed_over: Option<PortSet>,
     tally: Tally,
     malformed: u64,
 }
@@ -133,7 +135,9 @@ impl Machine {
             growth: None,
             tunables,
             bound: table.bound,
+            passed_over: table.passed_over,
             tally: table.tally,
+            trials: HashMap::new(),
             tick: (!self.recorded).then(tick).flatten(),
             source,
             gaps,
@@ -150,8 +154,11 @@ impl Machine {
         gaps: &mut Vec<Gap>,
     ) -> Result<(SourceName, Table)> {
         let mut told = Vec::new();
-        let (source, table) = self.read_once(rule, view, counters, &mut told)?;
+        let (source, mut table) = self.read_once(rule, view, counters, &mut told)?;
         let is_about_ports = !matches!(view, View::States { .. });
+        if is_about_ports && !self.recorded {
+            self.try_ports(&mut table);
+        }
         let Some(better) = better(rule, &table).filter(|_| is_about_ports) else {
             gaps.extend(told);
             return Ok((source, table));
@@ -159,7 +166,30 @@ impl Machine {
         let (source, mut again) = self.read_once(&better, view, counters, gaps)?;
         again.tally.count_shared();
         again.bound = again.bound.or(table.bound);
+        again.passed_over = table.passed_over;
         Ok((source, again))
+    }
+
+    /// Asks the kernel which ports connect() passes over: of those in use, and where the table does
+    /// not show bound ones and there may be some that matter, of all.
+    fn try_ports(&self, table: &mut Table) {
+        let rule = table.tally.rule();
+        let Some(range) = rule.range else {
+            return;
+        };
+        let used = &table.tally.ports;
+        let outside = counters::outside_the_table(&self.proc);
+        let ask_all = table.bound.is_none() && is_bound_worth_asking(&table.tally, outside);
+        let taken = rule.reserved.union(table.tally.listening.ports());
+        let all: PortSet = range.ports().collect();
+        let asked = if ask_all { &all.without(&taken) } else { used };
+        let Some(passed_over) = trial::passed_over(range, asked) else {
+            return;
+        };
+        if ask_all {
+            table.bound = Some(passed_over.without(used));
+        }
+        table.passed_over = Some(passed_over.common(used));
     }
 
     fn read_once(
@@ -356,6 +386,7 @@ impl Machine {
         }
         Ok(Table {
             bound: None,
+            passed_over: None,
             tally,
             malformed: 0, // Told already, file by file.
         })
@@ -404,6 +435,7 @@ impl Machine {
         }
         Ok(Table {
             bound,
+            passed_over: None,
             tally,
             malformed,
         })
@@ -476,6 +508,7 @@ fn better(rule: &PortRule, table: &Table) -> Option<PortRule> {
     let better = PortRule {
         hold_time,
         bound: table.bound.clone().unwrap_or_else(|| folded.bound.clone()),
+        passed_over: table.passed_over.clone().unwrap_or_default(),
         shared: table.tally.flows_to_share(),
         ..rule.clone()
     };

@@ -14,6 +14,7 @@ mod resolve;
 pub mod route;
 pub mod sock_diag;
 pub mod sysctl;
+pub mod trial;
 
 pub use collect::{Machine, SourceChoice, View};
 pub use owners::{LONGEST_SAMPLE, Search, owners};

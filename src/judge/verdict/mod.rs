@@ -96,7 +96,7 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
     // connect() skips the ports that bind() hands out, like those of listeners.
     let held = bound_sources
         .iter()
-        .fold(snapshot.held(), |held, source| held.union(&source.ports));
+        .fold(snapshot.skipped(), |held, source| held.union(&source.ports));
     let capacity = Capacity::with(snapshot, &held);
     let bench = Bench {
         snapshot,
