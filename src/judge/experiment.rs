@@ -426,11 +426,7 @@ pub struct Run {
 mod tests {
     use super::*;
     use crate::judge::advice::advise;
-    use std::collections::HashMap;
-
-    use crate::model::{
-        Counters, Holders, Host, Listeners, PortRule, Snapshot, SourceName, Tally, TimeWaitReuse,
-    };
+    use crate::model::{Holders, Listeners, PortRule, Snapshot, SourceName, Tally, TimeWaitReuse};
 
     fn stock() -> Tunables {
         Tunables {
@@ -445,20 +441,8 @@ mod tests {
     }
 
     fn laboratory(tunables: Tunables) -> Option<Laboratory> {
-        let snapshot = Snapshot {
-            host: Host::default(),
-            tally: Tally::new(PortRule::new(&tunables), Listeners::default()),
-            hold_time: tunables.told_hold_time(),
-            addresses: None,
-            timestamps: HashMap::new(),
-            growth: None,
-            tunables,
-            bound: None,
-            counters: Counters::default(),
-            tick: None,
-            source: SourceName::Proc,
-            gaps: Vec::new(),
-        };
+        let tally = Tally::new(PortRule::new(&tunables), Listeners::default());
+        let snapshot = Snapshot::new(tunables, tally, SourceName::Proc);
         let advice = advise(&snapshot, &Holders::default(), None);
         let hold_time = snapshot.hold_time;
         Laboratory::new(

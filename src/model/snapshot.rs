@@ -141,6 +141,27 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What a look tells that has read settings and sockets, and nothing else.
+    #[must_use]
+    pub fn new(tunables: Tunables, tally: Tally, source: SourceName) -> Self {
+        Self {
+            host: Host::default(),
+            tunables,
+            bound: None,
+            passed_over: None,
+            hold_time: tally.rule().hold_time,
+            tally,
+            addresses: None,
+            timestamps: HashMap::new(),
+            trials: HashMap::new(),
+            counters: Counters::default(),
+            growth: None,
+            tick: None,
+            source,
+            gaps: Vec::new(),
+        }
+    }
+
     /// Adds what another look tells about timestamps.
     pub fn note_timestamps(&mut self, more: HashMap<Flow, Timestamps>) {
         for (flow, ends) in more {

@@ -86,16 +86,14 @@ pub fn advise(snapshot: &Snapshot, holders: &Holders, goal: Option<Goal>) -> Adv
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use proptest::prelude::*;
 
     use super::*;
     use crate::judge::bearing::{Bearing, Limit};
     use crate::judge::change::Sysctl;
     use crate::model::{
-        Counters, Host, Listeners, PortRange, PortRule, PortSet, Socket, SourceName, Tally,
-        TcpState, TimeWaitReuse, Tunables,
+        Listeners, PortRange, PortRule, PortSet, Socket, SourceName, Tally, TcpState,
+        TimeWaitReuse, Tunables,
     };
 
     /// A host with 1,000 ports and nothing else remarkable.
@@ -134,18 +132,8 @@ mod tests {
             });
         }
         Snapshot {
-            hold_time: tunables.told_hold_time(),
-            addresses: None,
-            timestamps: HashMap::new(),
-            growth: None,
-            host: Host::default(),
-            tunables,
             bound: Some(PortSet::default()),
-            tally,
-            counters: Counters::default(),
-            tick: None,
-            source: SourceName::SockDiag,
-            gaps: Vec::new(),
+            ..Snapshot::new(tunables, tally, SourceName::SockDiag)
         }
     }
 

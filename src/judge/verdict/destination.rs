@@ -97,7 +97,6 @@ impl Verdict {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
     use std::time::Duration;
 
     use super::*;
@@ -105,8 +104,8 @@ mod tests {
     use crate::judge::level::Thresholds;
     use crate::judge::verdict::verdict;
     use crate::model::{
-        Counters, Destination, Host, Listeners, PortRange, PortRule, PortSet, Snapshot, Socket,
-        SourceName, Tally, TcpState, TimeWaitReuse, Toward, Tunables,
+        Destination, Listeners, PortRange, PortRule, PortSet, Snapshot, Socket, SourceName, Tally,
+        TcpState, TimeWaitReuse, Toward, Tunables,
     };
 
     /// A machine with 1,000 ports, and this many connections held open to 10.0.0.5:3306, asked
@@ -140,18 +139,9 @@ mod tests {
             .collect();
         tally.only_toward(Toward { asked, addresses });
         let snapshot = Snapshot {
-            hold_time: tunables.told_hold_time(),
-            addresses: None,
-            timestamps: HashMap::new(),
-            growth: None,
-            host: Host::default(),
-            tunables,
             bound: Some(PortSet::default()),
-            tally,
-            counters: Counters::default(),
             tick: Some(Duration::from_millis(4)),
-            source: SourceName::SockDiag,
-            gaps: Vec::new(),
+            ..Snapshot::new(tunables, tally, SourceName::SockDiag)
         };
         let thresholds = Thresholds {
             warn: 50.0,

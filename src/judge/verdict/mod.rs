@@ -239,13 +239,12 @@ fn summary(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
     use std::time::Duration;
 
     use super::*;
     use crate::model::{
-        Counters, Growth, Listeners, PortRange, PortRule, PortSet, Reuse, Socket, SourceName,
-        Tally, TcpState, TimeWaitReuse, Timestamps, Weight,
+        Growth, Listeners, PortRange, PortRule, PortSet, Reuse, Socket, SourceName, Tally,
+        TcpState, TimeWaitReuse, Timestamps, Weight,
     };
 
     const SPENT: Option<u64> = Some(30_000);
@@ -289,18 +288,9 @@ mod tests {
             });
         }
         Snapshot {
-            host: Host::default(),
-            hold_time: tunables.told_hold_time(),
-            addresses: None,
-            timestamps: HashMap::new(),
-            growth: None,
-            tunables,
             bound: Some(PortSet::default()),
-            tally,
-            counters: Counters::default(),
             tick: Some(Duration::from_millis(4)),
-            source: SourceName::SockDiag,
-            gaps: Vec::new(),
+            ..Snapshot::new(tunables, tally, SourceName::SockDiag)
         }
     }
 
