@@ -426,7 +426,8 @@ pub struct Run {
 mod tests {
     use super::*;
     use crate::judge::advice::advise;
-    use crate::model::{Holders, Listeners, PortRule, Snapshot, SourceName, Tally, TimeWaitReuse};
+    use crate::judge::fixture::look;
+    use crate::model::{Holders, TimeWaitReuse};
 
     fn stock() -> Tunables {
         Tunables {
@@ -441,8 +442,7 @@ mod tests {
     }
 
     fn laboratory(tunables: Tunables) -> Option<Laboratory> {
-        let tally = Tally::new(PortRule::new(&tunables), Listeners::default());
-        let snapshot = Snapshot::new(tunables, tally, SourceName::Proc);
+        let snapshot = look(tunables, [], []);
         let advice = advise(&snapshot, &Holders::default(), None);
         let hold_time = snapshot.hold_time;
         Laboratory::new(

@@ -8,6 +8,8 @@ pub mod destination;
 pub mod experiment;
 pub mod files;
 pub mod finding;
+#[cfg(test)]
+mod fixture;
 pub mod flow;
 pub mod forecast;
 pub mod goal;
