@@ -149,22 +149,22 @@ impl Laboratory {
         let usable = settings
             .filter_map(|tunables| Capacity::new(tunables, held, hold_time))
             .map(|capacity| capacity.usable_ports);
-        let bench = Bench {
+        let planner = Planner {
             held,
             hold_time,
             scale: f64::from(usable.max().unwrap_or(ports)) / MOST,
         };
-        let mut experiments = bench.with("the settings of now".into(), now);
+        let mut experiments = planner.with("the settings of now".into(), now);
         let raising: Vec<_> = steps.iter().filter(|step| !step.mends).collect();
         for step in &raising {
-            experiments.extend(bench.with(name(step), &step.alone));
+            experiments.extend(planner.with(name(step), &step.alone));
         }
         if let [_, .., last] = raising[..] {
-            experiments.extend(bench.with("all of these together".into(), &last.together));
+            experiments.extend(planner.with("all of these together".into(), &last.together));
         }
-        experiments.extend(bench.by_itself(now, &raising));
-        experiments.extend(bench.without_effect(now));
-        experiments.extend(bench.pooled(now));
+        experiments.extend(planner.by_itself(now, &raising));
+        experiments.extend(planner.without_effect(now));
+        experiments.extend(planner.pooled(now));
         let not_tried = match now.tcp_tw_recycle {
             None => NotTried {
                 name: "net.ipv4.tcp_tw_recycle = 1",
@@ -195,14 +195,15 @@ fn name(step: &Step) -> String {
     names.join(", ")
 }
 
-struct Bench<'a> {
+/// Plans experiments of one scale.
+struct Planner<'a> {
     held: &'a PortSet,
     hold_time: Duration,
     /// The scale of all experiments that have ports enough.
     scale: f64,
 }
 
-impl Bench<'_> {
+impl Planner<'_> {
     /// The experiments about `tunables`: below what the ports bear, where that can be seen to last,
     /// and above it, where a client can get there.
     fn with(&self, name: String, tunables: &Tunables) -> Vec<Experiment> {

@@ -345,8 +345,8 @@ impl Case<'_> {
         Shortage::of(&self.history(), self.forecast_ports(capacity), threshold)
     }
 
-    fn forecast_ports(&self, capacity: &Capacity) -> forecast::Ports<'_> {
-        forecast::Ports {
+    fn forecast_ports(&self, capacity: &Capacity) -> forecast::Supply<'_> {
+        forecast::Supply {
             usable: capacity.usable_ports,
             free: capacity.usable_ports.saturating_sub(self.blocked()),
             time_wait_left: &self.used.time_wait_left,

@@ -65,8 +65,6 @@ pub struct Counters {
     /// `drop` likewise: packets that were dropped because their connection could not be tracked, as
     /// where the table is full.
     pub dropped: Option<u64>,
-    /// `early_drop` likewise: tracked connections that were given up to make room for others.
-    pub early_dropped: Option<u64>,
 }
 
 /// What was counted between two looks; `None` where it could not be read.
