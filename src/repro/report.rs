@@ -408,3 +408,171 @@ impl Failure {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [StoppedBy; 5] = [
+        StoppedBy::Exhausted,
+        StoppedBy::Duration,
+        StoppedBy::Count,
+        StoppedBy::Error,
+        StoppedBy::Interrupted(Signal::Interrupt),
+    ];
+
+    #[test]
+    fn what_stopped_a_run_is_read_back_and_a_stranger_is_refused() {
+        for stopped_by in ALL {
+            let text = serde_json::to_string(&stopped_by).unwrap();
+            assert_eq!(text, format!("\"{}\"", stopped_by.word()));
+            let read: StoppedBy = serde_json::from_str(&text).unwrap();
+            assert_eq!(read, stopped_by);
+        }
+        assert!(serde_json::from_str::<StoppedBy>("\"bored\"").is_err());
+    }
+
+    #[test]
+    fn only_exhaustion_is_bad_and_only_an_error_leaves_it_unknown() {
+        let levels = [
+            Level::Critical,
+            Level::Ok,
+            Level::Ok,
+            Level::Unknown,
+            Level::Ok,
+        ];
+        assert_eq!(ALL.map(StoppedBy::level), levels);
+    }
+
+    /// 1,000 ports that are free, and as much TIME_WAIT as connections were made.
+    fn ports() -> PortsToward {
+        PortsToward {
+            usable: Some(1000),
+            free: Some(1000),
+            full: Some(false),
+            fast_free: Some(500),
+            in_use: 0,
+            reuse: Reuse::Off,
+            recycled: Some(7),
+            buckets_bound: false,
+            max_rate: None,
+            reuse_delay: Duration::from_secs(1),
+            time_wait: 0,
+            server_side: None,
+            hold_time: Duration::from_secs(60),
+            closing: false,
+            returns: None,
+        }
+    }
+
+    #[test]
+    fn more_connections_than_ports_have_a_reason() {
+        let (short, long) = (Duration::from_secs(9), Duration::from_secs(60));
+        let dropping = PortsToward {
+            buckets_bound: true,
+            ..ports()
+        };
+        let left = |time_wait| PortsToward {
+            time_wait,
+            ..ports()
+        };
+        for (turns, elapsed, before, after, reuse, reason) in [
+            (1000, short, ports(), left(1000), Reuse::Off, None),
+            // A stray FIN frees a port in a thousand.
+            (1001, short, ports(), left(1000), Reuse::Off, None),
+            (
+                2000,
+                short,
+                ports(),
+                left(1000),
+                Reuse::Off,
+                Some(CameBack::ServerClosedFirst),
+            ),
+            (
+                2000,
+                long,
+                ports(),
+                left(1000),
+                Reuse::Off,
+                Some(CameBack::TimeWaitOver),
+            ),
+            (
+                2000,
+                short,
+                ports(),
+                left(1000),
+                Reuse::Seen,
+                Some(CameBack::Reuse),
+            ),
+            // Dropped ones are missing even before the ports are through.
+            (
+                900,
+                short,
+                dropping,
+                left(400),
+                Reuse::Off,
+                Some(CameBack::BucketsFull),
+            ),
+            (900, short, dropping, left(900), Reuse::Off, None),
+        ] {
+            assert_eq!(
+                came_back(turns, elapsed, &before, Some(&after), reuse),
+                reason,
+                "{turns} in {elapsed:?}, reuse {reuse:?}"
+            );
+        }
+        let unknown = PortsToward {
+            free: None,
+            ..ports()
+        };
+        assert_eq!(came_back(2000, short, &unknown, None, Reuse::Off), None);
+    }
+
+    #[test]
+    fn a_run_tells_whether_reuse_works_where_the_settings_leave_it_open() {
+        let with = |reuse, recycled| PortsToward {
+            reuse,
+            recycled,
+            ..ports()
+        };
+        let open = with(Reuse::Allowed, Some(7));
+        let again = |again| shown(&open, None, again);
+        assert_eq!(again(Some(true)), Reuse::Seen);
+        assert_eq!(again(Some(false)), Reuse::Refuted);
+        assert_eq!(again(None), Reuse::Allowed);
+        // Less than a round through all the ports may be another client's.
+        for (recycled, reuse) in [
+            (Some(1007), Reuse::Allowed),
+            (Some(1008), Reuse::Seen),
+            (None, Reuse::Allowed),
+        ] {
+            let after = with(Reuse::Allowed, recycled);
+            assert_eq!(shown(&open, Some(&after), None), reuse, "{recycled:?}");
+        }
+        let off = with(Reuse::Off, Some(7));
+        assert_eq!(
+            shown(&off, None, Some(true)),
+            Reuse::Off,
+            "it was no question"
+        );
+    }
+
+    #[test]
+    fn a_server_that_was_not_watched_has_no_numbers_but_a_reason() {
+        let unwatched = ServerReport::new(Err("it fell silent".into()));
+        assert_eq!(unwatched.threads_connected_max, None);
+        assert_eq!(
+            unwatched.not_watched_because.as_deref(),
+            Some("it fell silent")
+        );
+        let watched = ServerReport::new(Ok(Watched {
+            most: 3,
+            before: ServerStatus::default(),
+            after: ServerStatus::default(),
+        }));
+        assert_eq!(
+            (watched.threads_connected_max, watched.not_watched_because),
+            (Some(3), None)
+        );
+    }
+}
