@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::{env_number, in_namespace, json, sysctl};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -89,6 +91,61 @@ fn holder(dice: &mut Dice, low: u16, high: u16, other: SocketAddr) -> Option<(St
     Some((format!("{kind} {at}"), held))
 }
 
+/// Clients whose ports connect() passes over, though no row of theirs shows it: bind() has chosen
+/// them; and clients that choose from a part of the range. Some have closed, and leave orphans.
+fn neighbours(dice: &mut Dice, low: u16, high: u16, other: SocketAddr) -> (String, Vec<Socket>) {
+    let address = Ipv4Addr::new(127, 0, 0, *[1, 8].get(usize::from(dice.one_in(2))).unwrap());
+    let has_range = dice.one_in(3);
+    let from = dice.between(low, high - 1);
+    let to = dice.between(from + 1, high);
+    let closes = dice.one_in(2);
+    let asked = dice.between(1, (high - low) / 2 + 1);
+    let made: Vec<_> = (0..asked)
+        .map_while(|_| {
+            let client = socket(other.ip());
+            if has_range {
+                setsockopt(&client, IpBindAddressNoPort, &true).unwrap();
+                let ports = u32::from(to) << 16 | u32::from(from);
+                setsockopt(&client, option::LocalPortRange, &ports).ok()?;
+            }
+            client.bind(&SocketAddr::from((address, 0)).into()).ok()?;
+            client.connect(&other.into()).ok()?;
+            Some(client)
+        })
+        .collect();
+    let about = format!(
+        "{} connections from {address}, {}{}",
+        made.len(),
+        if has_range {
+            format!("of {from}-{to}")
+        } else {
+            "bound".into()
+        },
+        if closes { ", closed" } else { "" }
+    );
+    if !closes {
+        return (about, made);
+    }
+    for client in made {
+        client.set_linger(None).unwrap();
+    }
+    (about, Vec::new())
+}
+
+mod option {
+    //! `IP_LOCAL_PORT_RANGE` (Linux 6.3).
+    use nix::{libc, setsockopt_impl, sockopt_impl};
+
+    const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
+    sockopt_impl!(
+        LocalPortRange,
+        SetOnly,
+        libc::IPPROTO_IP,
+        IP_LOCAL_PORT_RANGE,
+        u32
+    );
+}
+
 fn flow(verdict: &Value, server: SocketAddr, on_lo: bool) -> &Value {
     let is_it = |flow: &&Value| {
         flow["destination"] == server.ip().to_string()
@@ -129,9 +186,14 @@ fn try_a_machine(dice: &mut Dice, number: u16) -> Result<(), String> {
     } else {
         (Ipv4Addr::new(127, 1, upper, lower), 3306).into()
     };
-    let _servers = [server(destination), server(other)];
+    // Their orphans are gone with their server, which is another one on each machine.
+    let third: SocketAddr = (Ipv4Addr::new(127, 2, upper, lower), 3306).into();
+    let _servers = [server(destination), server(other), server(third)];
     let holders: Vec<_> = (0..dice.between(0, 6))
         .filter_map(|_| holder(dice, low, high, other))
+        .collect();
+    let neighbours: Vec<_> = (0..dice.between(0, 2))
+        .map(|_| neighbours(dice, low, high, third))
         .collect();
     // Flows that were there before: the one in question, and the one beside it.
     let on_lo = dice.one_in(3);
@@ -144,12 +206,13 @@ fn try_a_machine(dice: &mut Dice, number: u16) -> Result<(), String> {
         .collect();
     let about = || {
         format!(
-            "{low}-{high}, reserved {}, {}toward {destination}, {} before and {} beside, {:?}",
+            "{low}-{high}, reserved {}, {}toward {destination}, {} before and {} beside, {:?}, {:?}",
             reserved.join(","),
             if on_lo { "on lo " } else { "" },
             held.len(),
             beside.len(),
-            holders.iter().map(|(what, _)| what).collect::<Vec<_>>()
+            holders.iter().map(|(what, _)| what).collect::<Vec<_>>(),
+            neighbours.iter().map(|(what, _)| what).collect::<Vec<_>>()
         )
     };
     let about = about();

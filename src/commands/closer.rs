@@ -1,21 +1,27 @@
 //! A second look, where one does not tell enough.
 
+use std::mem;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::judge::Capacity;
-use crate::judge::reuse::{is_open, is_trouble_counted};
-use crate::model::Snapshot;
-use crate::system::{Machine, View};
+use crate::judge::reuse::{is_open, is_too_young, is_trouble_counted, unsettled, worth_trying};
+use crate::model::{Flow, Snapshot};
+use crate::system::{Machine, View, trial};
 
 /// Looks again so often, after a pause each time: a quarter of a second in all, in which a client
 /// of four connections/s shows what it does.
 const LOOKS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Looks at the ports of `machine`, and closer where it is open whether TIME_WAIT is reused, or
-/// whether what the kernel counted still goes on.
+/// A wait longer than this for ports to grow old enough to be tried is not worth it.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Looks at the ports of `machine`, and closer: the kernel is asked whether it has a port for the
+/// flows that take most, and where it is open whether TIME_WAIT is reused, for some of these; what
+/// it counted is looked at again where that may still go on.
 ///
 /// # Errors
 /// When no socket table can be read.
@@ -24,18 +30,35 @@ pub fn look(machine: &Machine, view: View) -> Result<Snapshot> {
     let Some(capacity) = Capacity::of(&snapshot) else {
         return Ok(snapshot);
     };
+    let usable = capacity.usable_ports;
+    let flows = worth_trying(&snapshot, usable);
+    snapshot.trials = trial::ports(machine, &flows);
+    try_reuse(machine, &mut snapshot, &flows, usable);
+    let delay = snapshot.tunables.reuse_delay() * 2;
+    let can_try = snapshot.passed_over.is_some() && delay <= PATIENCE;
+    if can_try && is_too_young(&snapshot, &flows, usable) {
+        thread::sleep(delay);
+        try_reuse(machine, &mut snapshot, &flows, usable);
+    }
     let is_counted = is_trouble_counted(&snapshot);
     for _ in 0..LOOKS {
-        if is_open(&snapshot, capacity.usable_ports) {
+        if is_open(&snapshot, usable) {
             snapshot.note_timestamps(machine.timestamps());
         }
-        if !is_counted && !is_open(&snapshot, capacity.usable_ports) {
+        if !is_counted && !is_open(&snapshot, usable) {
             break;
         }
-        snapshot.growth = machine.growth(&snapshot.counters, PAUSE);
+        snapshot.growth = machine.growth(PAUSE);
         if snapshot.growth.is_none() {
             break; // A recorded host does not change.
         }
     }
     Ok(snapshot)
+}
+
+fn try_reuse(machine: &Machine, snapshot: &mut Snapshot, flows: &[Flow], usable: u32) {
+    let open = unsettled(snapshot, flows, usable);
+    let mut trials = mem::take(&mut snapshot.trials);
+    trial::reuse(machine, snapshot, &open, &mut trials);
+    snapshot.trials = trials;
 }

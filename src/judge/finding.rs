@@ -20,6 +20,8 @@ pub struct Ports {
     pub flow: Flow,
     /// Ports connect() cannot have; where it is open whether TIME_WAIT is reused, without that.
     pub blocked: u32,
+    /// The same as the table shows it: fewer where the kernel, asked for one, had none all the same.
+    pub counted: u32,
     /// Ports there are.
     pub usable: u32,
     /// Sockets that block them, by state.
@@ -501,6 +503,17 @@ impl Ports {
     }
 
     fn write_exhausted(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.counted < self.usable {
+            return write!(
+                f,
+                "No port is free {}: the kernel, asked for one, has none, though the socket table \
+                 shows only {} of {} taken ({}). New connections there fail with errno 99.",
+                Between(&self.flow),
+                count(self.counted),
+                count(self.usable),
+                states(&self.by_state),
+            );
+        }
         write!(
             f,
             "No port is free {}{}: {} of {} are taken ({}). New connections there fail with errno \
@@ -646,8 +659,8 @@ fn write_source(f: &mut fmt::Formatter<'_>, source: &SourceBound) -> fmt::Result
     let left = source.usable.saturating_sub(source.taken);
     write!(
         f,
-        "{} {from}: its ports are handed out by bind(), one pool over all destinations ({} here), \
-         which connect() cannot have either; {} of {} are taken. {}",
+        "{} {from}: its ports are handed out by bind(), one pool over all destinations ({} here); \
+         {} of {} are taken. {}",
         if left == 0 {
             "No port is free for clients that bind()"
         } else {
@@ -656,10 +669,20 @@ fn write_source(f: &mut fmt::Formatter<'_>, source: &SourceBound) -> fmt::Result
         count(source.flows.len() as u64),
         count(source.taken),
         count(source.usable),
-        if left == 0 {
-            "bind() fails with errno 98.".into()
-        } else {
-            format!("{} are left, then bind() fails with errno 98.", count(left))
+        match (left, source.left_to_connect) {
+            (0, 0) =>
+                "bind() fails with errno 98, and connect() with errno 99, for it cannot have them \
+                 either."
+                    .into(),
+            (0, others) => format!(
+                "bind() fails with errno 98; connect(), which cannot have them either, has {} left.",
+                count(others)
+            ),
+            (left, _) => format!(
+                "{} are left, then bind() fails with errno 98; connect() cannot have those taken \
+                 either.",
+                count(left)
+            ),
         }
     )
 }

@@ -57,6 +57,10 @@ pub struct FlowReport {
     pub reuse_applies: Option<bool>,
     /// Ports the flow takes, in any state.
     pub ports_in_use: u32,
+    /// Ports it could have at most: the usable ones, or those of its source's pool; `None` when the
+    /// range is unknown.
+    #[serde(skip)]
+    pub ports_usable: Option<u32>,
     /// Ports it can still have, where it is open whether TIME_WAIT is reused: without that; `None`
     /// when the range is unknown.
     pub ports_free: Option<u32>,
@@ -158,13 +162,31 @@ impl Case<'_> {
     /// Ports of the flow that connect() cannot have; where it is open whether TIME_WAIT is reused,
     /// without that.
     pub(super) fn blocked(&self) -> u32 {
+        let counted = self.counted();
+        match self.bench.capacity {
+            Some(capacity) if self.is_refused() => counted.max(capacity.usable_ports),
+            _ => counted,
+        }
+    }
+
+    /// The same as the table shows it.
+    fn counted(&self) -> u32 {
         self.used
             .ports_blocked(self.reuse.works(), self.bench.loose_end())
+    }
+
+    /// Whether the kernel was asked for a port, and had none.
+    fn is_refused(&self) -> bool {
+        let trial = self.bench.snapshot.trials.get(self.flow);
+        trial.is_some_and(|trial| trial.has_port == Some(false))
     }
 
     /// The same if TIME_WAIT is reused where that is open.
     fn blocked_at_best(&self) -> u32 {
         let works = self.reuse.works() || self.reuse.is_open();
+        if self.is_refused() {
+            return self.blocked();
+        }
         self.used.ports_blocked(works, self.bench.loose_end())
     }
 
@@ -207,7 +229,7 @@ impl Case<'_> {
         let is_pile = |(_, finding): &(Level, Finding)| matches!(finding, Finding::SynSentPile(_));
         let mut findings = Vec::new();
         // Where no port can be had at all, or bind() hands them out, that is said of all flows.
-        let is_judged_alone = capacity.usable_ports > 0 && self.bound_source().is_none();
+        let is_judged_alone = capacity.usable_ports > 0 && !self.is_of_pool();
         if is_judged_alone {
             findings.extend(self.shortage(capacity));
         }
@@ -262,6 +284,13 @@ impl Case<'_> {
     fn bound_source(&self) -> Option<&SourceBound> {
         let mut sources = self.bench.bound_sources.iter();
         sources.find(|source| source.flows.contains(self.flow))
+    }
+
+    /// Whether bind() has handed out what it counts as its ports. Where the kernel has told which
+    /// ports that are, they do not count.
+    fn is_of_pool(&self) -> bool {
+        self.bound_source().is_some()
+            && (self.used.passed_over == 0 || self.used.countable_in_use() == 0)
     }
 
     fn churns(&self) -> bool {
@@ -380,6 +409,7 @@ impl Case<'_> {
         Ports {
             flow: *self.flow,
             blocked: self.blocked(),
+            counted: self.counted(),
             usable: capacity.usable_ports,
             by_state: self.used.blocking(self.reuse.works()),
             reuse: self.reuse,
@@ -413,6 +443,10 @@ impl Case<'_> {
             reuse: self.reuse,
             reuse_applies: self.reuse.applies(),
             ports_in_use: self.used.ports_in_use,
+            ports_usable: self
+                .bound_source()
+                .map(|source| source.usable)
+                .or_else(|| capacity.map(|all| all.usable_ports)),
             ports_free: free(self.blocked()),
             ports_free_with_reuse: free(self.blocked_at_best()).filter(|_| open),
             by_state: self.used.by_state.clone(),

@@ -1,5 +1,6 @@
 //! Whether TIME_WAIT is reused on a flow: what the settings allow, and what the table shows.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use crate::model::{Flow, FlowUse, Reuse, Snapshot, TcpState};
@@ -20,6 +21,9 @@ pub fn reuse(snapshot: &Snapshot, flow: &Flow, used: &FlowUse, alone: Option<&Fl
         Some(false) => return Reuse::Off,
         Some(true) => {}
     }
+    if let Some(works) = tried(snapshot, flow) {
+        return works;
+    }
     match live_timestamps(snapshot, flow) {
         // One old connection says little where the ports say the opposite: a balancer's other server.
         Some(true) if old_ports_block(snapshot, used) => return Reuse::Allowed,
@@ -39,6 +43,19 @@ pub fn reuse(snapshot: &Snapshot, flow: &Flow, used: &FlowUse, alone: Option<&Fl
         return Reuse::Seen;
     }
     Reuse::Allowed
+}
+
+/// What the kernel did with old TIME_WAIT of `flow` when it was asked for just these ports; `None`
+/// where it was not.
+fn tried(snapshot: &Snapshot, flow: &Flow) -> Option<Reuse> {
+    let trial = snapshot.trials.get(flow)?;
+    match (trial.reused, trial.refused) {
+        (0, 0) => None,
+        (_, 0) => Some(Reuse::Seen),
+        (0, _) => Some(Reuse::Refuted),
+        // A balancer with servers of either kind.
+        (_, _) => Some(Reuse::Allowed),
+    }
 }
 
 /// What live connections tell of the other end's TCP timestamps.
@@ -130,19 +147,74 @@ pub fn alone(snapshot: &Snapshot) -> Option<&Flow> {
 /// The share of the usable ports from which on it matters whether they come back.
 const MATTERS: u32 = 20;
 
+/// The share from which on it decides.
+const DECIDES: u32 = 2;
+
+/// Whether it matters for `flow`, and is not known for certain, whether TIME_WAIT is reused.
+fn is_unsettled(snapshot: &Snapshot, flow: &Flow, used: &FlowUse, usable: u32) -> bool {
+    let takes = |share: u32| used.countable_in_use() * share >= usable;
+    if tried(snapshot, flow).is_some() || !takes(MATTERS) {
+        return false;
+    }
+    match reuse(snapshot, flow, used, alone(snapshot)) {
+        Reuse::Allowed => true,
+        // What the table refutes may have been switched on within the last minute.
+        Reuse::Refuted => live_timestamps(snapshot, flow).is_none(),
+        // One live connection, or this machine's settings of now, say little about old sockets.
+        Reuse::Seen => takes(DECIDES),
+        Reuse::Off | Reuse::Unknown => false,
+    }
+}
+
 /// Whether it matters for some flow, and is not known, whether TIME_WAIT is reused: live sockets and
 /// a second look at the kernel's counters may tell.
 #[must_use]
 pub fn is_open(snapshot: &Snapshot, usable: u32) -> bool {
-    let alone = alone(snapshot);
-    snapshot.tally.flows.iter().any(|(flow, used)| {
-        // What the table refutes may have been switched on within the last minute.
-        let is_unsettled = match reuse(snapshot, flow, used, alone) {
-            Reuse::Allowed => true,
-            Reuse::Refuted => live_timestamps(snapshot, flow).is_none(),
-            Reuse::Off | Reuse::Unknown | Reuse::Seen => false,
-        };
-        used.countable_in_use() * MATTERS >= usable && is_unsettled
+    let flows = &snapshot.tally.flows;
+    flows.iter().any(|(flow, used)| {
+        let reuse = reuse(snapshot, flow, used, alone(snapshot));
+        reuse != Reuse::Seen && is_unsettled(snapshot, flow, used, usable)
+    })
+}
+
+/// The flows of which the kernel is to be asked whether it has a port for them, fullest first: those
+/// that take a part of the usable ports that matters, and where it has not told which ports connect()
+/// passes over, whatever they take.
+#[must_use]
+pub fn worth_trying(snapshot: &Snapshot, usable: u32) -> Vec<Flow> {
+    /// A search that finds no port takes some 5 ms.
+    const MOST: usize = 16;
+    let is_worth_it = |used: &FlowUse| {
+        snapshot.passed_over.is_none() || used.countable_in_use() * MATTERS >= usable
+    };
+    let mut flows: Vec<_> = snapshot
+        .tally
+        .flows
+        .iter()
+        .filter(|(_, used)| is_worth_it(used))
+        .map(|(flow, used)| (Reverse(used.countable_in_use()), *flow))
+        .collect();
+    flows.sort_unstable();
+    flows.truncate(MOST);
+    flows.into_iter().map(|(_, flow)| flow).collect()
+}
+
+/// Of these flows the ones of which it is to be found out whether old TIME_WAIT is reused.
+#[must_use]
+pub fn unsettled(snapshot: &Snapshot, flows: &[Flow], usable: u32) -> Vec<Flow> {
+    let is_open = |flow: &&Flow| {
+        let used = snapshot.tally.flows.get(flow);
+        used.is_some_and(|used| is_unsettled(snapshot, flow, used, usable))
+    };
+    flows.iter().filter(is_open).copied().collect()
+}
+
+/// Whether one of them has no port left that is old enough to be tried, so that it is worth a wait.
+#[must_use]
+pub fn is_too_young(snapshot: &Snapshot, flows: &[Flow], usable: u32) -> bool {
+    unsettled(snapshot, flows, usable).iter().any(|flow| {
+        let used = snapshot.tally.flows.get(flow);
+        used.is_some_and(|used| used.countable_in_use() >= usable)
     })
 }
 

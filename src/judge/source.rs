@@ -22,6 +22,8 @@ pub struct SourceBound {
     pub ports: PortSet,
     /// Ports there are.
     pub usable: u32,
+    /// Ports that connect() can take toward a destination of which it has none.
+    pub left_to_connect: u32,
     /// Its flows whose ports bind() hands out.
     pub flows: HashSet<Flow>,
 }
@@ -69,6 +71,7 @@ fn told(snapshot: &Snapshot, passed_over: &PortSet, capacity: &Capacity) -> Vec<
                 taken: source.ports.len(),
                 // bind() has the ports too that connect() passes over.
                 usable: capacity.usable_ports + passed_over.len(),
+                left_to_connect: capacity.usable_ports,
                 ports: passed_over.common(&source.ports),
                 flows: snapshot
                     .tally
@@ -102,12 +105,17 @@ fn shown(snapshot: &Snapshot, capacity: &Capacity) -> Vec<SourceBound> {
             let flows = flows.get(&(source.address, source.interface))?;
             let sides = Sides::of(source, flows, capacity);
             let rule = tally.rule();
-            shows_bind(source, &sides, capacity, rule, parity_tells).then(|| SourceBound {
+            if !shows_bind(source, &sides, capacity, rule, parity_tells) {
+                return None;
+            }
+            let ports = handed_out(source, &sides, rule.range);
+            Some(SourceBound {
                 address: source.address,
                 interface: source.interface,
                 taken: source.ports.len(),
-                ports: handed_out(source, &sides, rule.range),
                 usable: capacity.usable_ports,
+                left_to_connect: capacity.usable_ports.saturating_sub(ports.len()),
+                ports,
                 flows: sides.names.into_iter().copied().collect(),
             })
         })

@@ -245,7 +245,10 @@ impl FlowUse {
     #[must_use]
     pub fn ports_blocked(&self, reuse_works: bool, loose: Option<LooseEnd>) -> u32 {
         let blocked = self.countable_in_use() + self.taken_by_unbound.all
-            - given_back(reuse_works, self.ports_reusable + self.reusable_by_unbound.all);
+            - given_back(
+                reuse_works,
+                self.ports_reusable + self.reusable_by_unbound.all,
+            );
         blocked.saturating_sub(u32::from(self.takes(loose, reuse_works)))
     }
 
@@ -253,7 +256,10 @@ impl FlowUse {
     #[must_use]
     pub fn fast_blocked(&self, reuse_works: bool, loose: Option<LooseEnd>) -> u32 {
         let blocked = self.fast_in_use + self.taken_by_unbound.fast
-            - given_back(reuse_works, self.fast_reusable + self.reusable_by_unbound.fast);
+            - given_back(
+                reuse_works,
+                self.fast_reusable + self.reusable_by_unbound.fast,
+            );
         blocked.saturating_sub(u32::from(self.takes(loose, reuse_works)))
     }
 

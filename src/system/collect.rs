@@ -230,16 +230,36 @@ impl Machine {
         retried(|| sock_diag::timestamps(ports)).unwrap_or_default()
     }
 
-    /// What the kernel counts from `before` to the end of `pause`; `None` on a recorded host.
+    /// What the kernel counts during `pause`; `None` on a recorded host.
     #[must_use]
-    pub fn growth(&self, before: &Counters, pause: Duration) -> Option<Growth> {
+    pub fn growth(&self, pause: Duration) -> Option<Growth> {
         if self.recorded {
             return None;
         }
-        thread::sleep(pause);
         // What could not be read has been told at the first look.
+        let before = counters::read(&self.proc, &mut Vec::new());
+        thread::sleep(pause);
         let after = counters::read(&self.proc, &mut Vec::new());
-        Some(Growth::between(before, &after))
+        Some(Growth::between(&before, &after))
+    }
+
+    /// Streams the sockets in TIME_WAIT with a local port in `range`.
+    pub(super) fn time_wait(&self, range: PortRange, mut row: impl FnMut(&Socket)) {
+        let waiting = 1 << TcpState::TimeWait as u32;
+        if self.source != SourceChoice::Proc
+            && retried(|| sock_diag::rows(waiting, Some(range), &mut row)).is_ok()
+        {
+            return;
+        }
+        for name in ["tcp", "tcp6"] {
+            // What cannot be read has been told at the first look.
+            let _ = proc_tcp::rows(&self.proc.net(name), procfs::ticks_per_second(), |socket| {
+                if socket.state == TcpState::TimeWait && range.contains(socket.local.port()) {
+                    row(socket);
+                }
+                ControlFlow::Continue(())
+            });
+        }
     }
 
     /// The ephemeral range; `None` when unknown.

@@ -7,14 +7,17 @@
 //! closed before that has sent no packet, and counts in no counter. `IP_LOCAL_PORT_RANGE` (Linux
 //! 6.3) asks for one port.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{IpBindAddressNoPort, TcpFastOpenConnect};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::model::{Flow, PortRange, PortSet};
+use super::Machine;
+use crate::model::{Flow, PortRange, PortSet, Snapshot, Trial};
 
 mod option {
     //! Options that nix has no name for (include/uapi/linux/tcp.h, include/uapi/linux/in.h).
@@ -62,20 +65,72 @@ const NOBODY: Flow = Flow {
     interface: None,
 };
 
-/// Whether connect() has a port for one more connection of `flow`; `None` where the kernel does not
-/// tell. One in TIME_WAIT that it would reuse it gives up.
+/// Whether connect() has a port for one more connection of each of `flows`. One in TIME_WAIT that
+/// it would reuse it gives up. Nothing where the kernel does not tell.
 #[must_use]
-pub fn has_port(flow: &Flow) -> Option<bool> {
-    sends_nothing().then(|| ask(flow, None).told()).flatten()
+pub fn ports(machine: &Machine, flows: &[Flow]) -> HashMap<Flow, Trial> {
+    if machine.is_recorded() || flows.is_empty() || !sends_nothing() {
+        return HashMap::new();
+    }
+    let trial = |flow: &Flow| {
+        let has_port = ask(flow, None).told();
+        let trial = Trial {
+            has_port,
+            ..Trial::default()
+        };
+        (*flow, trial)
+    };
+    flows.iter().map(trial).collect()
 }
 
-/// Whether connect() takes `port` for `flow`; `None` where the kernel does not tell. One in
-/// TIME_WAIT that it would reuse it gives up.
-#[must_use]
-pub fn takes(flow: &Flow, port: u16) -> Option<bool> {
-    sends_nothing()
-        .then(|| ask(flow, Some(port)).told())
-        .flatten()
+/// Asks for ports of `flows` that are in TIME_WAIT for longer than the reuse delay, and adds to
+/// `trials` how many the kernel gave. It gives them up thereby, as any connect() does.
+pub fn reuse(
+    machine: &Machine,
+    snapshot: &Snapshot,
+    flows: &[Flow],
+    trials: &mut HashMap<Flow, Trial>,
+) {
+    /// So many of a flow, met first in a table that is in no order.
+    const TRIED: usize = 4;
+    /// The kernel counted whole seconds before the delay became a setting (Linux 6.14).
+    const ROUNDING: Duration = Duration::from_secs(1);
+    /// Between the end of a connection and the read of its time left.
+    const MARGIN: Duration = Duration::from_millis(100);
+    let Some(range) = snapshot.tunables.ip_local_port_range else {
+        return;
+    };
+    if machine.is_recorded() || flows.is_empty() || !sends_nothing() {
+        return;
+    }
+    let delay = match snapshot.tunables.tcp_tw_reuse_delay_ms {
+        Some(_) => snapshot.tunables.reuse_delay() + MARGIN,
+        None => snapshot.tunables.reuse_delay() + ROUNDING,
+    };
+    let skipped = snapshot.skipped();
+    let mut old: HashMap<Flow, Vec<u16>> = flows.iter().map(|flow| (*flow, Vec::new())).collect();
+    machine.time_wait(range, |socket| {
+        let left = socket.time_wait_left.unwrap_or(snapshot.hold_time);
+        let is_old = snapshot.hold_time.saturating_sub(left) > delay;
+        let port = socket.local.port();
+        if let Some(ports) = old.get_mut(&Flow::of(socket))
+            && is_old
+            && ports.len() < TRIED
+            && !skipped.contains(port)
+        {
+            ports.push(port);
+        }
+    });
+    for (flow, ports) in old {
+        for port in ports {
+            let trial = trials.entry(flow).or_default();
+            match ask(&flow, Some(port)) {
+                Answer::Port => trial.reused += 1,
+                Answer::NoPort => trial.refused += 1,
+                Answer::Nothing => {}
+            }
+        }
+    }
 }
 
 /// Which of the ports in `some`, a part of `range`, connect() passes over whatever the destination,

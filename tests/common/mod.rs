@@ -154,6 +154,15 @@ pub fn port_range(low: u16, high: u16) {
     sysctl("net.ipv4.tcp_tw_reuse", "0");
 }
 
+/// The version of the running kernel: what it can do is part of what a test expects.
+pub fn linux() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.parse().ok());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
 /// A number from the environment, or `otherwise`.
 pub fn env_number(name: &str, otherwise: u64) -> u64 {
     env::var(name).map_or(otherwise, |text| {

@@ -223,12 +223,12 @@ fn summary(
     }
     match (capacity, fullest) {
         (None, _) => "Nothing can be said about ports without their range.".into(),
-        (Some(capacity), Some(flow)) => format!(
+        (Some(_), Some(flow)) => format!(
             "Ports are not the problem: the fullest flow, {} to {}, can still have {} of {}.",
             Origin(&flow.flow()),
             flow.server(),
             count(flow.ports_free.unwrap_or_default()),
-            count(capacity.usable_ports)
+            count(flow.ports_usable.unwrap_or_default())
         ),
         (Some(capacity), None) => format!(
             "Ports are not the problem: no outbound connection takes any of the {}.",
