@@ -18,6 +18,7 @@ mod machine;
 pub mod reuse;
 pub mod source;
 pub mod states;
+pub mod table;
 pub mod toward;
 pub mod verdict;
 

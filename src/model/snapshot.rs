@@ -29,6 +29,23 @@ pub enum Weight {
     None,
 }
 
+/// The rows of a table of /proc are other ones than the kernel counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disagreement {
+    /// Rows of this kind.
+    pub rows: u64,
+    /// Which.
+    pub kind: &'static str,
+    /// How many the kernel counts.
+    pub counted: u64,
+    /// In this file of `net/`.
+    pub file: &'static str,
+    /// What it comes from.
+    pub meaning: &'static str,
+    /// What hangs on it.
+    pub weight: Weight,
+}
+
 /// Which machine, and which view of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Host {
