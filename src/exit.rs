@@ -48,11 +48,9 @@ impl From<Level> for Exit {
 impl From<StoppedBy> for Exit {
     fn from(stopped_by: StoppedBy) -> Self {
         match stopped_by {
-            StoppedBy::Exhausted => Self::Critical,
-            StoppedBy::Error => Self::Unknown,
-            StoppedBy::Duration | StoppedBy::Count => Self::Ok,
             StoppedBy::Interrupted(Signal::Interrupt) => Self::Interrupted,
             StoppedBy::Interrupted(Signal::Terminate) => Self::Terminated,
+            ended => ended.level().into(),
         }
     }
 }

@@ -7,7 +7,7 @@
 //! `TWCHECK_SEED=7 TWCHECK_MOMENTS=20000 cargo test --test forecast_figures -- --nocapture` is a
 //! long run by hand.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use std::time::Duration;
 use twcheck::judge::level::{Level, Thresholds};
 use twcheck::judge::verdict::{Verdict, verdict};
 use twcheck::model::{
-    Counters, Host, Listeners, PortRange, PortRule, PortSet, Snapshot, Socket, SourceName, Tally,
-    TcpState, TimeWaitReuse, Tunables,
+    Listeners, PortRange, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState,
+    TimeWaitReuse, Tunables,
 };
 
 /// Seconds that TIME_WAIT lasts (`TCP_TIMEWAIT_LEN`), and that the truth looks ahead.
@@ -583,20 +583,9 @@ fn judge(sockets: &[Socket], ports: u32) -> Verdict {
         tally.add(socket);
     }
     let snapshot = Snapshot {
-        host: Host::default(),
-        hold_time: tunables.told_hold_time(),
-        addresses: None,
-        timestamps: HashMap::new(),
-        trials: HashMap::new(),
-        passed_over: None,
-        growth: None,
-        tunables,
         bound: Some(PortSet::default()),
-        tally,
-        counters: Counters::default(),
         tick: Some(Duration::from_millis(4)),
-        source: SourceName::SockDiag,
-        gaps: Vec::new(),
+        ..Snapshot::new(tunables, tally, SourceName::SockDiag)
     };
     let thresholds = Thresholds {
         warn: 80.0,

@@ -65,6 +65,24 @@ fn the_sandbox_takes_over_this_machines_settings_and_leaves_them_alone() {
     );
 }
 
+/// `advise --prove` reads the report of each run by the type that wrote it.
+#[test]
+fn a_report_is_read_back_as_it_was_written() {
+    in_namespace("a_report_is_read_back_as_it_was_written", || {
+        sysctl("net.ipv4.ip_local_port_range", "40000 40999");
+        for arguments in [
+            &["repro", "--json"][..],
+            &["repro", "--json", "--pool", "2", "--duration", "1s"],
+            &["repro", "--json", "--connections", "9", "--rate", "90"],
+        ] {
+            let written = json(arguments);
+            let report: twcheck::repro::Report = serde_json::from_value(written.clone()).unwrap();
+            let again = serde_json::to_value(&report).unwrap();
+            assert_eq!(again, written, "{arguments:?}");
+        }
+    });
+}
+
 #[test]
 fn limits_and_ctrl_c_end_a_run_cleanly_with_its_report() {
     in_namespace(

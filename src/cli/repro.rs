@@ -65,7 +65,7 @@ pub struct ReproArgs {
     /// Ask for the password; it can also be in an option file, or in MYSQL_PWD
     #[arg(long, help_heading = SERVER)]
     pub ask_password: bool,
-    /// Read [client] of this MySQL option file instead of ~/.my.cnf
+    /// Read the group client of this MySQL option file instead of that of ~/.my.cnf
     #[arg(long, value_name = "FILE", help_heading = SERVER)]
     pub defaults_file: Option<PathBuf>,
     /// Insist on TLS, and on a certificate that browsers trust

@@ -30,7 +30,7 @@ pub fn run(args: &AdviseArgs) -> Result<Exit> {
         )
         .into());
     }
-    let mut snapshot = closer::look(&machine, View::Both)?;
+    let mut snapshot = closer::look(&machine, View::Everything)?;
     let holders = machine.holders(&snapshot);
     if let Some(toward) = toward {
         snapshot.note_timestamps(machine.timestamps());

@@ -1,4 +1,4 @@
-//! A second look, where one does not tell enough.
+//! Looks at a machine: one, and a second where that does not tell enough.
 
 use std::thread;
 use std::time::Duration;
@@ -7,8 +7,9 @@ use anyhow::Result;
 
 use crate::judge::Capacity;
 use crate::judge::reuse::{is_open, is_too_young, is_trouble_counted, unsettled, worth_trying};
+use crate::judge::table::{bound_matters, disagreement, inbound_matters};
 use crate::model::{Flow, Snapshot};
-use crate::system::{Machine, View, trial};
+use crate::system::{Judgement, Machine, View, trial};
 
 /// Looks again so often, after a pause each time: a quarter of a second in all, in which a client
 /// of four connections/s shows what it does.
@@ -18,6 +19,19 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// A wait longer than this for ports to grow old enough to be tried is not worth it.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// Looks at `machine` once.
+///
+/// # Errors
+/// When no socket table can be read.
+pub fn glance(machine: &Machine, view: View) -> Result<Snapshot> {
+    let judgement = Judgement {
+        bound_matters,
+        inbound_matters,
+        disagreement,
+    };
+    machine.look(view, judgement)
+}
+
 /// Looks at the ports of `machine`, and closer: the kernel is asked whether it has a port for the
 /// flows that take most, and where it is open whether TIME_WAIT is reused, for some of these; what
 /// it counted is looked at again where that may still go on.
@@ -25,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// # Errors
 /// When no socket table can be read.
 pub fn look(machine: &Machine, view: View) -> Result<Snapshot> {
-    let mut snapshot = machine.look(view)?;
+    let mut snapshot = glance(machine, view)?;
     let Some(capacity) = Capacity::of(&snapshot) else {
         return Ok(snapshot);
     };

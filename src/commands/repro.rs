@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::unistd::{User, getuid};
 
+use super::closer;
 use crate::cli::ReproArgs;
 use crate::exit::Exit;
 use crate::judge::toward::{PortsToward, Way};
@@ -57,7 +58,7 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
         is_here: embedded || path.local == Some(true),
     };
     let machine = Machine::live(SourceChoice::Auto);
-    let mut snapshot = machine.look(View::Ports)?;
+    let mut snapshot = closer::glance(&machine, View::Ports)?;
     // Who watches the server has a connection to it.
     snapshot.note_timestamps(machine.timestamps());
     let before = PortsToward::new(&snapshot, way);
@@ -68,8 +69,9 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
     let (outcome, still_open) = match client {
         Err(error) => (Outcome::without_a_connection(error), None),
         Ok(client) => {
-            if !client.is_pooled() {
-                render::announce_reuse(way.server, &before);
+            let caution = before.caution(way.server);
+            if let Some(text) = caution.filter(|_| !client.is_pooled()) {
+                render::note(&text);
             }
             let client = Arc::new(client);
             let outcome = connect(args, &client, way, &machine, &before)?;
@@ -168,7 +170,7 @@ fn connect(
         fast_ports: before.until_cliff().filter(|_| !client.is_pooled()),
     };
     let ports_in_use = || {
-        let snapshot = machine.look(View::Ports).ok()?;
+        let snapshot = closer::glance(machine, View::Ports).ok()?;
         Some(PortsToward::new(&snapshot, way).in_use)
     };
     let outcome = take_turns(client, limits, &stop, ports_in_use, |moment| {
@@ -209,7 +211,10 @@ fn settled(machine: &Machine, way: Way<'_>) -> Option<PortsToward> {
     const LOOKS: usize = 10;
     let mut ports = None;
     for _ in 0..LOOKS {
-        ports = Some(PortsToward::new(&machine.look(View::Both).ok()?, way));
+        ports = Some(PortsToward::new(
+            &closer::glance(machine, View::Everything).ok()?,
+            way,
+        ));
         if ports.as_ref().is_none_or(|ports| !ports.closing) {
             break;
         }

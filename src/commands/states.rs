@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::closer::glance;
 use crate::cli::{By, StatesArgs};
 use crate::exit::Exit;
 use crate::judge::states::states;
@@ -17,9 +18,12 @@ pub fn run(args: &StatesArgs) -> Result<Exit> {
     let machine = args.source.machine();
     let toward = args.destination.as_ref().map(resolve).transpose()?;
     let by_flow = args.by == By::Flow;
-    let mut snapshot = machine.look(View::States {
-        by_flow: by_flow || toward.is_some(),
-    })?;
+    let mut snapshot = glance(
+        &machine,
+        View::States {
+            by_flow: by_flow || toward.is_some(),
+        },
+    )?;
     if let Some(toward) = toward {
         snapshot.tally.only_toward(toward);
     }

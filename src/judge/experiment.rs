@@ -58,8 +58,8 @@ pub struct Experiment {
     pub scale: f64,
     /// Usable ports of the sandbox.
     pub ports: u32,
-    /// The sysctls of the sandbox, `net.ipv4.KEY=VALUE`.
-    pub settings: Vec<String>,
+    /// The sysctls of the sandbox and their values.
+    pub settings: Vec<(&'static str, String)>,
     /// Connections per second; `None` for as fast as possible.
     pub pace: Option<f64>,
     /// Connections of a pool; `None` without one.
@@ -76,24 +76,6 @@ pub struct Experiment {
 }
 
 impl Experiment {
-    /// What repeats it by hand, `repro` and its options.
-    #[must_use]
-    pub fn arguments(&self) -> Vec<String> {
-        let mut arguments = vec!["repro".to_owned()];
-        for setting in &self.settings {
-            arguments.extend(["--set".to_owned(), setting.clone()]);
-        }
-        if let Some(pace) = self.pace {
-            arguments.extend(["--rate".to_owned(), pace.to_string()]);
-        }
-        if let Some(pool) = self.pool {
-            arguments.extend(["--pool".to_owned(), pool.to_string()]);
-        }
-        let seconds = self.duration.as_secs();
-        arguments.extend(["--duration".to_owned(), format!("{seconds}s")]);
-        arguments
-    }
-
     /// Whether what came agrees with what was predicted; a pace that was not kept, or a pool that
     /// left TIME_WAIT, shows nothing.
     #[must_use]
@@ -167,22 +149,22 @@ impl Laboratory {
         let usable = settings
             .filter_map(|tunables| Capacity::new(tunables, held, hold_time))
             .map(|capacity| capacity.usable_ports);
-        let bench = Bench {
+        let planner = Planner {
             held,
             hold_time,
             scale: f64::from(usable.max().unwrap_or(ports)) / MOST,
         };
-        let mut experiments = bench.with("the settings of now".into(), now);
+        let mut experiments = planner.with("the settings of now".into(), now);
         let raising: Vec<_> = steps.iter().filter(|step| !step.mends).collect();
         for step in &raising {
-            experiments.extend(bench.with(name(step), &step.alone));
+            experiments.extend(planner.with(name(step), &step.alone));
         }
         if let [_, .., last] = raising[..] {
-            experiments.extend(bench.with("all of these together".into(), &last.together));
+            experiments.extend(planner.with("all of these together".into(), &last.together));
         }
-        experiments.extend(bench.by_itself(now, &raising));
-        experiments.extend(bench.without_effect(now));
-        experiments.extend(bench.pooled(now));
+        experiments.extend(planner.by_itself(now, &raising));
+        experiments.extend(planner.without_effect(now));
+        experiments.extend(planner.pooled(now));
         let not_tried = match now.tcp_tw_recycle {
             None => NotTried {
                 name: "net.ipv4.tcp_tw_recycle = 1",
@@ -213,14 +195,15 @@ fn name(step: &Step) -> String {
     names.join(", ")
 }
 
-struct Bench<'a> {
+/// Plans experiments of one scale.
+struct Planner<'a> {
     held: &'a PortSet,
     hold_time: Duration,
     /// The scale of all experiments that have ports enough.
     scale: f64,
 }
 
-impl Bench<'_> {
+impl Planner<'_> {
     /// The experiments about `tunables`: below what the ports bear, where that can be seen to last,
     /// and above it, where a client can get there.
     fn with(&self, name: String, tunables: &Tunables) -> Vec<Experiment> {
@@ -281,9 +264,8 @@ impl Bench<'_> {
         let mut experiment = self
             .with("net.ipv4.tcp_fin_timeout = 1".into(), now)
             .pop()?;
-        experiment
-            .settings
-            .push("net.ipv4.tcp_fin_timeout=1".into());
+        let setting = ("net.ipv4.tcp_fin_timeout", "1".into());
+        experiment.settings.push(setting);
         Some(experiment)
     }
 
@@ -325,7 +307,11 @@ impl Bench<'_> {
 
 /// `tunables` with as many fewer ports and places for TIME_WAIT, and as settings of a sandbox.
 /// The ports that something holds on this machine are reserved there.
-fn scaled(tunables: &Tunables, real: &Capacity, scale: f64) -> Option<(Tunables, Vec<String>)> {
+fn scaled(
+    tunables: &Tunables,
+    real: &Capacity,
+    scale: f64,
+) -> Option<(Tunables, Vec<(&'static str, String)>)> {
     let fewer = |ports: u32| f64::from(ports) / scale;
     // Where nearly all are taken a few of those tell as much.
     let taken = whole(
@@ -350,26 +336,24 @@ fn scaled(tunables: &Tunables, real: &Capacity, scale: f64) -> Option<(Tunables,
     // Where this machine's begins higher, the kernel would refuse the range.
     let start = tunables.ip_unprivileged_port_start;
     let lower = start.filter(|&start| start > u64::from(LOWEST));
-    let mut settings = Vec::new();
-    settings.extend(lower.map(|_| format!("net.ipv4.ip_unprivileged_port_start={LOWEST}")));
-    settings.extend([
-        format!("net.ipv4.ip_local_port_range={range}"),
-        format!("net.ipv4.ip_local_reserved_ports={reserved}"),
-    ]);
-    settings.extend(buckets.map(|limit| format!("net.ipv4.tcp_max_tw_buckets={limit}")));
-    let numbers = [
+    let flags = [
         (
-            "tcp_tw_reuse",
+            "net.ipv4.tcp_tw_reuse",
             tunables.tcp_tw_reuse.map(|reuse| reuse as u64),
         ),
-        ("tcp_timestamps", tunables.tcp_timestamps),
-        ("tcp_tw_recycle", tunables.tcp_tw_recycle),
+        ("net.ipv4.tcp_timestamps", tunables.tcp_timestamps),
+        ("net.ipv4.tcp_tw_recycle", tunables.tcp_tw_recycle),
     ];
-    settings.extend(
-        numbers
-            .into_iter()
-            .filter_map(|(key, value)| Some(format!("net.ipv4.{key}={}", value?))),
-    );
+    let number = |(key, value): (&'static str, Option<u64>)| Some((key, value?.to_string()));
+    let lower = lower.map(|_| u64::from(LOWEST));
+    let mut settings = Vec::new();
+    settings.extend(number(("net.ipv4.ip_unprivileged_port_start", lower)));
+    settings.extend([
+        ("net.ipv4.ip_local_port_range", range.to_string()),
+        ("net.ipv4.ip_local_reserved_ports", reserved.to_string()),
+    ]);
+    settings.extend(number(("net.ipv4.tcp_max_tw_buckets", buckets)));
+    settings.extend(flags.into_iter().filter_map(number));
     let scaled = Tunables {
         ip_local_port_range: Some(range),
         ip_local_reserved_ports: Some(reserved),
@@ -443,11 +427,8 @@ pub struct Run {
 mod tests {
     use super::*;
     use crate::judge::advice::advise;
-    use std::collections::HashMap;
-
-    use crate::model::{
-        Counters, Holders, Host, Listeners, PortRule, Snapshot, SourceName, Tally, TimeWaitReuse,
-    };
+    use crate::judge::fixture::look;
+    use crate::model::{Holders, TimeWaitReuse};
 
     fn stock() -> Tunables {
         Tunables {
@@ -462,22 +443,7 @@ mod tests {
     }
 
     fn laboratory(tunables: Tunables) -> Option<Laboratory> {
-        let snapshot = Snapshot {
-            host: Host::default(),
-            tally: Tally::new(PortRule::new(&tunables), Listeners::default()),
-            hold_time: tunables.told_hold_time(),
-            addresses: None,
-            timestamps: HashMap::new(),
-            trials: HashMap::new(),
-            passed_over: None,
-            growth: None,
-            tunables,
-            bound: None,
-            counters: Counters::default(),
-            tick: None,
-            source: SourceName::Proc,
-            gaps: Vec::new(),
-        };
+        let snapshot = look(tunables, [], []);
         let advice = advise(&snapshot, &Holders::default(), None);
         let hold_time = snapshot.hold_time;
         Laboratory::new(
@@ -519,11 +485,20 @@ mod tests {
                 ("a pool of 8 connections", None, None),
             ]
         );
+        let settings = &laboratory.experiments[1].settings;
+        let settings: Vec<_> = settings
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
         assert_eq!(
-            laboratory.experiments[1].arguments().join(" "),
-            "repro --set net.ipv4.ip_local_port_range=20000 20409 --set \
-             net.ipv4.ip_local_reserved_ports=20000-20003 --set net.ipv4.tcp_max_tw_buckets=1906 \
-             --set net.ipv4.tcp_tw_reuse=1 --set net.ipv4.tcp_timestamps=1 --rate 325 --duration 5s"
+            settings,
+            [
+                "net.ipv4.ip_local_port_range=20000 20409",
+                "net.ipv4.ip_local_reserved_ports=20000-20003",
+                "net.ipv4.tcp_max_tw_buckets=1906",
+                "net.ipv4.tcp_tw_reuse=1",
+                "net.ipv4.tcp_timestamps=1",
+            ]
         );
     }
 

@@ -374,8 +374,8 @@ impl Case<'_> {
         Shortage::of(&self.history(), self.forecast_ports(capacity), threshold)
     }
 
-    fn forecast_ports(&self, capacity: &Capacity) -> forecast::Ports<'_> {
-        forecast::Ports {
+    fn forecast_ports(&self, capacity: &Capacity) -> forecast::Supply<'_> {
+        forecast::Supply {
             usable: capacity.usable_ports,
             free: capacity.usable_ports.saturating_sub(self.blocked()),
             time_wait_left: &self.used.time_wait_left,
@@ -465,5 +465,187 @@ impl Case<'_> {
             level,
             owners: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::fixture::{each, look, plain, socket};
+    use crate::judge::forecast::lateness;
+    use crate::model::{Socket, Tunables};
+    use Level::{Critical, Ok as Fine, Warning};
+    use TcpState::{CloseWait, Established, SynSent, TimeWait};
+
+    const SERVER: ([u8; 4], u16) = ([10, 0, 0, 2], 3306);
+
+    /// What is wrong with the one flow of these sockets, and its report.
+    fn judged(
+        tunables: Tunables,
+        sockets: impl IntoIterator<Item = Socket>,
+    ) -> (Vec<(&'static str, Level)>, FlowReport) {
+        let snapshot = look(tunables, [], sockets);
+        let (held, capacity) = (snapshot.held(), Capacity::of(&snapshot));
+        let bench = Bench {
+            snapshot: &snapshot,
+            capacity: capacity.as_ref(),
+            thresholds: Thresholds {
+                warn: 50.0,
+                crit: 80.0,
+            },
+            late: lateness(snapshot.hold_time, snapshot.tick),
+            overflowing: false,
+            alone: None,
+            held: &held,
+            bound_sources: &[],
+        };
+        let mut flows = snapshot.tally.flows.iter();
+        let (flow, used) = flows.next().expect("there is a flow");
+        assert!(flows.next().is_none(), "there is one");
+        let case = bench.case(flow, used);
+        let findings = case.findings();
+        let worst = findings.iter().map(|(level, _)| *level).max();
+        let codes = findings.iter().map(|(level, it)| (it.code(), *level));
+        (codes.collect(), case.report(worst.unwrap_or(Fine)))
+    }
+
+    /// The ports as connect() takes them: those of the low end's parity first.
+    fn searched() -> impl Iterator<Item = u16> {
+        let even = (40000..41000).step_by(2);
+        even.chain((40001..41000).step_by(2))
+    }
+
+    fn found(sockets: &[(TcpState, u16)]) -> Vec<(&'static str, Level)> {
+        let row = |(port, state)| socket(state, port, SERVER);
+        judged(plain(), searched().zip(each(sockets)).map(row)).0
+    }
+
+    #[test]
+    fn a_share_of_the_ports_counts_from_its_threshold_on_and_says_what_takes_them() {
+        for (open, findings) in [
+            (499, &[("CONNECT_SLOW", Warning)][..]),
+            (
+                500,
+                &[
+                    ("PORTS_LOW", Warning),
+                    ("HELD_OPEN", Warning),
+                    ("CONNECT_SLOW", Warning),
+                ],
+            ),
+            (
+                800,
+                &[
+                    ("PORTS_LOW", Critical),
+                    ("HELD_OPEN", Critical),
+                    ("CONNECT_SLOW", Warning),
+                ],
+            ),
+            // Where there is none, connect() searches and fails: that is said by the first.
+            (
+                1000,
+                &[("PORTS_EXHAUSTED", Critical), ("HELD_OPEN", Critical)],
+            ),
+        ] {
+            assert_eq!(found(&[(Established, open)]), findings, "{open}");
+        }
+        assert_eq!(found(&[(Established, 400)]), []);
+    }
+
+    #[test]
+    fn what_an_application_leaves_open_is_a_leak_where_it_is_most_of_a_flow() {
+        for (waiting, open, is_leak) in [
+            (99, 0, false),
+            (100, 0, true),
+            (100, 99, true),
+            (100, 100, false),
+        ] {
+            let findings = found(&[(CloseWait, waiting), (Established, open)]);
+            let leak = [("CLOSE_WAIT_LEAK", Warning)];
+            assert_eq!(findings, &leak[..usize::from(is_leak)], "{waiting}, {open}");
+        }
+    }
+
+    #[test]
+    fn attempts_are_unanswered_where_they_are_most_or_were_made_again() {
+        let tried = |attempts: u16, again: u16, open: u16| {
+            let sockets = [(SynSent, attempts), (Established, open)];
+            let states = (0..).zip(each(&sockets));
+            let rows = searched().zip(states).map(|(port, (index, state))| Socket {
+                retransmits: u8::from(index < again),
+                ..socket(state, port, SERVER)
+            });
+            judged(plain(), rows).0
+        };
+        let pile = [("SYN_SENT_PILE", Warning)];
+        assert_eq!(tried(9, 9, 0), [], "as few as that are anybody's");
+        assert_eq!(tried(10, 0, 9), pile);
+        assert_eq!(tried(10, 0, 90), [], "a busy moment");
+        assert_eq!(tried(10, 10, 90), pile, "nobody answers for a second");
+        assert_eq!(tried(20, 9, 90), []);
+    }
+
+    #[test]
+    fn a_part_of_the_range_that_is_full_and_alone_is_a_range_of_the_clients_own() {
+        let taken = |ports: std::ops::Range<u16>, hole: u16| {
+            let ports = ports.filter(move |&port| port != hole);
+            ports.map(|port| socket(Established, port, SERVER))
+        };
+        let own = [("OWN_PORT_RANGE", Fine)];
+        assert_eq!(judged(plain(), taken(40100..40200, 0)).0, own);
+        assert_eq!(judged(plain(), taken(40100..40200, 40150)).0, []);
+        assert_eq!(judged(plain(), taken(40100..40149, 0)).0, [], "49 in a row");
+        let reserved = Tunables {
+            ip_local_reserved_ports: PortSet::parse("40150"),
+            ..plain()
+        };
+        assert_eq!(judged(reserved, taken(40100..40200, 40150)).0, own);
+        // A kernel with tcp_tw_recycle goes through the ports one by one itself.
+        let old = Tunables {
+            tcp_tw_recycle: Some(0),
+            ..plain()
+        };
+        assert_eq!(judged(old, taken(40100..40200, 0)).0, []);
+    }
+
+    #[test]
+    fn doubt_about_reuse_is_a_warning_and_both_numbers_are_said() {
+        let waiting = |reuse| {
+            let tunables = Tunables {
+                tcp_tw_reuse: reuse,
+                ..plain()
+            };
+            // The newest is a second old, the oldest eleven.
+            let rows = searched()
+                .take(900)
+                .enumerate()
+                .map(|(index, port)| Socket {
+                    time_wait_left: Some(Duration::from_millis(59_000 - 11 * index as u64)),
+                    ..socket(TimeWait, port, SERVER)
+                });
+            let (findings, report) = judged(tunables, rows);
+            let free = (report.ports_free, report.ports_free_with_reuse);
+            (findings[0], free)
+        };
+        let low = |level| ("PORTS_LOW", level);
+        assert_eq!(
+            waiting(Some(TimeWaitReuse::Off)),
+            (low(Critical), (Some(100), None))
+        );
+        let (finding, (without, with)) = waiting(Some(TimeWaitReuse::On));
+        assert_eq!((finding, without), (low(Warning), Some(100)));
+        assert!(with > without, "{with:?}");
+    }
+
+    #[test]
+    fn a_report_adds_up() {
+        let rows = (40000..40010).map(|port| socket(Established, port, SERVER));
+        let (findings, report) = judged(plain(), rows);
+        assert_eq!((findings, report.level), (Vec::new(), Fine));
+        assert_eq!((report.ports_in_use, report.ports_free), (10, Some(990)));
+        // 1,000 ports for 60 s each.
+        let limit = report.max_connections_per_second.unwrap();
+        assert!((limit - 1000.0 / 60.0).abs() < 1e-9, "{limit}");
+        assert_eq!(report.server(), SERVER.into());
+        assert_eq!(report.owners, None, "nobody looked");
     }
 }

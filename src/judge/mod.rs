@@ -8,6 +8,8 @@ pub mod destination;
 pub mod experiment;
 pub mod files;
 pub mod finding;
+#[cfg(test)]
+mod fixture;
 pub mod flow;
 pub mod forecast;
 pub mod goal;
@@ -16,6 +18,7 @@ mod machine;
 pub mod reuse;
 pub mod source;
 pub mod states;
+pub mod table;
 pub mod toward;
 pub mod verdict;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Capacity;
 use super::reuse::{alone, reuse};
 use crate::model::{Flow, FlowUse, Reuse, Snapshot, TcpState};
+use crate::words::{count, rate};
 
 /// Between whom a run connects.
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +108,7 @@ impl PortsToward {
             buckets_bound: capacity.is_some_and(|capacity| capacity.buckets_bound()),
             max_rate: capacity
                 .and_then(|capacity| capacity.max_rate(reuse_works || reuse.is_open()))
-                .map(|rate| rate * f64::from(addresses)),
+                .map(|limit| limit * f64::from(addresses)),
             time_wait: flows
                 .iter()
                 .map(|(_, used)| in_state(used, TcpState::TimeWait))
@@ -145,6 +146,35 @@ impl PortsToward {
     }
 }
 
+impl PortsToward {
+    /// What to know before a run to `server` that may not show exhaustion, and what to use instead;
+    /// `None` where nothing keeps it from that, or too little is known.
+    #[must_use]
+    pub fn caution(&self, server: SocketAddr) -> Option<String> {
+        let (max_rate, usable) = (rate(self.max_rate?), self.usable?);
+        match self.reuse {
+            Reuse::Off | Reuse::Refuted => None,
+            Reuse::Allowed | Reuse::Unknown => Some(format!(
+                "TIME_WAIT reuse may be in force toward {server}: if it has TCP timestamps, ports do \
+                 not run out below {max_rate} connections/s; if it has none, after {} connections. \
+                 The run will tell",
+                count(self.free.unwrap_or(usable))
+            )),
+            Reuse::Seen => Some(format!(
+                "ports will not run out below {max_rate} connections/s: TIME_WAIT reuse is in force \
+                 toward {server}, so each of the {} ports comes back early. {}",
+                count(usable),
+                if server.ip().is_loopback() {
+                    "net.ipv4.tcp_tw_reuse = 2, the default, means loopback; to see them run out, \
+                     use `twcheck repro` without a server, or another address of the server's machine"
+                } else {
+                    "To see them run out: twcheck repro --set net.ipv4.tcp_tw_reuse=0"
+                }
+            )),
+        }
+    }
+}
+
 /// Whether TIME_WAIT is reused on the `way`, by its `flows` where there are any yet.
 fn reuse_toward(snapshot: &Snapshot, way: Way<'_>, flows: &[(Flow, &FlowUse)]) -> Reuse {
     let alone = alone(snapshot);
@@ -166,4 +196,127 @@ fn reuse_toward(snapshot: &Snapshot, way: Way<'_>, flows: &[(Flow, &FlowUse)]) -
             known => known,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::fixture::{look, plain, socket};
+    use crate::model::{Socket, TimeWaitReuse, Tunables};
+    use TcpState::{FinWait1, TimeWait};
+
+    const SERVER: ([u8; 4], u16) = ([10, 0, 0, 2], 3306);
+
+    /// TIME_WAIT sockets of 10.0.0.1 on these ports, with this many seconds to go each.
+    fn waiting(
+        ports: impl Iterator<Item = u16>,
+        left: impl Fn(u16) -> u64,
+    ) -> impl Iterator<Item = Socket> {
+        ports.map(move |port| Socket {
+            time_wait_left: Some(Duration::from_secs(left(port))),
+            ..socket(TimeWait, port, SERVER)
+        })
+    }
+
+    fn toward(snapshot: &Snapshot, sources: &[[u8; 4]]) -> PortsToward {
+        let sources: Vec<_> = sources.iter().copied().map(IpAddr::from).collect();
+        let way = Way {
+            sources: &sources,
+            server: SERVER.into(),
+            is_here: false,
+        };
+        PortsToward::new(snapshot, way)
+    }
+
+    #[test]
+    fn a_run_takes_ports_of_its_own_sources_alone() {
+        let neighbour = Socket {
+            local: ([10, 0, 0, 7], 40500).into(),
+            ..socket(TimeWait, 0, SERVER)
+        };
+        let own = waiting((40000..40200).step_by(2), |port| u64::from(port % 50));
+        let snapshot = look(plain(), [], own.chain([neighbour]));
+        let one = toward(&snapshot, &[[10, 0, 0, 1]]);
+        assert_eq!(
+            (one.usable, one.free, one.in_use, one.time_wait),
+            (Some(1000), Some(900), 100, 100)
+        );
+        // The even ports come first, and 100 of those are gone.
+        assert_eq!((one.fast_free, one.until_cliff()), (Some(400), Some(400)));
+        assert_eq!(
+            one.returns,
+            Some((Duration::ZERO, Duration::from_secs(48))),
+            "the first and the last"
+        );
+        // Addresses that take turns come to an end together.
+        let both = toward(&snapshot, &[[10, 0, 0, 1], [10, 0, 0, 8]]);
+        assert_eq!((both.usable, both.free), (Some(2000), Some(1800)));
+        let limits = [one, both].map(|ports| ports.max_rate.unwrap());
+        assert!((limits[0] - 1000.0 / 60.0).abs() < 1e-9, "{limits:?}");
+        assert!((limits[1] - 2000.0 / 60.0).abs() < 1e-9, "{limits:?}");
+        // Where the source is unknown it is the flow that takes most.
+        assert_eq!(toward(&snapshot, &[]).in_use, 100);
+        assert_eq!(toward(&snapshot, &[[10, 0, 0, 9]]).in_use, 0);
+    }
+
+    #[test]
+    fn a_flow_is_full_from_half_of_its_ports_on_and_settled_once_nothing_closes() {
+        let ports = |taken: u16, closing: bool| {
+            let last = closing.then(|| socket(FinWait1, 40999, SERVER));
+            let rows = waiting(40000..40000 + taken, |_| 30).chain(last);
+            let ports = toward(&look(plain(), [], rows), &[[10, 0, 0, 1]]);
+            (ports.full, ports.closing)
+        };
+        assert_eq!(ports(499, false), (Some(false), false));
+        assert_eq!(ports(499, true), (Some(true), true));
+        assert_eq!(ports(500, false), (Some(true), false));
+    }
+
+    #[test]
+    fn what_a_server_here_keeps_is_counted_apart() {
+        let inbound = (50000..50005).map(|port| Socket {
+            local: SERVER.into(),
+            remote: ([10, 0, 0, 1], port).into(),
+            ..socket(TimeWait, 0, SERVER)
+        });
+        let snapshot = look(plain(), [SERVER.into()], inbound);
+        let way = |is_here| Way {
+            sources: &[],
+            server: SERVER.into(),
+            is_here,
+        };
+        let here = PortsToward::new(&snapshot, way(true));
+        assert_eq!((here.server_side, here.time_wait), (Some(5), 0));
+        let elsewhere = PortsToward::new(&snapshot, way(false));
+        assert_eq!(elsewhere.server_side, None);
+    }
+
+    #[test]
+    fn what_keeps_a_run_from_exhaustion_is_said_beforehand() {
+        let caution = |reuse, server: &str| {
+            let tunables = Tunables {
+                tcp_tw_reuse: reuse,
+                ..plain()
+            };
+            let snapshot = look(tunables, [], []);
+            let server: SocketAddr = server.parse().unwrap();
+            let way = Way {
+                sources: &[server.ip()],
+                server,
+                is_here: server.ip().is_loopback(),
+            };
+            PortsToward::new(&snapshot, way).caution(server)
+        };
+        let off = Some(TimeWaitReuse::Off);
+        let loopback = Some(TimeWaitReuse::LoopbackOnly);
+        assert_eq!(caution(off, "127.0.0.1:3306"), None);
+        assert_eq!(caution(loopback, "10.0.0.2:3306"), None);
+        // 1,000 ports, each back after a second.
+        let said = caution(loopback, "127.0.0.1:3306").unwrap();
+        let begin = "ports will not run out below 1,000 connections/s: ";
+        assert!(said.starts_with(begin), "{said}");
+        assert!(said.contains("another address"), "{said}");
+        let unknown = look(Tunables::default(), [], []);
+        assert_eq!(toward(&unknown, &[]).caution(SERVER.into()), None);
+    }
 }

@@ -1,9 +1,9 @@
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Whether a port in TIME_WAIT is given out again for its flow: a fact about the flow, because the
 /// settings of this end only allow it, and it happens only where the other end sends TCP timestamps
 /// too (`tcp_twsk_unique` in net/ipv4/tcp_ipv4.c).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reuse {
     /// The settings here forbid it.

@@ -29,6 +29,23 @@ pub enum Weight {
     None,
 }
 
+/// The rows of a table of /proc are other ones than the kernel counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disagreement {
+    /// Rows of this kind.
+    pub rows: u64,
+    /// Which.
+    pub kind: &'static str,
+    /// How many the kernel counts.
+    pub counted: u64,
+    /// In this file of `net/`.
+    pub file: &'static str,
+    /// What it comes from.
+    pub meaning: &'static str,
+    /// What hangs on it.
+    pub weight: Weight,
+}
+
 /// Which machine, and which view of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Host {
@@ -65,8 +82,6 @@ pub struct Counters {
     /// `drop` likewise: packets that were dropped because their connection could not be tracked, as
     /// where the table is full.
     pub dropped: Option<u64>,
-    /// `early_drop` likewise: tracked connections that were given up to make room for others.
-    pub early_dropped: Option<u64>,
 }
 
 /// What was counted between two looks; `None` where it could not be read.
@@ -141,6 +156,27 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What a look tells that has read settings and sockets, and nothing else.
+    #[must_use]
+    pub fn new(tunables: Tunables, tally: Tally, source: SourceName) -> Self {
+        Self {
+            host: Host::default(),
+            tunables,
+            bound: None,
+            passed_over: None,
+            hold_time: tally.rule().hold_time,
+            tally,
+            addresses: None,
+            timestamps: HashMap::new(),
+            trials: HashMap::new(),
+            counters: Counters::default(),
+            growth: None,
+            tick: None,
+            source,
+            gaps: Vec::new(),
+        }
+    }
+
     /// Adds what another look tells about timestamps.
     pub fn note_timestamps(&mut self, more: HashMap<Flow, Timestamps>) {
         for (flow, ends) in more {

@@ -1,5 +1,5 @@
-//! Which formats each report has, and who writes it: a new format is a variant and its arm here, and
-//! a file beside this one.
+//! Which formats each report has, and who writes it: a new format is one line here, and a file beside
+//! this one.
 
 use std::io::{self, Write};
 
@@ -17,127 +17,81 @@ pub trait Format: ValueEnum + Copy + Send + Sync + 'static {
     const JSON: Self;
 }
 
-/// The formats of `twcheck verdict`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum VerdictFormat {
-    /// For people
-    Table,
-    /// Lines for grep and awk
-    Plain,
-    /// One object, for programs
-    Json,
-}
-
-impl Format for VerdictFormat {
-    const JSON: Self = Self::Json;
-}
-
-impl VerdictFormat {
-    /// Writes `verdict` in this format.
-    ///
-    /// # Errors
-    /// When `out` cannot be written.
-    pub fn write(self, verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-        match self {
-            Self::Table => table::verdict(verdict, screen, out),
-            Self::Plain => plain::verdict(verdict, out),
-            Self::Json => json::write(verdict, out),
+/// The formats of one report, each with its help and what writes it.
+macro_rules! formats {
+    ($(#[$about:meta])* $name:ident($($argument:ident: $type:ty),+) {
+        $(#[doc = $help:literal] $format:ident => $write:expr,)+
+    }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+        pub enum $name {
+            $(#[doc = $help] $format,)+
         }
+
+        impl Format for $name {
+            const JSON: Self = Self::Json;
+        }
+
+        impl $name {
+            /// Writes the report in this format.
+            ///
+            /// # Errors
+            /// When `out` cannot be written.
+            pub fn write(self, $($argument: $type),+) -> io::Result<()> {
+                match self {
+                    $(Self::$format => $write,)+
+                }
+            }
+        }
+    };
+}
+
+formats! {
+    /// The formats of `twcheck verdict`.
+    VerdictFormat(verdict: &Verdict, screen: Screen, out: &mut dyn Write) {
+        /// For people
+        Table => table::verdict(verdict, screen, out),
+        /// Lines for grep and awk
+        Plain => plain::verdict(verdict, out),
+        /// One object, for programs
+        Json => json::write(verdict, out),
     }
 }
 
-/// The formats of `twcheck states`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum StatesFormat {
-    /// For people
-    Table,
-    /// Lines for grep and awk
-    Plain,
-    /// One object, for programs
-    Json,
-}
-
-impl Format for StatesFormat {
-    const JSON: Self = Self::Json;
-}
-
-impl StatesFormat {
-    /// Writes `states` in this format; a table can explain each state.
-    ///
-    /// # Errors
-    /// When `out` cannot be written.
-    pub fn write(
-        self,
-        states: &States,
-        explain: bool,
-        screen: Screen,
-        out: &mut dyn Write,
-    ) -> io::Result<()> {
-        match self {
-            Self::Table => table::states(states, explain, screen, out),
-            Self::Plain => plain::states(states, out),
-            Self::Json => json::write(states, out),
-        }
+formats! {
+    /// The formats of `twcheck states`; a table can explain each state.
+    StatesFormat(states: &States, explain: bool, screen: Screen, out: &mut dyn Write) {
+        /// For people
+        Table => table::states(states, explain, screen, out),
+        /// Lines for grep and awk
+        Plain => plain::states(states, out),
+        /// One object, for programs
+        Json => json::write(states, out),
     }
 }
 
-/// The formats of `twcheck advise`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AdviseFormat {
-    /// For people
-    Table,
-    /// Lines for grep and awk
-    Plain,
-    /// One object, for programs
-    Json,
-    /// A file for /etc/sysctl.d
-    Sysctl,
-}
-
-impl Format for AdviseFormat {
-    const JSON: Self = Self::Json;
-}
-
-impl AdviseFormat {
-    /// Writes `advice` in this format.
-    ///
-    /// # Errors
-    /// When `out` cannot be written.
-    pub fn write(self, advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-        match self {
-            Self::Table => table::advice(advice, screen, out),
-            Self::Plain => plain::advice(advice, out),
-            Self::Json => json::write(advice, out),
-            Self::Sysctl => sysctl::advice(advice, out),
-        }
+formats! {
+    /// The formats of `twcheck advise`.
+    AdviseFormat(advice: &Advice, screen: Screen, out: &mut dyn Write) {
+        /// For people
+        Table => table::advice(advice, screen, out),
+        /// Lines for grep and awk
+        Plain => plain::advice(advice, out),
+        /// One object, for programs
+        Json => json::write(advice, out),
+        /// A file for /etc/sysctl.d
+        Sysctl => sysctl::advice(advice, out),
     }
 }
 
-/// The formats of `twcheck repro`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ReproFormat {
-    /// For people
-    Table,
-    /// Lines for grep and awk
-    Plain,
-    /// One object, for programs
-    Json,
-}
-
-impl Format for ReproFormat {
-    const JSON: Self = Self::Json;
-}
-
-impl ReproFormat {
-    /// Writes the `report` of a run in this format.
-    ///
-    /// # Errors
-    /// When `out` cannot be written.
-    pub fn write(self, report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-        match self {
-            Self::Table => table::repro(report, screen, out),
-            Self::Plain => plain::repro(report, out),
-            Self::Json => json::write(report, out),
-        }
+formats! {
+    /// The formats of `twcheck repro`.
+    ReproFormat(report: &Report, screen: Screen, out: &mut dyn Write) {
+        /// For people
+        Table => table::repro(report, screen, out),
+        /// Lines for grep and awk
+        Plain => plain::repro(report, out),
+        /// One object, for programs
+        Json => json::write(report, out),
     }
 }

@@ -10,15 +10,12 @@ mod sysctl;
 mod table;
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 
 pub use format::{AdviseFormat, Format, ReproFormat, StatesFormat, VerdictFormat};
 pub use progress::{Progress, Steps};
 pub use screen::Screen;
 
-use crate::judge::toward::PortsToward;
-use crate::model::{Gap, Reuse, Weight};
-use crate::words::{count, rate};
+use crate::model::{Gap, Weight};
 
 /// Says on stderr what could not be read.
 pub fn note_gaps(gaps: &[Gap]) {
@@ -42,34 +39,6 @@ pub fn announce(server: Option<&str>) {
     });
 }
 
-/// Says on stderr beforehand where a run may not show exhaustion, and what to use instead.
-pub fn announce_reuse(server: SocketAddr, ports: &PortsToward) {
-    let (Some(max_rate), Some(usable)) = (ports.max_rate, ports.usable) else {
-        return;
-    };
-    match ports.reuse {
-        Reuse::Off | Reuse::Refuted => {}
-        Reuse::Allowed | Reuse::Unknown => note(&format!(
-            "TIME_WAIT reuse may be in force toward {server}: if it has TCP timestamps, ports do not \
-             run out below {} connections/s; if it has none, after {} connections. The run will tell",
-            rate(max_rate),
-            count(ports.free.unwrap_or(usable))
-        )),
-        Reuse::Seen => note(&format!(
-            "ports will not run out below {} connections/s: TIME_WAIT reuse is in force toward \
-             {server}, so each of the {} ports comes back early. {}",
-            rate(max_rate),
-            count(usable),
-            if server.ip().is_loopback() {
-                "net.ipv4.tcp_tw_reuse = 2, the default, means loopback; to see them run out, use \
-                 `twcheck repro` without a server, or another address of the server's machine"
-            } else {
-                "To see them run out: twcheck repro --set net.ipv4.tcp_tw_reuse=0"
-            }
-        )),
-    }
-}
-
 /// Says on stderr that a password on the command line is no secret on this machine.
 pub fn warn_of_password() {
     note(
@@ -83,7 +52,8 @@ pub fn note_ignored(error: &anyhow::Error) {
     note(&format!("~/.my.cnf is ignored: {error:#}"));
 }
 
-fn note(text: &str) {
+/// Says `text` on stderr.
+pub fn note(text: &str) {
     // With stderr closed there is nobody to tell.
     let wrapped = Screen::of_stderr().wrap("note: ", "      ", text);
     let _ = writeln!(io::stderr(), "{wrapped}");

@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 
 use mysql::DriverError;
 use nix::errno::Errno;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::protocol::Protocol;
 use crate::judge::destination::Explained;
 use crate::words::{errno_words, printable};
 
 /// What made a connection fail: each has another cure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
     /// errno 99, every port of the flow taken.
@@ -71,7 +71,7 @@ pub fn is_address_not_available(error: &mysql::Error) -> bool {
 }
 
 /// Why a connection could not be opened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// The system's number; `None` where the server or the driver said no.
     pub errno: Option<i32>,

@@ -1,40 +1,12 @@
+use std::iter;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
 
 use super::latency::Latency;
+use super::report::{Report, StoppedBy};
 use crate::judge::experiment::{Came, Experiment, Laboratory, Proof, Run};
-use crate::refusal::Refusal;
-
-/// What is read of the report of one run.
-#[derive(Debug, Deserialize)]
-struct Told {
-    connections: u64,
-    checkouts: Option<u64>,
-    seconds: f64,
-    stopped_by: String,
-    error: Option<ToldError>,
-    connect_latency_us: ToldLatency,
-    time_wait: ToldTimeWait,
-}
-
-#[derive(Debug, Deserialize)]
-struct ToldError {
-    text: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct ToldLatency {
-    before_cliff: Option<Latency>,
-    after_cliff: Option<Latency>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ToldTimeWait {
-    client_side: Option<u64>,
-}
 
 /// Runs the experiments of `laboratory`, each a `twcheck repro` in a private namespace of its own;
 /// `show` sees each before it begins.
@@ -63,19 +35,39 @@ pub fn prove(laboratory: Laboratory, mut show: impl FnMut(&Experiment)) -> Resul
     })
 }
 
+/// What repeats `experiment` by hand: `repro` and its options.
+fn arguments(experiment: &Experiment) -> Vec<String> {
+    let mut arguments = vec!["repro".to_owned()];
+    let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
+    for (key, value) in &experiment.settings {
+        add("--set", format!("{key}={value}"));
+    }
+    if let Some(pace) = experiment.pace {
+        add("--rate", pace.to_string());
+    }
+    if let Some(pool) = experiment.pool {
+        add("--pool", pool.to_string());
+    }
+    add("--duration", format!("{}s", experiment.duration.as_secs()));
+    arguments
+}
+
+/// The same as one line for a shell.
+fn command_line(arguments: &[String]) -> String {
+    let quoted = arguments.iter().map(|word| {
+        if word.contains(' ') {
+            format!("'{word}'")
+        } else {
+            word.clone()
+        }
+    });
+    let words: Vec<_> = iter::once("twcheck".to_owned()).chain(quoted).collect();
+    words.join(" ")
+}
+
 fn try_out(experiment: &Experiment) -> Result<Run> {
-    let arguments = experiment.arguments();
-    let quoted: Vec<_> = arguments
-        .iter()
-        .map(|word| {
-            if word.contains(' ') {
-                format!("'{word}'")
-            } else {
-                word.clone()
-            }
-        })
-        .collect();
-    let command = format!("twcheck {}", quoted.join(" "));
+    let arguments = arguments(experiment);
+    let command = command_line(&arguments);
     // The path holds even where the program has been replaced meanwhile.
     let output = Command::new("/proc/self/exe")
         .args(&arguments)
@@ -83,18 +75,25 @@ fn try_out(experiment: &Experiment) -> Result<Run> {
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("starting {command}"))?;
-    let told: Told = match serde_json::from_slice(&output.stdout) {
-        Ok(told) => told,
-        Err(_) => return Err(refusal(&String::from_utf8_lossy(&output.stderr), &command)),
+    let Ok(report) = serde_json::from_slice::<Report>(&output.stdout) else {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{command} could not run:\n{}", said.trim_end());
     };
-    let exhausted = told.stopped_by == "exhausted";
-    if !exhausted && told.stopped_by != "duration" {
-        let why = told.error.map_or(told.stopped_by, |error| error.text);
+    let exhausted = report.stopped_by == StoppedBy::Exhausted;
+    if !exhausted && report.stopped_by != StoppedBy::Duration {
+        let word = report.stopped_by.word().to_owned();
+        let why = report.error.map_or(word, |error| error.text);
         bail!("{command} ended early: {why}");
     }
     let percentiles = |latency: Latency| [latency.p50, latency.p99];
-    let latency = told.connect_latency_us;
+    let latency = report.connect_latency_us;
     let of_a_pool = experiment.pool.is_some();
+    let came = Came {
+        connections: report.connections,
+        seconds: report.seconds,
+        exhausted,
+        time_wait: report.time_wait.client_side,
+    };
     Ok(Run {
         name: experiment.name.clone(),
         scale: experiment.scale,
@@ -102,32 +101,43 @@ fn try_out(experiment: &Experiment) -> Result<Run> {
         scaled_max_rate: experiment.scaled_max_rate,
         pace: experiment.pace,
         predicted_connections: experiment.predicted,
-        connections: told.connections,
-        checkouts: told.checkouts,
-        seconds: told.seconds,
+        connections: came.connections,
+        checkouts: report.checkouts,
+        seconds: came.seconds,
         exhausted,
         before_cliff_us: latency.before_cliff.filter(|_| !of_a_pool).map(percentiles),
         after_cliff_us: latency.after_cliff.map(percentiles),
-        time_wait: told.time_wait.client_side,
-        agrees: experiment.agrees(&Came {
-            connections: told.connections,
-            seconds: told.seconds,
-            exhausted,
-            time_wait: told.time_wait.client_side,
-        }),
+        time_wait: came.time_wait,
+        agrees: experiment.agrees(&came),
         command,
     })
 }
 
-/// The words of a run that could not begin.
-fn refusal(said: &str, command: &str) -> anyhow::Error {
-    let said = match said.split_once("\nerror: ") {
-        Some((_, error)) => error,
-        None => said.strip_prefix("error: ").unwrap_or(said),
-    };
-    let said = said.trim();
-    match said.split_once("\nhint: ") {
-        Some((message, hint)) => Refusal::new(message.to_owned(), hint.to_owned()).into(),
-        None => anyhow::anyhow!("{command}: {said}"),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_experiment_is_repeated_by_a_line_for_the_shell() {
+        let experiment = Experiment {
+            name: "the settings of now".into(),
+            scale: 1.0,
+            ports: 410,
+            settings: vec![
+                ("net.ipv4.ip_local_port_range", "20000 20409".into()),
+                ("net.ipv4.tcp_tw_reuse", "1".into()),
+            ],
+            pace: Some(325.0),
+            pool: Some(8),
+            duration: Duration::from_secs(5),
+            max_rate: None,
+            scaled_max_rate: None,
+            predicted: None,
+        };
+        assert_eq!(
+            command_line(&arguments(&experiment)),
+            "twcheck repro --set 'net.ipv4.ip_local_port_range=20000 20409' --set \
+             net.ipv4.tcp_tw_reuse=1 --rate 325 --pool 8 --duration 5s"
+        );
     }
 }

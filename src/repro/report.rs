@@ -2,7 +2,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::failure::{Failure, FailureKind};
 use super::latency::Latency;
@@ -11,12 +11,13 @@ use super::run::{Cliff, End, Moment, Outcome};
 use super::stop::Signal;
 use super::target::Target;
 use super::watch::{ServerStatus, Watched};
+use crate::judge::level::Level;
 use crate::judge::toward::PortsToward;
 use crate::model::Reuse;
 use crate::words;
 
 /// Who keeps TIME_WAIT.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimeWaitSides {
     /// Here, toward the server: each holds a port; `None` when the table could not be read.
     pub client_side: Option<u64>,
@@ -27,7 +28,7 @@ pub struct TimeWaitSides {
 }
 
 /// Everything `repro` says, in the order of the JSON contract.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
     /// Version of this structure.
     pub schema: u32,
@@ -74,7 +75,7 @@ pub struct Report {
 }
 
 /// What the loop did, as it was asked to.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClientReport {
     /// The protocol it spoke.
     pub protocol: Protocol,
@@ -89,7 +90,7 @@ pub struct ClientReport {
 }
 
 /// The server of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetReport {
     /// What the user called it.
     pub host: String,
@@ -123,7 +124,7 @@ impl fmt::Display for TargetReport {
 }
 
 /// Why ports came back during a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CameBack {
     /// TIME_WAIT reuse is in force.
@@ -152,6 +153,16 @@ pub enum StoppedBy {
 }
 
 impl StoppedBy {
+    /// How bad that is.
+    #[must_use]
+    pub fn level(self) -> Level {
+        match self {
+            Self::Exhausted => Level::Critical,
+            Self::Error => Level::Unknown,
+            Self::Duration | Self::Count | Self::Interrupted(_) => Level::Ok,
+        }
+    }
+
     /// The word the JSON has for it.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -171,8 +182,24 @@ impl Serialize for StoppedBy {
     }
 }
 
+impl<'de> Deserialize<'de> for StoppedBy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        let all = [
+            Self::Exhausted,
+            Self::Duration,
+            Self::Count,
+            Self::Error,
+            // Which signal it was is told by the exit status alone.
+            Self::Interrupted(Signal::Interrupt),
+        ];
+        let meant = all.into_iter().find(|one| one.word() == word);
+        meant.ok_or_else(|| serde::de::Error::custom(format!("a run is not stopped by {word}")))
+    }
+}
+
 /// Latency in the parts of a run; `None` where it made no connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencyReport {
     /// The first 1,000 connections.
     pub first_1000: Option<Latency>,
@@ -185,7 +212,7 @@ pub struct LatencyReport {
 }
 
 /// What was seen of the server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerReport {
     /// The most threads seen connected; `None` when it could not be watched.
     pub threads_connected_max: Option<u64>,
@@ -357,6 +384,15 @@ fn came_back(
 }
 
 impl Report {
+    /// The pace that was asked for, where it could not be kept.
+    #[must_use]
+    pub fn missed_pace(&self) -> Option<f64> {
+        /// The share of a pace that counts as kept.
+        const KEPT: f64 = 0.95;
+        let asked = self.client.rate;
+        asked.filter(|asked| self.rate < asked * KEPT)
+    }
+
     /// Whether the run shows that the database had nothing to do with its end.
     #[must_use]
     pub fn database_was_idle(&self) -> bool {
@@ -370,5 +406,173 @@ impl Failure {
             self.kind,
             FailureKind::EphemeralPortsExhausted | FailureKind::SourcePortsExhausted
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [StoppedBy; 5] = [
+        StoppedBy::Exhausted,
+        StoppedBy::Duration,
+        StoppedBy::Count,
+        StoppedBy::Error,
+        StoppedBy::Interrupted(Signal::Interrupt),
+    ];
+
+    #[test]
+    fn what_stopped_a_run_is_read_back_and_a_stranger_is_refused() {
+        for stopped_by in ALL {
+            let text = serde_json::to_string(&stopped_by).unwrap();
+            assert_eq!(text, format!("\"{}\"", stopped_by.word()));
+            let read: StoppedBy = serde_json::from_str(&text).unwrap();
+            assert_eq!(read, stopped_by);
+        }
+        assert!(serde_json::from_str::<StoppedBy>("\"bored\"").is_err());
+    }
+
+    #[test]
+    fn only_exhaustion_is_bad_and_only_an_error_leaves_it_unknown() {
+        let levels = [
+            Level::Critical,
+            Level::Ok,
+            Level::Ok,
+            Level::Unknown,
+            Level::Ok,
+        ];
+        assert_eq!(ALL.map(StoppedBy::level), levels);
+    }
+
+    /// 1,000 ports that are free, and as much TIME_WAIT as connections were made.
+    fn ports() -> PortsToward {
+        PortsToward {
+            usable: Some(1000),
+            free: Some(1000),
+            full: Some(false),
+            fast_free: Some(500),
+            in_use: 0,
+            reuse: Reuse::Off,
+            recycled: Some(7),
+            buckets_bound: false,
+            max_rate: None,
+            reuse_delay: Duration::from_secs(1),
+            time_wait: 0,
+            server_side: None,
+            hold_time: Duration::from_secs(60),
+            closing: false,
+            returns: None,
+        }
+    }
+
+    #[test]
+    fn more_connections_than_ports_have_a_reason() {
+        let (short, long) = (Duration::from_secs(9), Duration::from_secs(60));
+        let dropping = PortsToward {
+            buckets_bound: true,
+            ..ports()
+        };
+        let left = |time_wait| PortsToward {
+            time_wait,
+            ..ports()
+        };
+        for (turns, elapsed, before, after, reuse, reason) in [
+            (1000, short, ports(), left(1000), Reuse::Off, None),
+            // A stray FIN frees a port in a thousand.
+            (1001, short, ports(), left(1000), Reuse::Off, None),
+            (
+                2000,
+                short,
+                ports(),
+                left(1000),
+                Reuse::Off,
+                Some(CameBack::ServerClosedFirst),
+            ),
+            (
+                2000,
+                long,
+                ports(),
+                left(1000),
+                Reuse::Off,
+                Some(CameBack::TimeWaitOver),
+            ),
+            (
+                2000,
+                short,
+                ports(),
+                left(1000),
+                Reuse::Seen,
+                Some(CameBack::Reuse),
+            ),
+            // Dropped ones are missing even before the ports are through.
+            (
+                900,
+                short,
+                dropping,
+                left(400),
+                Reuse::Off,
+                Some(CameBack::BucketsFull),
+            ),
+            (900, short, dropping, left(900), Reuse::Off, None),
+        ] {
+            assert_eq!(
+                came_back(turns, elapsed, &before, Some(&after), reuse),
+                reason,
+                "{turns} in {elapsed:?}, reuse {reuse:?}"
+            );
+        }
+        let unknown = PortsToward {
+            free: None,
+            ..ports()
+        };
+        assert_eq!(came_back(2000, short, &unknown, None, Reuse::Off), None);
+    }
+
+    #[test]
+    fn a_run_tells_whether_reuse_works_where_the_settings_leave_it_open() {
+        let with = |reuse, recycled| PortsToward {
+            reuse,
+            recycled,
+            ..ports()
+        };
+        let open = with(Reuse::Allowed, Some(7));
+        let again = |again| shown(&open, None, again);
+        assert_eq!(again(Some(true)), Reuse::Seen);
+        assert_eq!(again(Some(false)), Reuse::Refuted);
+        assert_eq!(again(None), Reuse::Allowed);
+        // Less than a round through all the ports may be another client's.
+        for (recycled, reuse) in [
+            (Some(1007), Reuse::Allowed),
+            (Some(1008), Reuse::Seen),
+            (None, Reuse::Allowed),
+        ] {
+            let after = with(Reuse::Allowed, recycled);
+            assert_eq!(shown(&open, Some(&after), None), reuse, "{recycled:?}");
+        }
+        let off = with(Reuse::Off, Some(7));
+        assert_eq!(
+            shown(&off, None, Some(true)),
+            Reuse::Off,
+            "it was no question"
+        );
+    }
+
+    #[test]
+    fn a_server_that_was_not_watched_has_no_numbers_but_a_reason() {
+        let unwatched = ServerReport::new(Err("it fell silent".into()));
+        assert_eq!(unwatched.threads_connected_max, None);
+        assert_eq!(
+            unwatched.not_watched_because.as_deref(),
+            Some("it fell silent")
+        );
+        let watched = ServerReport::new(Ok(Watched {
+            most: 3,
+            before: ServerStatus::default(),
+            after: ServerStatus::default(),
+        }));
+        assert_eq!(
+            (watched.threads_connected_max, watched.not_watched_because),
+            (Some(3), None)
+        );
     }
 }

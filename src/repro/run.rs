@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::client::{Client, Turn};
 use super::latency::{Ends, Latencies, Latency};
@@ -42,10 +42,10 @@ pub enum End {
 }
 
 /// One moment of a run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Moment {
     /// Since the start.
-    #[serde(serialize_with = "seconds")]
+    #[serde(serialize_with = "seconds", deserialize_with = "duration")]
     pub seconds: Duration,
     /// Connections made so far, or checkouts of a pool.
     pub connections: u64,
@@ -59,12 +59,12 @@ pub struct Moment {
 }
 
 /// When the fast ports were spent.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Cliff {
     /// Connections made until then.
     pub connections: u64,
     /// Since the start.
-    #[serde(serialize_with = "seconds")]
+    #[serde(serialize_with = "seconds", deserialize_with = "duration")]
     pub seconds: Duration,
 }
 
@@ -400,7 +400,100 @@ pub(super) fn seconds<S: Serializer>(
     serializer.serialize_f64((duration.as_secs_f64() * 1000.0).round() / 1000.0)
 }
 
+/// Seconds read back.
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let seconds = f64::deserialize(deserializer)?;
+    Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref)] // The signature serde asks for.
 fn rate<S: Serializer>(rate: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(words::rounded(*rate))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+    use crate::repro::Target;
+
+    /// A client of a server that takes each connection and waits for its end.
+    fn client() -> Arc<Client> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let target = Target::embedded(listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for connection in listener.incoming().flatten() {
+                let _ = io::copy(&mut &connection, &mut io::sink());
+            }
+        });
+        Arc::new(Client::tcp(&target, Vec::new()))
+    }
+
+    fn limits() -> Limits {
+        Limits {
+            connections: None,
+            duration: Duration::from_secs(20),
+            rate: None,
+            threads: 1,
+            fast_ports: None,
+        }
+    }
+
+    fn run_of(limits: Limits) -> Outcome {
+        run(&client(), limits, &Stop::default(), || Some(5), |_| ())
+    }
+
+    #[test]
+    fn so_many_connections_are_made_as_were_asked_for_whatever_the_threads() {
+        for threads in [1, 3] {
+            let outcome = run_of(Limits {
+                connections: Some(20),
+                threads,
+                fast_ports: Some(8),
+                ..limits()
+            });
+            assert!(matches!(outcome.end, End::Count), "{:?}", outcome.end);
+            assert_eq!(outcome.turns, 20, "{threads} threads");
+            assert_eq!(outcome.cliff.map(|cliff| cliff.connections), Some(8));
+            let last = outcome.timeline.last().unwrap();
+            assert_eq!((last.connections, last.ports_in_use), (20, Some(5)));
+        }
+    }
+
+    #[test]
+    fn a_pace_is_not_outrun_and_the_time_is_kept() {
+        let outcome = run_of(Limits {
+            duration: Duration::from_secs(1),
+            rate: Some(20.0),
+            ..limits()
+        });
+        assert!(matches!(outcome.end, End::Duration), "{:?}", outcome.end);
+        // At 0.00, 0.05, … 0.95 s.
+        assert!((1..=20).contains(&outcome.turns), "{}", outcome.turns);
+        let most = Duration::from_secs(1) + 2 * GRACE;
+        assert!(outcome.elapsed <= most, "{:?}", outcome.elapsed);
+    }
+
+    #[test]
+    fn a_failure_ends_a_run_and_tells_more_than_a_limit() {
+        let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let target = Target::embedded(nobody.local_addr().unwrap());
+        drop(nobody);
+        let client = Arc::new(Client::tcp(&target, Vec::new()));
+        let limits = Limits {
+            connections: Some(2),
+            threads: 4,
+            ..limits()
+        };
+        let outcome = run(&client, limits, &Stop::default(), || None, |_| ());
+        assert_eq!(outcome.turns, 0);
+        assert!(matches!(outcome.end, End::Failed(_)), "{:?}", outcome.end);
+    }
+
+    #[test]
+    fn a_duration_too_long_to_say_is_forever() {
+        assert_eq!(later(f64::INFINITY), Duration::MAX);
+        assert_eq!(later(1.5), Duration::from_millis(1500));
+    }
 }

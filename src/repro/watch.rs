@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, DriverError, Row};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::words::printable;
 
@@ -14,7 +14,7 @@ use crate::words::printable;
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the server counts, at one moment (`SHOW GLOBAL STATUS`); `None` what it does not tell.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStatus {
     /// Open connections.
     pub threads_connected: Option<u64>,

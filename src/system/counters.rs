@@ -10,7 +10,7 @@ pub(super) fn read(proc: &ProcRoot, gaps: &mut Vec<Gap>) -> Counters {
     let tcp_ext = snmp(proc, "netstat", "TcpExt:", gaps);
     let tcp = snmp(proc, "snmp", "Tcp:", &mut Vec::new());
     // A module of its own: where it is not loaded, nobody needs to know.
-    let [insert_failed, dropped, early_dropped] = conntrack_stat(proc);
+    let [insert_failed, dropped] = conntrack_stat(proc);
     Counters {
         time_wait_overflows: tcp_ext.get("TCPTimeWaitOverflow").copied(),
         time_wait_recycled: tcp_ext.get("TWRecycled").copied(),
@@ -19,7 +19,6 @@ pub(super) fn read(proc: &ProcRoot, gaps: &mut Vec<Gap>) -> Counters {
         conntrack: conntrack(proc),
         insert_failed,
         dropped,
-        early_dropped,
     }
 }
 
@@ -74,14 +73,13 @@ fn conntrack(proc: &ProcRoot) -> Option<(u64, u64)> {
     Some((first(&COUNT)?, first(&MAX)?))
 }
 
-/// `insert_failed`, `drop` and `early_drop` of connection tracking, by the newer name of its file
-/// or the older.
-fn conntrack_stat(proc: &ProcRoot) -> [Option<u64>; 3] {
-    const COLUMNS: [&str; 3] = ["insert_failed", "drop", "early_drop"];
+/// `insert_failed` and `drop` of connection tracking, by the newer name of its file or the older.
+fn conntrack_stat(proc: &ProcRoot) -> [Option<u64>; 2] {
+    const COLUMNS: [&str; 2] = ["insert_failed", "drop"];
     ["stat/nf_conntrack", "stat/ip_conntrack"]
         .into_iter()
         .find_map(|name| file::text(&proc.net(name)).ok())
-        .map_or([None; 3], |text| {
+        .map_or([None; 2], |text| {
             COLUMNS.map(|column| sum_over_cpus(&text, column))
         })
 }
@@ -227,10 +225,7 @@ mod tests {
         );
         let old = read(&proc, &mut Vec::new());
         assert_eq!(old.conntrack, Some((65_530, 65_536)));
-        assert_eq!(
-            (old.insert_failed, old.dropped, old.early_dropped),
-            (Some(31), Some(2), None)
-        );
+        assert_eq!((old.insert_failed, old.dropped), (Some(31), Some(2)));
         write("sys/net/netfilter/nf_conntrack_count", "7\n");
         write("sys/net/netfilter/nf_conntrack_max", "262144\n");
         assert_eq!(read(&proc, &mut Vec::new()).conntrack, Some((7, 262_144)));

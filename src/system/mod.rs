@@ -5,6 +5,7 @@ mod counters;
 pub mod file;
 mod holders;
 mod host;
+mod machine;
 pub mod netlink;
 pub mod netns;
 mod owners;
@@ -16,7 +17,8 @@ pub mod sock_diag;
 pub mod sysctl;
 pub mod trial;
 
-pub use collect::{Machine, SourceChoice, View};
+pub use collect::{Judgement, View};
+pub use machine::{Machine, SourceChoice};
 pub use owners::{LONGEST_SAMPLE, Search, owners};
 pub use proc_root::ProcRoot;
 pub use resolve::resolve;

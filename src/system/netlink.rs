@@ -187,9 +187,43 @@ pub fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
+/// Asks again where the answer was disturbed, a few times: a table that changes all the while is no
+/// reason to hang.
+pub(super) fn retried<T>(mut ask: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+    const TRIES: usize = 3;
+    let mut last = ask();
+    for _ in 1..TRIES {
+        match last {
+            Err(Failure::Interrupted | Failure::Truncated) => last = ask(),
+            Err(Failure::Errno(Errno::ENOBUFS | Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR)) => {
+                last = ask();
+            }
+            other => return other,
+        }
+    }
+    last
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disturbed_answer_is_asked_for_again_and_a_refusal_is_not() {
+        let asked = |answers: &[Result<u8, Failure>]| {
+            let mut left = answers.iter();
+            let last = retried(|| *left.next().expect("three tries at most"));
+            (last, answers.len() - left.len())
+        };
+        let (busy, no) = (Failure::Errno(Errno::ENOBUFS), Failure::Errno(Errno::EPERM));
+        assert_eq!(asked(&[Ok(1)]), (Ok(1), 1));
+        assert_eq!(asked(&[Err(Failure::Interrupted), Ok(2)]), (Ok(2), 2));
+        assert_eq!(
+            asked(&[Err(Failure::Truncated), Err(busy), Err(busy)]),
+            (Err(busy), 3)
+        );
+        assert_eq!(asked(&[Err(no)]), (Err(no), 1));
+    }
 
     fn message(kind: u16, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(HEADER + payload.len()).unwrap();

@@ -86,69 +86,20 @@ pub fn advise(snapshot: &Snapshot, holders: &Holders, goal: Option<Goal>) -> Adv
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use proptest::prelude::*;
 
     use super::*;
     use crate::judge::bearing::{Bearing, Limit};
     use crate::judge::change::Sysctl;
-    use crate::model::{
-        Counters, Host, Listeners, PortRange, PortRule, PortSet, Socket, SourceName, Tally,
-        TcpState, TimeWaitReuse, Tunables,
-    };
-
-    /// A host with 1,000 ports and nothing else remarkable.
-    fn plain() -> Tunables {
-        Tunables {
-            ip_local_port_range: PortRange::parse("40000 40999"),
-            ip_local_reserved_ports: PortSet::parse(""),
-            ip_unprivileged_port_start: Some(1024),
-            tcp_tw_reuse: Some(TimeWaitReuse::Off),
-            tcp_timestamps: Some(1),
-            tcp_max_tw_buckets: Some(131_072),
-            ..Tunables::default()
-        }
-    }
+    use crate::judge::fixture::{each, look, plain, socket};
+    use crate::model::{PortRange, PortSet, TcpState, TimeWaitReuse, Tunables};
 
     /// With as many sockets toward 10.0.0.2:3306 in these states, and these listeners.
     fn host(tunables: Tunables, sockets: &[(TcpState, u16)], listening: &str) -> Snapshot {
         let listening = PortSet::parse(listening).unwrap();
-        let mut listeners = Listeners::default();
-        for port in listening.ports() {
-            listeners.insert(([0, 0, 0, 0], port).into());
-        }
-        let mut tally = Tally::new(PortRule::new(&tunables), listeners);
-        let states = sockets
-            .iter()
-            .flat_map(|&(state, number)| std::iter::repeat_n(state, number.into()));
-        for (port, state) in (40000_u16..).zip(states) {
-            tally.add(&Socket {
-                state,
-                local: ([10, 0, 0, 1], port).into(),
-                remote: ([10, 0, 0, 2], 3306).into(),
-                time_wait_left: None,
-                inode: None,
-                interface: None,
-                retransmits: 0,
-            });
-        }
-        Snapshot {
-            hold_time: tunables.told_hold_time(),
-            addresses: None,
-            timestamps: HashMap::new(),
-            trials: HashMap::new(),
-            passed_over: None,
-            growth: None,
-            host: Host::default(),
-            tunables,
-            bound: Some(PortSet::default()),
-            tally,
-            counters: Counters::default(),
-            tick: None,
-            source: SourceName::SockDiag,
-            gaps: Vec::new(),
-        }
+        let listening = listening.ports().map(|port| ([0, 0, 0, 0], port).into());
+        let row = |(port, state)| socket(state, port, ([10, 0, 0, 2], 3306));
+        look(tunables, listening, (40000..).zip(each(sockets)).map(row))
     }
 
     fn nobody() -> Holders {

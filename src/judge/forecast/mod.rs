@@ -16,7 +16,7 @@ mod shortage;
 
 pub use course::{Course, Pace};
 pub use history::{History, Rate, SECONDS};
-pub use replay::{Exhaustion, Ports, exhaustion, lateness, safe_rate};
+pub use replay::{Exhaustion, Supply, exhaustion, lateness, safe_rate};
 pub use shortage::Shortage;
 
 #[expect(clippy::cast_precision_loss)] // At most sixty seconds.
@@ -52,8 +52,8 @@ mod tests {
         Course::of(&History::new(&after(phases), MINUTE)).pace()
     }
 
-    fn ports(left: &[u16], free: u32) -> Ports<'_> {
-        Ports {
+    fn ports(left: &[u16], free: u32) -> Supply<'_> {
+        Supply {
             usable: free + left.iter().map(|&count| u32::from(count)).sum::<u32>(),
             free,
             time_wait_left: left,
@@ -276,14 +276,14 @@ mod tests {
         let forecast = exhaustion(&history, ports(&left, 2000)).unwrap().likely;
         assert!((forecast - 50.0).abs() < 0.1, "{forecast}");
         // And those that are overdue come back within the lateness.
-        let overdue = Ports {
+        let overdue = Supply {
             overdue: 3000,
             ..ports(&left[1..], 2000)
         };
         // The 100 of the bin that is a second nearer now come back at the turn before.
         let forecast = exhaustion(&history, overdue).unwrap().likely;
         assert!((forecast - 51.0).abs() < 0.1, "{forecast}");
-        let soon = Ports {
+        let soon = Supply {
             overdue: 3000,
             ..ports(&[], 100)
         };
@@ -297,7 +297,7 @@ mod tests {
         let mut left = vec![0; 60];
         left[..4].fill(10);
         left[50..].fill(30);
-        let turning = Ports {
+        let turning = Supply {
             overdue: 15,
             ..ports(&left, 20)
         };
@@ -344,8 +344,8 @@ mod tests {
         ) {
             let hold_time = Duration::from_secs(hold);
             let history = History::new(&left, hold_time);
-            let ports = Ports { usable: free, hold_time, ..ports(&left, 0) };
-            let ports = Ports { free: free / 2, ..ports };
+            let ports = Supply { usable: free, hold_time, ..ports(&left, 0) };
+            let ports = Supply { free: free / 2, ..ports };
             let horizon = hold_time.as_secs_f64() + 2.0;
             if let Some(when) = exhaustion(&history, ports) {
                 prop_assert!(0.0 <= when.earliest && when.earliest <= when.likely);

@@ -8,7 +8,7 @@ use crate::words::rounded;
 
 /// The ports of a flow as the forecast needs them.
 #[derive(Debug, Clone, Copy)]
-pub struct Ports<'a> {
+pub struct Supply<'a> {
     /// Ports there are.
     pub usable: u32,
     /// Ports the flow can still have.
@@ -65,7 +65,7 @@ impl Exhaustion {
 /// When the ports run out, if what `history` shows goes on; `None` where they do not on the likely
 /// course before the last port that is held now is back: from then on as many return as are taken.
 #[must_use]
-pub fn exhaustion(history: &History, ports: Ports) -> Option<Exhaustion> {
+pub fn exhaustion(history: &History, ports: Supply) -> Option<Exhaustion> {
     if ports.are_many_for(history) {
         return None;
     }
@@ -73,7 +73,7 @@ pub fn exhaustion(history: &History, ports: Ports) -> Option<Exhaustion> {
     at_once.or_else(|| on_course(&Course::of(history), ports))
 }
 
-fn on_course(course: &Course, ports: Ports) -> Option<Exhaustion> {
+fn on_course(course: &Course, ports: Supply) -> Option<Exhaustion> {
     if !course.is_known() {
         return None;
     }
@@ -97,7 +97,7 @@ fn on_course(course: &Course, ports: Ports) -> Option<Exhaustion> {
 /// The highest steady rate at which the flow does not run out within the next minute: at each
 /// moment, what there is until then lasts until then.
 #[must_use]
-pub fn safe_rate(ports: Ports) -> f64 {
+pub fn safe_rate(ports: Supply) -> f64 {
     let late = ports.late.as_secs_f64();
     let there = |now| f64::from(ports.free) + ports.back_late(now, late);
     ports
@@ -110,7 +110,7 @@ pub fn safe_rate(ports: Ports) -> f64 {
 /// The step of the replay, far below what a forecast is good for.
 const STEP: f64 = 0.02;
 
-impl Ports<'_> {
+impl Supply<'_> {
     /// Whether no pace that the history can show spends the free ports: one that does within the
     /// hold time spends in a second as many as these connections, if not more.
     fn are_many_for(&self, history: &History) -> bool {

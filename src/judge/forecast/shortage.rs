@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::history::History;
 use super::mean;
-use super::replay::Ports;
+use super::replay::Supply;
 use crate::words::rounded;
 
 /// The oldest seconds of the table: what came back since was closed before them, at about their
@@ -31,7 +31,7 @@ impl Shortage {
     /// Of a flow whose `history` took `ports`, of which a `threshold` may be taken; `None` where no
     /// more are, or none of them is in TIME_WAIT.
     #[must_use]
-    pub fn of(history: &History, ports: Ports, threshold: f64) -> Option<Self> {
+    pub fn of(history: &History, ports: Supply, threshold: f64) -> Option<Self> {
         let taken = f64::from(ports.usable.saturating_sub(ports.free));
         if taken <= 0.0 || taken < threshold {
             return None;
@@ -83,7 +83,7 @@ mod tests {
         let mut left = vec![0; 60];
         left[60 - seconds..].fill(rate);
         let taken = open + u32::from(rate) * u32::try_from(seconds).unwrap();
-        let ports = Ports {
+        let ports = Supply {
             usable: 1000,
             free: 1000 - taken,
             time_wait_left: &left,

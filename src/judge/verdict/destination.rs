@@ -97,64 +97,29 @@ impl Verdict {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-    use std::time::Duration;
-
     use super::*;
     use crate::judge::destination::Explained;
+    use crate::judge::fixture::{look, plain, socket};
     use crate::judge::level::Thresholds;
     use crate::judge::verdict::verdict;
-    use crate::model::{
-        Counters, Destination, Host, Listeners, PortRange, PortRule, PortSet, Snapshot, Socket,
-        SourceName, Tally, TcpState, TimeWaitReuse, Toward, Tunables,
-    };
+    use crate::model::{Destination, TcpState, TimeWaitReuse, Toward, Tunables};
 
     /// A machine with 1,000 ports, and this many connections held open to 10.0.0.5:3306, asked
     /// about one destination.
     fn asked(typed: &str, addresses: &[&str], held: u16) -> Verdict {
         let tunables = Tunables {
-            ip_local_port_range: PortRange::parse("40000 40999"),
-            ip_local_reserved_ports: PortSet::parse(""),
             tcp_tw_reuse: Some(TimeWaitReuse::LoopbackOnly),
-            tcp_timestamps: Some(1),
-            tcp_max_tw_buckets: Some(131_072),
-            ..Tunables::default()
+            ..plain()
         };
-        let mut tally = Tally::new(PortRule::new(&tunables), Listeners::default());
-        for port in 40000..40000 + held {
-            tally.add(&Socket {
-                state: TcpState::Established,
-                local: ([10, 0, 0, 1], port).into(),
-                remote: ([10, 0, 0, 5], 3306).into(),
-                time_wait_left: None,
-                inode: None,
-                interface: None,
-                retransmits: 0,
-            });
-        }
+        let open = |port| socket(TcpState::Established, port, ([10, 0, 0, 5], 3306));
+        let mut snapshot = look(tunables, [], (40000..40000 + held).map(open));
         let asked = Destination::parse(typed).unwrap();
         let port = asked.port.unwrap_or(0);
         let addresses = addresses
             .iter()
             .map(|address| SocketAddr::new(address.parse().unwrap(), port))
             .collect();
-        tally.only_toward(Toward { asked, addresses });
-        let snapshot = Snapshot {
-            hold_time: tunables.told_hold_time(),
-            addresses: None,
-            timestamps: HashMap::new(),
-            trials: HashMap::new(),
-            passed_over: None,
-            growth: None,
-            host: Host::default(),
-            tunables,
-            bound: Some(PortSet::default()),
-            tally,
-            counters: Counters::default(),
-            tick: Some(Duration::from_millis(4)),
-            source: SourceName::SockDiag,
-            gaps: Vec::new(),
-        };
+        snapshot.tally.only_toward(Toward { asked, addresses });
         let thresholds = Thresholds {
             warn: 50.0,
             crit: 80.0,

@@ -239,13 +239,12 @@ fn summary(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
     use std::time::Duration;
 
     use super::*;
+    use crate::judge::fixture::{each, look, plain, socket};
     use crate::model::{
-        Counters, Growth, Listeners, PortRange, PortRule, PortSet, Reuse, Socket, SourceName,
-        Tally, TcpState, TimeWaitReuse, Timestamps, Weight,
+        Growth, PortSet, Reuse, Socket, TcpState, TimeWaitReuse, Timestamps, Weight,
     };
 
     const SPENT: Option<u64> = Some(30_000);
@@ -254,56 +253,20 @@ mod tests {
         crit: 80.0,
     };
 
-    /// A host with 1,000 ports and nothing else remarkable.
-    fn plain() -> Tunables {
-        Tunables {
-            ip_local_port_range: PortRange::parse("40000 40999"),
-            ip_local_reserved_ports: PortSet::parse(""),
-            tcp_tw_reuse: Some(TimeWaitReuse::Off),
-            tcp_timestamps: Some(1),
-            tcp_max_tw_buckets: Some(131_072),
-            ..Tunables::default()
-        }
-    }
-
     /// One flow to 10.0.0.2:3306 with sockets in these states, on the ports that connect() takes: the
     /// even ones first; TIME_WAIT with `left` milliseconds to go.
     fn host(tunables: Tunables, sockets: &[(TcpState, u16)], left: Option<u64>) -> Snapshot {
-        let mut tally = Tally::new(PortRule::new(&tunables), Listeners::default());
-        let states = sockets
-            .iter()
-            .flat_map(|&(state, number)| std::iter::repeat_n(state, number.into()));
         let ports = (40000_u16..41000)
             .step_by(2)
             .chain((40001..41000).step_by(2));
-        for (port, state) in ports.zip(states) {
+        let row = |(port, state)| {
             let waits = state == TcpState::TimeWait;
-            tally.add(&Socket {
-                state,
-                local: ([10, 0, 0, 1], port).into(),
-                remote: ([10, 0, 0, 2], 3306).into(),
+            Socket {
                 time_wait_left: left.map(Duration::from_millis).filter(|_| waits),
-                inode: None,
-                interface: None,
-                retransmits: 0,
-            });
-        }
-        Snapshot {
-            host: Host::default(),
-            hold_time: tunables.told_hold_time(),
-            addresses: None,
-            timestamps: HashMap::new(),
-            trials: HashMap::new(),
-            passed_over: None,
-            growth: None,
-            tunables,
-            bound: Some(PortSet::default()),
-            tally,
-            counters: Counters::default(),
-            tick: Some(Duration::from_millis(4)),
-            source: SourceName::SockDiag,
-            gaps: Vec::new(),
-        }
+                ..socket(state, port, ([10, 0, 0, 2], 3306))
+            }
+        };
+        look(tunables, [], ports.zip(each(sockets)).map(row))
     }
 
     fn found(snapshot: &Snapshot) -> Vec<(&'static str, Level)> {

@@ -2,7 +2,6 @@ use std::io::{self, Write};
 
 use rasciigraph::{Config, plot};
 
-use crate::judge::level::Level;
 use crate::model::Reuse;
 use crate::render::Screen;
 use crate::repro::{CameBack, Latency, Moment, Protocol, Report, ServerReport, StoppedBy};
@@ -13,11 +12,6 @@ use crate::words::{count, counted, latency, rate, sparkline};
 /// # Errors
 /// When `out` cannot be written.
 pub fn repro(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-    let level = match report.stopped_by {
-        StoppedBy::Exhausted => Level::Critical,
-        StoppedBy::Error => Level::Unknown,
-        _ => Level::Ok,
-    };
     let ended = match (report.stopped_by, &report.error) {
         (StoppedBy::Exhausted, Some(error)) => {
             format!("Ports ran out (errno {})", error.errno.unwrap_or_default())
@@ -40,7 +34,7 @@ pub fn repro(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result
         report.seconds,
         rate(report.rate)
     );
-    let painted = screen.paint(level, &ended);
+    let painted = screen.paint(report.stopped_by.level(), &ended);
     let shown = screen.wrap("", "", &sentence).replacen(&ended, &painted, 1);
     writeln!(out, "{shown}")?;
     for (name, text) in lines(report) {
@@ -83,11 +77,7 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
     if report.login_latency_us.is_some() {
         lines.push(("login", percentiles(report.login_latency_us)));
     }
-    if let Some(asked) = report
-        .client
-        .rate
-        .filter(|asked| report.rate < asked * PACE_KEPT)
-    {
+    if let Some(asked) = report.missed_pace() {
         lines.push((
             "pace",
             format!("{}/s were asked for and could not be kept", rate(asked)),
@@ -203,9 +193,6 @@ fn ports(report: &Report) -> String {
 fn turns(report: &Report) -> u64 {
     report.checkouts.unwrap_or(report.connections)
 }
-
-/// The share of a pace that counts as kept.
-const PACE_KEPT: f64 = 0.95;
 
 fn database(report: &Report) -> String {
     match &report.server {

@@ -1,0 +1,164 @@
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use super::netlink::retried;
+use super::{ProcRoot, counters, holders, proc_tcp, sock_diag, sysctl};
+use crate::model::{
+    Flow, Gap, Growth, Holders, PortRange, Snapshot, Socket, SourceName, TcpState, Timestamps,
+    Weight,
+};
+
+/// Where to read the socket table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum SourceChoice {
+    /// `sock_diag`, and /proc/net/tcp where that fails
+    #[default]
+    Auto,
+    /// Netlink, the fast way; the only one that shows bound ports
+    SockDiag,
+    /// /proc/net/tcp and tcp6
+    Proc,
+}
+
+/// The machine to look at: the calling thread's network namespace, or a recorded one.
+#[derive(Debug, Clone, Default)]
+pub struct Machine {
+    pub(super) proc: ProcRoot,
+    pub(super) source: SourceChoice,
+}
+
+impl Machine {
+    /// This machine, through `source`.
+    #[must_use]
+    pub fn live(source: SourceChoice) -> Self {
+        Self {
+            source,
+            ..Self::default()
+        }
+    }
+
+    /// A recorded copy of /proc below `root`: its tables are files, for netlink has no recording.
+    #[must_use]
+    pub fn recorded(root: &Path) -> Self {
+        Self {
+            proc: ProcRoot::recorded(root),
+            source: SourceChoice::Proc,
+        }
+    }
+
+    /// The other ends of live outbound sockets by whether they have TCP timestamps; nothing where
+    /// only netlink would tell.
+    #[must_use]
+    pub fn timestamps(&self) -> HashMap<Flow, Timestamps> {
+        if self.source == SourceChoice::Proc {
+            return HashMap::new();
+        }
+        let ports = self.port_range();
+        retried(|| sock_diag::timestamps(ports)).unwrap_or_default()
+    }
+
+    /// What the kernel counts during `pause`; `None` on a recorded host.
+    #[must_use]
+    pub fn growth(&self, pause: Duration) -> Option<Growth> {
+        if self.is_recorded() {
+            return None;
+        }
+        // What could not be read has been told at the first look.
+        let before = counters::read(&self.proc, &mut Vec::new());
+        thread::sleep(pause);
+        let after = counters::read(&self.proc, &mut Vec::new());
+        Some(Growth::between(&before, &after))
+    }
+
+    /// Streams the sockets in TIME_WAIT with a local port in `range`.
+    pub(super) fn time_wait(&self, range: PortRange, mut row: impl FnMut(&Socket)) {
+        let waiting = 1 << TcpState::TimeWait as u32;
+        if self.source != SourceChoice::Proc
+            && retried(|| sock_diag::rows(waiting, Some(range), &mut row)).is_ok()
+        {
+            return;
+        }
+        for name in ["tcp", "tcp6"] {
+            // What cannot be read has been told at the first look.
+            let _ = proc_tcp::rows(&self.proc.net(name), procfs::ticks_per_second(), |socket| {
+                if socket.state == TcpState::TimeWait && range.contains(socket.local.port()) {
+                    row(socket);
+                }
+                ControlFlow::Continue(())
+            });
+        }
+    }
+
+    /// The ephemeral range; `None` when unknown.
+    fn port_range(&self) -> Option<PortRange> {
+        sysctl::tunables(&self.proc, &mut Vec::new()).ip_local_port_range
+    }
+
+    /// Streams the sockets that a process can hold: inode, user where the source tells it, and the
+    /// row; `bound` ones, which have none, where they are asked for. Whether none was missed.
+    pub(super) fn held_sockets(
+        &self,
+        bound: bool,
+        mut row: impl FnMut(u32, Option<u32>, Option<&Socket>),
+    ) -> bool {
+        if self.source != SourceChoice::Proc
+            && retried(|| sock_diag::held(bound, |inode, user, it| row(inode, Some(user), it)))
+                .is_ok()
+        {
+            return true;
+        }
+        for name in ["tcp", "tcp6"] {
+            // What cannot be read here has no owner, which the report shows.
+            let _ = proc_tcp::rows(&self.proc.net(name), procfs::ticks_per_second(), |socket| {
+                if let Some(inode) = socket.inode {
+                    row(inode, None, Some(socket));
+                }
+                ControlFlow::Continue(())
+            });
+        }
+        // It skips rows when the table changes, and bound sockets always.
+        false
+    }
+
+    /// Whether it is a recorded one, whose processes are gone.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.proc.is_recorded()
+    }
+
+    /// Who holds ports besides the listeners that `snapshot` has seen: for advice on the range.
+    /// What cannot be read becomes a gap.
+    #[must_use]
+    pub fn holders(&self, snapshot: &Snapshot) -> Holders {
+        let range = snapshot.tunables.ip_local_port_range;
+        let by_netlink = snapshot.source == SourceName::SockDiag;
+        let mut holders = Holders {
+            bound: snapshot.bound.clone(),
+            ..Holders::default()
+        };
+        if holders.bound.is_none() && by_netlink {
+            holders.bound = retried(|| sock_diag::bound(range)).ok().flatten();
+        }
+        if let Some(range) = range {
+            self.held_sockets(false, |_, _, socket| {
+                let far = socket.filter(|socket| socket.remote.port() != 0);
+                let port = far.map(|socket| socket.local.port());
+                holders
+                    .chosen
+                    .extend(port.filter(|&port| !range.contains(port)));
+            });
+        }
+        match holders::udp(&self.proc, by_netlink, self.source == SourceChoice::Auto) {
+            Ok(ports) => holders.udp = Some(ports),
+            Err(error) => holders.gaps.push(Gap {
+                what: "ports held by UDP".into(),
+                why: format!("{error:#}; a wider range may take them from their services"),
+                weight: Weight::Minor,
+            }),
+        }
+        holders
+    }
+}
