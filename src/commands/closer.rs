@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::judge::Capacity;
 use crate::judge::reuse::{is_open, is_too_young, is_trouble_counted, unsettled, worth_trying};
 use crate::judge::table::{bound_matters, disagreement, inbound_matters};
-use crate::model::{Flow, Snapshot};
+use crate::model::{Flow, Growth, Snapshot};
 use crate::system::{Judgement, Machine, View, trial};
 
 /// Looks again so often, after a pause each time: a quarter of a second in all, in which a client
@@ -54,6 +54,8 @@ pub fn look(machine: &Machine, view: View) -> Result<Snapshot> {
         try_reuse(machine, &mut snapshot, &flows, usable);
     }
     let is_counted = is_trouble_counted(&snapshot);
+    // What was tried has been counted too.
+    let before = machine.counters();
     for _ in 0..LOOKS {
         if is_open(&snapshot, usable) {
             snapshot.note_timestamps(machine.timestamps());
@@ -61,10 +63,12 @@ pub fn look(machine: &Machine, view: View) -> Result<Snapshot> {
         if !is_counted && !is_open(&snapshot, usable) {
             break;
         }
-        snapshot.growth = machine.growth(PAUSE);
-        if snapshot.growth.is_none() {
+        let Some(before) = &before else {
             break; // A recorded host does not change.
-        }
+        };
+        thread::sleep(PAUSE);
+        let now = machine.counters();
+        snapshot.growth = now.map(|now| Growth::between(before, &now));
     }
     Ok(snapshot)
 }

@@ -1,13 +1,11 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
 
 use super::netlink::retried;
 use super::{ProcRoot, counters, holders, proc_tcp, sock_diag, sysctl};
 use crate::model::{
-    Flow, Gap, Growth, Holders, PortRange, Snapshot, Socket, SourceName, TcpState, Timestamps,
+    Counters, Flow, Gap, Holders, PortRange, Snapshot, Socket, SourceName, TcpState, Timestamps,
     Weight,
 };
 
@@ -61,17 +59,11 @@ impl Machine {
         retried(|| sock_diag::timestamps(ports)).unwrap_or_default()
     }
 
-    /// What the kernel counts during `pause`; `None` on a recorded host.
+    /// What the kernel counts now; `None` on a recorded host.
     #[must_use]
-    pub fn growth(&self, pause: Duration) -> Option<Growth> {
-        if self.is_recorded() {
-            return None;
-        }
-        // What could not be read has been told at the first look.
-        let before = counters::read(&self.proc, &mut Vec::new());
-        thread::sleep(pause);
-        let after = counters::read(&self.proc, &mut Vec::new());
-        Some(Growth::between(&before, &after))
+    pub fn counters(&self) -> Option<Counters> {
+        // What cannot be read has been told at the first look.
+        (!self.is_recorded()).then(|| counters::read(&self.proc, &mut Vec::new()))
     }
 
     /// Streams the sockets in TIME_WAIT with a local port in `range`.
