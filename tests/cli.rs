@@ -474,6 +474,17 @@ fn a_closed_pipe_is_no_error_and_changes_no_exit_status() {
             }
         }
     }
+    // A row that was cut off.
+    let torn = tempfile::tempdir().unwrap();
+    std::fs::create_dir(torn.path().join("net")).unwrap();
+    std::fs::write(
+        torn.path().join("net/tcp"),
+        "sl local_address\n0: 0100007F:9C",
+    )
+    .unwrap();
+    let unknown = ["verdict", "--proc-root", torn.path().to_str().unwrap()];
+    assert_eq!(exit(&twcheck(&unknown)), 3);
+    assert_eq!(unread(&unknown).0, 3);
     assert_eq!(unread(&["states", "--explain", "--top", "0"]).0, 0);
     assert_eq!(unread(&["states", "--help"]), (0, String::new()));
     assert_eq!(unread(&["verdict", "--warm"]).0, 3);

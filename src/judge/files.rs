@@ -69,18 +69,11 @@ impl fmt::Display for Files {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::judge::fixture::owner;
 
     fn files(open: u64, ports_free: Option<u32>) -> Files {
         Files {
-            owner: Owner {
-                pid: 7,
-                command: "python3".into(),
-                user: "app".into(),
-                unit: None,
-                sockets: 900,
-                open_files: None,
-                open_files_limit: None,
-            },
+            owner: owner(),
             open,
             limit: 1024,
             ports_free,

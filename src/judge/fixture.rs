@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::model::{
-    Listeners, PortRange, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState,
+    Listeners, Owner, PortRange, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState,
     TimeWaitReuse, Tunables,
 };
 
@@ -31,6 +31,19 @@ pub fn socket(state: TcpState, port: u16, server: ([u8; 4], u16)) -> Socket {
         inode: None,
         interface: None,
         retransmits: 0,
+    }
+}
+
+/// A process that holds connections.
+pub fn owner() -> Owner {
+    Owner {
+        pid: 7,
+        command: "python3".into(),
+        user: "app".into(),
+        unit: None,
+        sockets: 900,
+        open_files: None,
+        open_files_limit: None,
     }
 }
 

@@ -261,6 +261,7 @@ fn whose(unplaced: &Unplaced) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::judge::fixture::owner;
     use crate::model::Owner;
 
     fn look(watched: u64, cycle: u64, table: u64) -> Look {
@@ -353,18 +354,6 @@ mod tests {
             (0.0, "in less than 1 of 1,000 times"),
         ] {
             assert_eq!(how_often(chance), said);
-        }
-    }
-
-    fn owner() -> Owner {
-        Owner {
-            pid: 7,
-            command: "python3".into(),
-            user: "app".into(),
-            unit: None,
-            sockets: 900,
-            open_files: None,
-            open_files_limit: None,
         }
     }
 
