@@ -2,6 +2,7 @@
 
 mod format;
 mod json;
+mod letters;
 mod plain;
 mod progress;
 mod screen;
@@ -17,6 +18,7 @@ pub use progress::{Progress, Steps};
 pub use screen::Screen;
 
 use crate::model::{Gap, Reuse, Weight};
+use crate::refusal::Refusal;
 use crate::repro::PortsToward;
 use crate::words::{count, rate};
 
@@ -64,7 +66,7 @@ pub fn announce_reuse(server: SocketAddr, ports: &PortsToward) {
                 "net.ipv4.tcp_tw_reuse = 2, the default, means loopback; to see them run out, use \
                  `twcheck repro` without a server, or another address of the server's machine"
             } else {
-                "To see them run out: twcheck repro --set net.ipv4.tcp_tw_reuse=0"
+                "To see them run out: `twcheck repro --set net.ipv4.tcp_tw_reuse=0`"
             }
         )),
     }
@@ -83,8 +85,21 @@ pub fn note_ignored(error: &anyhow::Error) {
     note(&format!("~/.my.cnf is ignored: {error:#}"));
 }
 
+/// Says on stderr what is wrong, and what to do about it where that is known.
+pub fn complain(error: &anyhow::Error) {
+    say("error: ", &format!("{error:#}"));
+    if let Some(refusal) = error.downcast_ref::<Refusal>() {
+        say("hint: ", refusal.hint());
+    }
+}
+
 fn note(text: &str) {
+    say("note: ", text);
+}
+
+fn say(first: &str, text: &str) {
+    let screen = Screen::of_stderr();
+    let shown = screen.wrap(first, &" ".repeat(first.len()), text);
     // With stderr closed there is nobody to tell.
-    let wrapped = Screen::of_stderr().wrap("note: ", "      ", text);
-    let _ = writeln!(io::stderr(), "{wrapped}");
+    let _ = writeln!(screen.to(io::stderr()), "{shown}");
 }
