@@ -133,8 +133,8 @@ impl Trouble {
     pub fn next_step(&self) -> String {
         match self {
             Self::NoAddress(way) if way.path.switched_off.is_some() => format!(
-                "Let the client use {}, or switch IPv6 on: sysctl -w {}=0, in a container when it \
-                 is started (docker run --sysctl).",
+                "Let the client use {}, or switch IPv6 on: `sysctl -w {}=0`, in a container when it \
+                 is started (`docker run --sysctl`).",
                 match way.instead {
                     Some(other) => other.to_string(),
                     None if way.address.is_loopback() => "127.0.0.1".into(),
@@ -143,7 +143,7 @@ impl Trouble {
                 way.path.switched_off.as_deref().unwrap_or_default()
             ),
             Self::NoAddress(way) if way.address.is_loopback() => {
-                "See whether lo is up and has the address: ip addr show lo.".into()
+                "See whether lo is up and has the address: `ip addr show lo`.".into()
             }
             Self::NoAddress(way) => format!(
                 "See which addresses this machine has: ip {}addr.",
@@ -162,7 +162,7 @@ impl Trouble {
                 }
             ),
             Self::NoSource(way) => format!(
-                "Give {} an address: ip addr add.",
+                "Give {} an address: `ip addr add`.",
                 way.path.interface.as_deref().unwrap_or("the interface")
             ),
             Self::Failed(why) => why.next_step.clone(),
@@ -368,10 +368,10 @@ impl Verdict {
         };
         let text = if self.destination.as_ref().is_some_and(is_asked) {
             "errno 99 all the same? The client may bind() a source address that is not here, or have \
-             a port range of its own: strace -f -e bind,setsockopt,connect tells."
+             a port range of its own: `strace -f -e bind,setsockopt,connect` tells."
         } else {
             "errno 99 all the same? On the first try it means an address that is not here: ::1 with \
-             IPv6 off, a wrong source. twcheck verdict HOST:PORT tells."
+             IPv6 off, a wrong source. `twcheck verdict HOST:PORT` tells."
         };
         (self.level == Level::Ok).then_some(text)
     }
