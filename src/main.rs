@@ -3,21 +3,17 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
-use clap::error::ErrorKind as Usage;
-use twcheck::cli::{self, Cli, Command};
+use twcheck::cli::{self, Command};
 use twcheck::commands::{advise, repro, states, verdict};
 use twcheck::exit::Exit;
-use twcheck::refusal::Refusal;
+use twcheck::render::{self, Screen};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let (stdout, stderr) = (Screen::of_stdout(), Screen::of_stderr());
+    // A pager is as wide as the terminal that the errors go to.
+    let cli = match cli::read(stdout.width.or(stderr.width)) {
         Ok(cli) => cli,
-        Err(error) => {
-            let asked = matches!(error.kind(), Usage::DisplayHelp | Usage::DisplayVersion);
-            print_usage(&error);
-            return if asked { Exit::Ok } else { Exit::Unknown }.into();
-        }
+        Err(error) => return print_usage(&error, stdout, stderr).into(),
     };
     let outcome = match &cli.command {
         Command::States(args) => states::run(args),
@@ -28,25 +24,33 @@ fn main() -> ExitCode {
     match outcome {
         Ok(exit) => exit.into(),
         Err(error) => {
-            report(&error);
+            render::complain(&error);
             Exit::Unknown.into()
         }
     }
 }
 
 /// Prints the help that is asked for, or what is wrong with the arguments.
-fn print_usage(error: &clap::Error) {
+fn print_usage(error: &clap::Error, stdout: Screen, stderr: Screen) -> Exit {
+    let is_wrong = error.use_stderr();
+    let screen = if is_wrong { stderr } else { stdout };
+    let text = cli::without_secrets(error).unwrap_or_else(|| {
+        let text = error.render();
+        if screen.colour {
+            text.ansi().to_string()
+        } else {
+            text.to_string()
+        }
+    });
     // Nowhere is left to tell about a closed pipe.
-    let _ = match cli::without_secrets(error) {
-        None => error.print(),
-        Some(text) => write!(io::stderr(), "{text}"),
-    };
-}
-
-fn report(error: &anyhow::Error) {
-    let mut stderr = io::stderr();
-    let _ = writeln!(stderr, "error: {error:#}");
-    if let Some(refusal) = error.downcast_ref::<Refusal>() {
-        let _ = writeln!(stderr, "hint: {}", refusal.hint());
+    if is_wrong {
+        // clap wraps its help alone.
+        let lines = text.split('\n').map(|line| screen.wrap("", "  ", line));
+        let text = lines.collect::<Vec<_>>().join("\n");
+        let _ = write!(screen.to(io::stderr()), "{text}");
+        Exit::Unknown
+    } else {
+        let _ = write!(screen.lock(), "{text}");
+        Exit::Ok
     }
 }

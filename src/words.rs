@@ -97,12 +97,22 @@ pub fn sparkline(values: &[u16], width: usize, full: u16) -> String {
         .collect()
 }
 
-/// `text` without what could move a terminal's cursor: names of processes are anybody's choice.
+/// `text` without what could move a terminal's cursor or turn its words around: names of processes
+/// are anybody's choice.
 #[must_use]
 pub fn printable(text: &str) -> String {
     text.chars()
-        .map(|letter| if letter.is_control() { '?' } else { letter })
+        .map(|letter| if is_unseen(letter) { '?' } else { letter })
         .collect()
+}
+
+/// What acts on the text around it instead of being seen: controls, and of Unicode's format
+/// characters (Cf) those that join, hide or change direction.
+fn is_unseen(letter: char) -> bool {
+    let is_format = matches!(letter,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+    letter.is_control() || is_format
 }
 
 /// Rounds as the JSON shows rates and times: to one decimal, below 1 to three, so that little is
@@ -194,6 +204,8 @@ mod tests {
     #[test]
     fn names_cannot_command_the_terminal() {
         assert_eq!(printable("a\u{1b}[31mb\nc"), "a?[31mb?c");
+        assert_eq!(printable("gunicorn\u{202e}dp\u{200b}"), "gunicorn?dp?");
+        assert_eq!(printable("m\u{fc}ller 名 ≥"), "m\u{fc}ller 名 ≥");
     }
 
     #[test]

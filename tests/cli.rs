@@ -4,9 +4,8 @@ mod common;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::process::{Command, Stdio};
 
-use common::{exit, has_namespaces, stderr, stdout, text, twcheck};
+use common::{command, exit, has_namespaces, stderr, stdout, text, twcheck};
 
 const BUSY: &str = "tests/hosts/busy-server-6.18/proc";
 const RECYCLE: &str = "tests/hosts/recycle-3.10/proc";
@@ -124,7 +123,7 @@ fn what_this_machine_cannot_do_is_exit_3_and_says_what_to_type() {
         (
             &["verdict", "fe80::1%none0"],
             "error: there is no interface \"none0\" here, and fe80::1 is on one\n\
-             hint: ip -6 addr lists them\n",
+             hint: `ip -6 addr` lists them\n",
         ),
         (
             &["advise", "--prove", "localhost"],
@@ -313,12 +312,7 @@ fn arguments_that_are_not_utf8_are_exit_3() {
         ),
     ] {
         for value in [not_text, flag] {
-            let output = Command::new(env!("CARGO_BIN_EXE_twcheck"))
-                .args(arguments)
-                .arg(value)
-                .stdin(Stdio::null())
-                .output()
-                .unwrap();
+            let output = command(arguments).arg(value).output().unwrap();
             assert_eq!(
                 (exit(&output), stdout(&output)),
                 (3, String::new()),
@@ -338,8 +332,7 @@ fn arguments_that_are_not_utf8_are_exit_3() {
 
 #[test]
 fn a_password_that_is_not_utf8_is_refused() {
-    let output = Command::new(env!("CARGO_BIN_EXE_twcheck"))
-        .args(["repro", "--host", "127.0.0.1"])
+    let output = command(&["repro", "--host", "127.0.0.1"])
         .env("MYSQL_PWD", OsStr::from_bytes(b"hunter2\xff"))
         .output()
         .unwrap();
@@ -446,12 +439,7 @@ fn unread(arguments: &[&str]) -> (i32, String) {
     // The reader is gone before the first byte is written.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let output = Command::new(env!("CARGO_BIN_EXE_twcheck"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(writer)
-        .output()
-        .unwrap();
+    let output = command(arguments).stdout(writer).output().unwrap();
     (exit(&output), stderr(&output))
 }
 
@@ -516,8 +504,7 @@ fn a_run_that_nobody_reads_ends_with_its_own_status() {
 #[test]
 fn a_full_disk_is_an_error() {
     let full = std::fs::File::options().write(true).open("/dev/full");
-    let output = Command::new(env!("CARGO_BIN_EXE_twcheck"))
-        .args(["verdict", "--proc-root", EXHAUSTED])
+    let output = command(&["verdict", "--proc-root", EXHAUSTED])
         .stdout(full.unwrap())
         .output()
         .unwrap();
@@ -527,63 +514,6 @@ fn a_full_disk_is_an_error() {
         "{}",
         stderr(&output)
     );
-}
-
-/// The output of a command on a terminal of 80 columns.
-fn on_a_terminal(environment: &str, arguments: &str) -> String {
-    let command = format!(
-        "stty cols 80 rows 40; {environment} {} {arguments}",
-        env!("CARGO_BIN_EXE_twcheck")
-    );
-    let output = Command::new("script")
-        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
-        .env("TERM", "xterm")
-        .env_remove("NO_COLOR")
-        .output()
-        .unwrap();
-    stdout(&output).replace('\r', "")
-}
-
-#[test]
-fn a_terminal_of_80_columns_is_enough() {
-    if !has_namespaces("a_terminal_of_80_columns_is_enough") {
-        return;
-    }
-    for arguments in [
-        "states --explain --by flow",
-        &format!("states --by flow --explain --proc-root {EXHAUSTED}"),
-        &format!("verdict --proc-root {EXHAUSTED}"),
-        &format!("verdict --proc-root {BUSY}"),
-        "verdict --proc-root tests/hosts/recycle-3.10/proc",
-        "verdict localhost:3306",
-        "verdict 2001:db8:1234:5678:9abc:def0:1234:5678",
-        &format!("verdict 192.0.2.1:3306 --proc-root {EXHAUSTED}"),
-        "states 127.0.0.1",
-        "advise --proc-root tests/hosts/recycle-3.10/proc",
-        "advise --target-connections 60000 --target-rate 9 --proc-root tests/hosts/recycle-3.10/proc",
-        "repro --connections 5",
-        "verdict --help",
-        "repro --help",
-    ] {
-        let shown = on_a_terminal("NO_COLOR=1", arguments);
-        assert!(shown.lines().count() > 2, "{arguments}: {shown}");
-        // What a progress line overwrote is gone.
-        for line in shown
-            .lines()
-            .map(|line| line.rsplit("\u{1b}[2K").next().unwrap_or(line))
-        {
-            assert!(line.chars().count() <= 80, "{arguments}: {line:?}");
-        }
-    }
-}
-
-#[test]
-fn colour_is_on_a_terminal_only_and_never_with_no_color() {
-    let verdict = format!("verdict --proc-root {EXHAUSTED}");
-    assert!(on_a_terminal("", &verdict).contains("\u{1b}[31mCRITICAL"));
-    assert!(!on_a_terminal("NO_COLOR=1", &verdict).contains('\u{1b}'));
-    let piped = twcheck(&["verdict", "--proc-root", EXHAUSTED]);
-    assert!(!stdout(&piped).contains('\u{1b}'));
 }
 
 #[test]

@@ -191,7 +191,7 @@ fn errno_99_without_exhaustion_is_explained() {
         let shown = stdout(&twcheck(&["verdict"]));
         assert_eq!(shown.lines().count(), 4, "{shown}");
         let last = shown.lines().last().unwrap();
-        assert!(last.contains("twcheck verdict HOST:PORT tells"), "{last}");
+        assert!(last.contains("`twcheck verdict HOST:PORT` tells"), "{last}");
         let piped = stdout(&twcheck(&["verdict", "--format", "plain"]));
         assert_eq!(piped.lines().count(), 1, "{piped}");
     });

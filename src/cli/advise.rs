@@ -17,7 +17,7 @@ It never writes anything itself. To apply what it says:
   twcheck advise --format sysctl | sudo tee /etc/sysctl.d/90-ports.conf
   sudo sysctl -p /etc/sysctl.d/90-ports.conf
 
-In a container these settings belong to the container: the host's change
+In a container these settings belong to the container: the host's change \
 nothing in it.
 
 Examples:

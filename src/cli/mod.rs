@@ -10,7 +10,7 @@ mod verdict;
 use std::path::PathBuf;
 
 use clap::error::ContextValue;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use advise::AdviseArgs;
 pub use repro::ReproArgs;
@@ -28,7 +28,6 @@ use crate::system::{Machine, SourceChoice};
 #[derive(Debug, Parser)]
 #[command(
     version,
-    max_term_width = 100,
     after_help = "\
 Start with `twcheck verdict`. None of the commands needs root or changes anything."
 )]
@@ -36,6 +35,17 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Reads the command line; help is for a screen of `width` columns, and no wider than is legible.
+///
+/// # Errors
+/// When it is wrong, or asks for help or the version.
+pub fn read(width: Option<u16>) -> Result<Cli, clap::Error> {
+    const LEGIBLE: u16 = 100;
+    let width = width.unwrap_or(LEGIBLE).min(LEGIBLE);
+    let matches = Cli::command().term_width(width.into()).try_get_matches()?;
+    Cli::from_arg_matches(&matches)
 }
 
 /// The subcommands, in the order of an incident.
@@ -135,7 +145,7 @@ mod tests {
     use std::ffi::{OsStr, OsString};
     use std::os::unix::ffi::OsStrExt;
 
-    use clap::{CommandFactory, Parser};
+    use clap::Parser;
 
     use super::*;
     use crate::render::{AdviseFormat, ReproFormat, StatesFormat, VerdictFormat};

@@ -17,12 +17,12 @@ use crate::secret::Secret;
 /// `twcheck repro`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without a server it brings its own, in a network namespace of its own with this
-machine's settings: it needs no MySQL, no root, and touches nothing. Against a
-server of yours it takes this machine's ports toward that server; they come
+Without a server it brings its own, in a network namespace of its own with this \
+machine's settings: it needs no MySQL, no root, and touches nothing. Against a \
+server of yours it takes this machine's ports toward that server; they come \
 back 60 s after the run.
 
-Exit status: 0 finished without exhaustion, 2 exhaustion met, 3 could not,
+Exit status: 0 finished without exhaustion, 2 exhaustion met, 3 could not, \
 130 after Ctrl-C and 143 after SIGTERM, with the report so far.
 
 Examples:
@@ -124,7 +124,8 @@ pub struct ReproArgs {
     /// What --bind-address was called once; in the other commands it chooses the reader
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "", value_name = "ADDR,…")]
     source: Option<OsString>,
-    /// Draw latency and ports in use over time into this file
+    /// Draw latency and ports in use over time into this file; - is standard output, and the report
+    /// then goes to standard error
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
 }
@@ -152,6 +153,14 @@ impl ReproArgs {
         })
     }
 
+    /// Whether the picture takes standard output.
+    #[must_use]
+    pub fn draws_on_stdout(&self) -> bool {
+        const NAMES: [&str; 4] = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+        let path = self.svg.as_ref().and_then(|path| path.to_str());
+        path.is_some_and(|path| NAMES.contains(&path))
+    }
+
     /// Whether the options go together.
     ///
     /// # Errors
@@ -166,7 +175,8 @@ impl ReproArgs {
         a_pool_closes_nothing(self)?;
         addresses_are_of_one_family(self)?;
         loopback_is_not_mixed(self)?;
-        each_address_is_named_once(self)
+        each_address_is_named_once(self)?;
+        standard_output_takes_one_thing(self)
     }
 }
 
@@ -323,6 +333,23 @@ fn each_address_is_named_once(args: &ReproArgs) -> Result<(), Refusal> {
             "name each address once",
         )),
     }
+}
+
+fn standard_output_takes_one_thing(args: &ReproArgs) -> Result<(), Refusal> {
+    let format = match args.format.get() {
+        ReproFormat::Table => return Ok(()),
+        ReproFormat::Plain => "--format plain",
+        ReproFormat::Json => "--json",
+    };
+    if args.draws_on_stdout() {
+        return Err(Refusal::new(
+            format!(
+                "{format} is for a program that reads standard output, and the picture goes there"
+            ),
+            format!("name a file for the picture, or leave out {format}"),
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -507,5 +534,29 @@ mod tests {
             "--bind-address names 192.0.2.2 twice, and it has one set of ports",
             "name each address once",
         );
+    }
+
+    #[test]
+    fn standard_output_takes_one_thing() {
+        for name in ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+            for (option, format) in [
+                ("--json", "--json"),
+                ("--format json", "--json"),
+                ("--format plain", "--format plain"),
+            ] {
+                assert_refused(
+                    &format!("repro --svg {name} {option}"),
+                    &format!(
+                        "{format} is for a program that reads standard output, and the picture goes \
+                         there"
+                    ),
+                    &format!("name a file for the picture, or leave out {format}"),
+                );
+            }
+            assert_fine(&format!("repro --svg {name}"));
+        }
+        for name in ["./-", "run.svg", "/dev/stderr", "/dev/null"] {
+            assert_fine(&format!("repro --svg {name} --json"));
+        }
     }
 }

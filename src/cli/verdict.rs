@@ -13,7 +13,7 @@ use crate::render::VerdictFormat;
 /// `twcheck verdict`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN or misused, as monitoring
+Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN or misused, as monitoring \
 plugins have it.
 
 Examples:

@@ -2,6 +2,7 @@
 
 pub mod advise;
 mod closer;
+mod picture;
 pub mod repro;
 pub mod states;
 pub mod verdict;

@@ -1,10 +1,8 @@
 //! `twcheck repro`
 
 use std::env::VarError;
-use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -13,6 +11,7 @@ use anyhow::{Context, Result};
 use nix::unistd::{User, getuid};
 
 use super::closer;
+use super::picture::Picture;
 use crate::cli::ReproArgs;
 use crate::exit::Exit;
 use crate::judge::toward::{PortsToward, Way};
@@ -36,10 +35,12 @@ const MYSQL_PORT: u16 = 3306;
 /// When the run cannot begin. A run that began ends with a report, whatever ended it.
 pub fn run(args: &ReproArgs) -> Result<Exit> {
     args.check()?;
-    if let Some(path) = &args.svg {
-        // Before the run, so that nothing is lost after it; what it holds stays until then.
-        open(path)?;
-    }
+    // Before the run, so that nothing is lost after it.
+    let picture = match &args.svg {
+        None => None,
+        Some(_) if args.draws_on_stdout() => Some(Picture::Stdout),
+        Some(path) => Some(Picture::at(path)?),
+    };
     let Site {
         target,
         peer,
@@ -99,38 +100,17 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
     if is_nothing && format != ReproFormat::Json {
         return Err(refusal(report.error.as_ref(), way.server));
     }
-    let screen = Screen::of_stdout();
-    format.write(&report, screen, &mut screen.lock())?;
-    if let Some(path) = &args.svg {
-        draw(&report, path)?;
+    if args.draws_on_stdout() {
+        let screen = Screen::of_stderr();
+        format.write(&report, screen, &mut screen.to(io::stderr()))?;
+    } else {
+        let screen = Screen::of_stdout();
+        format.write(&report, screen, &mut screen.lock())?;
+    }
+    if let Some(picture) = picture.filter(|_| !is_nothing) {
+        picture.draw(&report)?;
     }
     Ok(report.stopped_by.into())
-}
-
-fn draw(report: &Report, path: &Path) -> Result<()> {
-    let mut file = open(path)?;
-    file.set_len(0)
-        .map_err(anyhow::Error::from)
-        .and_then(|()| render::svg::repro(report, &mut file))
-        .map_err(|error| {
-            Refusal::new(
-                format!("writing {}: {error:#}", path.display()),
-                "the report above is complete; name a file on a disk that has room",
-            )
-            .into()
-        })
-}
-
-fn open(path: &Path) -> Result<File> {
-    let mut options = File::options();
-    options.write(true).create(true).truncate(false);
-    options.open(path).map_err(|error| {
-        Refusal::new(
-            format!("--svg {}: {error}", path.display()),
-            "name a file in a folder that this user may write",
-        )
-        .into()
-    })
 }
 
 fn client(args: &ReproArgs, target: &Target) -> Result<Client, mysql::Error> {

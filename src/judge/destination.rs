@@ -130,8 +130,8 @@ impl Trouble {
     pub fn next_step(&self) -> String {
         match self {
             Self::NoAddress(way) if way.path.switched_off.is_some() => format!(
-                "Let the client use {}, or switch IPv6 on: sysctl -w {}=0, in a container when it \
-                 is started (docker run --sysctl).",
+                "Let the client use {}, or switch IPv6 on: `sysctl -w {}=0`, in a container when it \
+                 is started (`docker run --sysctl`).",
                 match way.instead {
                     Some(other) => other.to_string(),
                     None if way.address.is_loopback() => "127.0.0.1".into(),
@@ -140,7 +140,7 @@ impl Trouble {
                 way.path.switched_off.as_deref().unwrap_or_default()
             ),
             Self::NoAddress(way) if way.address.is_loopback() => {
-                "See whether lo is up and has the address: ip addr show lo.".into()
+                "See whether lo is up and has the address: `ip addr show lo`.".into()
             }
             Self::NoAddress(way) => format!(
                 "See which addresses this machine has: ip {}addr.",
@@ -159,7 +159,7 @@ impl Trouble {
                 }
             ),
             Self::NoSource(way) => format!(
-                "Give {} an address: ip addr add.",
+                "Give {} an address: `ip addr add`.",
                 way.path.interface.as_deref().unwrap_or("the interface")
             ),
             Self::Failed(why) => why.next_step.clone(),

@@ -243,21 +243,21 @@ impl Finding {
             }
             Self::ServicePortTaken { port, .. } => format!(
                 "A service that starts on port {port} meanwhile fails with errno 98; the port is \
-                 back when the connection ends: ss -tanp sport = :{port}."
+                 back when the connection ends: `ss -tanp sport = :{port}`."
             ),
             Self::InboundCloseWait { port, .. } => format!(
                 "Mend the service: it must close a connection that its client has ended. Until then \
-                 restart it: ss -tnp state close-wait sport = :{port}."
+                 restart it: `ss -tnp state close-wait sport = :{port}`."
             ),
             Self::NatFailed { grown: 0, .. } => {
-                "It may be an old count. While clients hang look again, or for longer: watch -d cat \
-                 /proc/net/stat/nf_conntrack."
+                "It may be an old count. While clients hang look again, or for longer: \
+                 `watch -d cat /proc/net/stat/nf_conntrack`."
                     .into()
             }
             Self::NatFailed { .. } => {
                 "Connections that this machine translates (NAT) hang and end with errno 110: give \
                  the rule more ports or addresses to translate to, or look whether the table is \
-                 full: conntrack -S, conntrack -C."
+                 full: `conntrack -S`, `conntrack -C`."
                     .into()
             }
             Self::RateAboveLimit { safe, .. } => format!(
@@ -277,13 +277,13 @@ impl Finding {
             }
             Self::HeldOpen(ports) => format!(
                 "Find what leaks connections, or make the pools smaller than {} together: \
-                 ss -tnp dst {}.",
+                 `ss -tnp dst {}`.",
                 count(ports.usable),
                 ports.flow.server()
             ),
             Self::CloseWaitLeak(ports) => format!(
                 "Mend the application: it must close a connection that the server has ended. \
-                 Until then restart it: ss -tnp state close-wait dst {}.",
+                 Until then restart it: `ss -tnp state close-wait dst {}`.",
                 ports.flow.server()
             ),
             Self::SynSentPile(ports) => format!(
@@ -309,7 +309,7 @@ impl Finding {
                     .into()
             }
             Self::DangerousSetting { sysctl, .. } => {
-                format!("sysctl -w {sysctl}=0, and remove it from /etc/sysctl.d.")
+                format!("`sysctl -w {sysctl}=0`, and remove it from /etc/sysctl.d.")
             }
             Self::Destination(trouble) => trouble.next_step(),
             Self::FilesLow(files) => files.next_step(),
@@ -329,7 +329,7 @@ impl Ports {
             Cause::CloseWait => "See CLOSE_WAIT_LEAK: no setting for TIME_WAIT helps.".into(),
             Cause::SynSent => "See SYN_SENT_PILE: no setting for TIME_WAIT helps.".into(),
             Cause::Mixed => format!(
-                "See what keeps them: ss -tn dst {}. Half-closed connections end when the server \
+                "See what keeps them: `ss -tn dst {}`. Half-closed connections end when the server \
                  closes too.",
                 self.flow.server()
             ),
@@ -346,18 +346,18 @@ impl Ports {
                 .into(),
             Reuse::Refuted => format!(
                 "Keep connections open (a pool). TIME_WAIT reuse is allowed here, and does not work: \
-                 {server} has no TCP timestamps (ss -tie dst {server} shows no ts), or something \
+                 {server} has no TCP timestamps (`ss -tie dst {server}` shows no ts), or something \
                  between strips them: switch them on there (net.ipv4.tcp_timestamps=1). Unless it \
                  was allowed within the last minute."
             ),
             Reuse::Allowed | Reuse::Unknown => format!(
-                "Keep connections open (a pool). Whether TIME_WAIT reuse works here: ss -tie dst \
-                 {server} shows ts among the options of a live connection where the other end has \
-                 TCP timestamps, and nstat -az TcpExtTWRecycled grows."
+                "Keep connections open (a pool). Whether TIME_WAIT reuse works here: \
+                 `ss -tie dst {server}` shows ts among the options of a live connection where the other end has \
+                 TCP timestamps, and `nstat -az TcpExtTWRecycled` grows."
             ),
             Reuse::Off => match (self.max_rate, self.max_rate_with_reuse) {
                 (Some(now), Some(with_reuse)) => format!(
-                    "Keep connections open (a pool). Until then sysctl -w net.ipv4.tcp_tw_reuse=1 \
+                    "Keep connections open (a pool). Until then `sysctl -w net.ipv4.tcp_tw_reuse=1` \
                      with net.ipv4.tcp_timestamps=1 on both sides lifts the limit from {} to {} \
                      connections/s; `twcheck advise` shows what else does.",
                     rate(now),

@@ -168,7 +168,7 @@ impl PortsToward {
                     "net.ipv4.tcp_tw_reuse = 2, the default, means loopback; to see them run out, \
                      use `twcheck repro` without a server, or another address of the server's machine"
                 } else {
-                    "To see them run out: twcheck repro --set net.ipv4.tcp_tw_reuse=0"
+                    "To see them run out: `twcheck repro --set net.ipv4.tcp_tw_reuse=0`"
                 }
             )),
         }

@@ -2,6 +2,7 @@
 
 mod format;
 mod json;
+mod letters;
 mod plain;
 mod progress;
 mod screen;
@@ -16,6 +17,7 @@ pub use progress::{Progress, Steps};
 pub use screen::Screen;
 
 use crate::model::{Gap, Weight};
+use crate::refusal::Refusal;
 
 /// Says on stderr what could not be read.
 pub fn note_gaps(gaps: &[Gap]) {
@@ -52,9 +54,22 @@ pub fn note_ignored(error: &anyhow::Error) {
     note(&format!("~/.my.cnf is ignored: {error:#}"));
 }
 
+/// Says on stderr what is wrong, and what to do about it where that is known.
+pub fn complain(error: &anyhow::Error) {
+    say("error: ", &format!("{error:#}"));
+    if let Some(refusal) = error.downcast_ref::<Refusal>() {
+        say("hint: ", refusal.hint());
+    }
+}
+
 /// Says `text` on stderr.
 pub fn note(text: &str) {
+    say("note: ", text);
+}
+
+fn say(first: &str, text: &str) {
+    let screen = Screen::of_stderr();
+    let shown = screen.wrap(first, &" ".repeat(first.len()), text);
     // With stderr closed there is nobody to tell.
-    let wrapped = Screen::of_stderr().wrap("note: ", "      ", text);
-    let _ = writeln!(io::stderr(), "{wrapped}");
+    let _ = writeln!(screen.to(io::stderr()), "{shown}");
 }

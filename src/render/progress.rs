@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::Screen;
 use crate::judge::experiment::{Experiment, Laboratory};
 use crate::repro::Moment;
 use crate::words::{count, latency, percent, rate};
@@ -10,6 +11,7 @@ use crate::words::{count, latency, percent, rate};
 pub struct Progress {
     bar: ProgressBar,
     usable: Option<u32>,
+    screen: Screen,
 }
 
 impl Progress {
@@ -17,12 +19,15 @@ impl Progress {
     #[must_use]
     pub fn new(usable: Option<u32>) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
-            bar.set_style(style);
-        }
-        bar.set_message("connecting …");
+        dress(&bar, "{spinner} {wide_msg}");
+        let screen = Screen::of_stderr();
+        bar.set_message(screen.spelled("connecting …").into_owned());
         bar.tick();
-        Self { bar, usable }
+        Self {
+            bar,
+            usable,
+            screen,
+        }
     }
 
     /// Shows one moment of the run.
@@ -44,18 +49,27 @@ impl Progress {
                     latency(opening.p99)
                 )
             });
-        self.bar.set_message(format!(
+        let line = format!(
             "{:.0} s: {} made, {}/s{ports}{opening}",
             moment.seconds.as_secs_f64(),
             count(moment.connections),
             rate(moment.rate),
-        ));
+        );
+        self.bar
+            .set_message(self.screen.spelled(&line).into_owned());
         self.bar.tick();
     }
 
     /// Takes the line away.
     pub fn clear(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// Gives a line its parts, and a spinner that every terminal can show.
+fn dress(bar: &ProgressBar, template: &str) {
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.tick_chars("|/-\\ "));
     }
 }
 
@@ -69,9 +83,7 @@ impl Steps {
         const TICK: Duration = Duration::from_millis(200);
         let length = laboratory.experiments.len() as u64;
         let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} of {len}: {wide_msg}") {
-            bar.set_style(style);
-        }
+        dress(&bar, "{spinner} {pos} of {len}: {wide_msg}");
         bar.enable_steady_tick(TICK);
         Self(bar)
     }

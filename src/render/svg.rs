@@ -33,14 +33,20 @@ const IN_THE_DARK: [(RGBColor, RGBColor); 8] = [
 ];
 
 /// Draws connect() latency and ports in use against time, with the limit and the moment when the
-/// fast ports were spent.
+/// fast ports were spent. It is in ASCII, so that it is the same wherever it goes.
 ///
 /// # Errors
 /// When `out` cannot be written.
 pub fn repro(report: &Report, mut out: impl Write) -> Result<()> {
     let mut svg = String::new();
     draw(report, &mut svg).context("drawing the picture")?;
-    out.write_all(with_dark_style(&svg).as_bytes())?;
+    for letter in with_dark_style(&svg).chars() {
+        if letter.is_ascii() {
+            out.write_all(&[letter as u8])?;
+        } else {
+            write!(out, "&#{};", u32::from(letter))?;
+        }
+    }
     out.flush()?;
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use textwrap::{Options, WordSplitter};
+
 use crate::judge::advice::Advice;
 
 /// How wide a comment gets.
@@ -40,7 +42,10 @@ pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn comment(out: &mut dyn Write, text: &str) -> io::Result<()> {
-    for line in textwrap::wrap(text, WIDTH) {
+    let whole_words = Options::new(WIDTH)
+        .break_words(false)
+        .word_splitter(WordSplitter::NoHyphenation);
+    for line in textwrap::wrap(text, whole_words) {
         writeln!(out, "# {line}")?;
     }
     Ok(())

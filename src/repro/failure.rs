@@ -238,36 +238,36 @@ impl Failure {
                 "do not bind the source address, or set IP_BIND_ADDRESS_NO_PORT before bind()"
             }
             Kind::AddressNotAvailable => {
-                "check that the source address (--bind-address) is one of this machine's (ip addr); ::1 \
+                "check that the source address (--bind-address) is one of this machine's (`ip addr`); ::1 \
                  exists only where IPv6 is on: try 127.0.0.1"
             }
             Kind::ConnectionRefused => "check that the server runs, its port and its bind-address",
             Kind::NoRoute => {
-                "check ip route get ADDRESS, the firewall, and whether a --bind-address is one of \
-                 this machine (ip addr)"
+                "check `ip route get ADDRESS`, the firewall, and whether a --bind-address is one of \
+                 this machine (`ip addr`)"
             }
             Kind::NoAnswer => {
                 "look for a firewall that drops packets, a full conntrack or SNAT table, or a full \
                  listen queue on the server"
             }
             Kind::PermissionDenied => {
-                "look for a prohibit route (ip route get ADDRESS), a local firewall rule, or a \
+                "look for a prohibit route (`ip route get ADDRESS`), a local firewall rule, or a \
                  policy of the container or of SELinux"
             }
-            Kind::TooManyOpenFiles => "raise ulimit -n, or find who leaks descriptors",
+            Kind::TooManyOpenFiles => "raise `ulimit -n`, or find who leaks descriptors",
             Kind::LostDuringHandshake => {
                 "look into the server's error log, and for a proxy between here and there"
             }
             Kind::NotMysql => "check host and port",
             Kind::TooManyConnections => {
-                "raise max_connections, or find who holds them: SHOW PROCESSLIST"
+                "raise max_connections, or find who holds them: `SHOW PROCESSLIST`"
             }
             Kind::HostBlocked => {
                 "find what breaks off handshakes here (a TCP health check?), then on the server: \
-                 mysqladmin flush-hosts"
+                 `mysqladmin flush-hosts`"
             }
             Kind::HostNotAllowed => {
-                "look at the host part of the accounts: SELECT user, host FROM mysql.user"
+                "look at the host part of the accounts: `SELECT user, host FROM mysql.user`"
             }
             Kind::AccessDenied => {
                 "check --user; the password goes in MYSQL_PWD, ~/.my.cnf, --password-file or \
@@ -280,14 +280,14 @@ impl Failure {
             }
             Kind::TlsFailed => {
                 "--tls-ca FILE names a private authority, --host must be a name in the certificate; \
-                 SHOW VARIABLES LIKE '%ssl%' tells whether the server has TLS"
+                 `SHOW VARIABLES LIKE '%ssl%'` tells whether the server has TLS"
             }
-            Kind::PasswordExpired => "set a new one: ALTER USER … IDENTIFIED BY …",
-            Kind::AccountLocked => "ALTER USER … ACCOUNT UNLOCK",
+            Kind::PasswordExpired => "set a new one: `ALTER USER … IDENTIFIED BY …`",
+            Kind::AccountLocked => "`ALTER USER … ACCOUNT UNLOCK`",
             Kind::AuthenticationPlugin => {
                 "use an account with mysql_native_password, caching_sha2_password or ed25519"
             }
-            Kind::ShuttingDown => "wait until it is back; SHOW VARIABLES LIKE 'offline_mode'",
+            Kind::ShuttingDown => "wait until it is back; `SHOW VARIABLES LIKE 'offline_mode'`",
             Kind::ServerError | Kind::Other => "the text above is the server's or driver's own",
         }
     }

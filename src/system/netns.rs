@@ -124,8 +124,8 @@ fn refusal(proc: &ProcRoot, step: Step, errno: Errno) -> Refusal {
             errno.desc(),
             errno as i32
         ),
-        "run it as root (sudo twcheck repro), or against a server of yours, which needs no \
-         namespace: twcheck repro --host HOST",
+        "run it as root (`sudo twcheck repro`), or against a server of yours, which needs no \
+         namespace: `twcheck repro --host HOST`",
     )
 }
 

@@ -40,7 +40,7 @@ fn resolve_by(
             let index = if_nametoindex(interface.as_str()).map_err(|_| {
                 Refusal::new(
                     format!("there is no interface {interface:?} here, and {address} is on one"),
-                    "ip -6 addr lists them",
+                    "`ip -6 addr` lists them",
                 )
             })?;
             vec![SocketAddrV6::new(*address, port, 0, index).into()]

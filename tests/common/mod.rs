@@ -12,13 +12,23 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-/// The binary under test.
-pub fn twcheck(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_twcheck"))
+/// The binary under test, in an environment that is the same on every machine.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_twcheck"));
+    command
         .args(arguments)
         .stdin(Stdio::null())
-        .output()
-        .expect("the binary runs")
+        .env("LC_ALL", "C.UTF-8")
+        .env("TERM", "xterm")
+        .env_remove("COLUMNS")
+        .env_remove("LINES")
+        .env_remove("NO_COLOR");
+    command
+}
+
+/// What it writes to pipes.
+pub fn twcheck(arguments: &[&str]) -> Output {
+    command(arguments).output().expect("the binary runs")
 }
 
 /// The binary's JSON, whatever its exit status.

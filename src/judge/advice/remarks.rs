@@ -158,7 +158,7 @@ fn open_connections(flow: &Flow, used: &FlowUse, cause: Cause) -> Remark {
             "close what the other end has closed",
             format!(
                 "{number} connections toward {server} hold their ports until the application \
-                 closes them: ss -tnp state close-wait dst {server}."
+                 closes them: `ss -tnp state close-wait dst {server}`."
             ),
         ),
         Cause::SynSent => remark(
@@ -169,7 +169,7 @@ fn open_connections(flow: &Flow, used: &FlowUse, cause: Cause) -> Remark {
             "limit the pools",
             format!(
                 "{number} connections toward {server} are open at once: pools that are smaller \
-                 together, or a leak to find: ss -tnp dst {server}. For a number that must be, \
+                 together, or a leak to find: `ss -tnp dst {server}`. For a number that must be, \
                  --target-connections says how wide a range or how many addresses it takes."
             ),
         ),
@@ -224,7 +224,7 @@ fn timestamps(facts: &Facts, last: Option<&Step>) -> Option<Remark> {
             "tcp_tw_reuse does nothing toward a server that has none, or behind a load balancer \
              that strips them (net.ipv4.tcp_timestamps there; on loopback this machine is both \
              ends).{numbers} They are there where `ss -tie dst {server}` shows \"ts\" on a live \
-             connection, and reuse works where TWRecycled grows: nstat -az TcpExtTWRecycled."
+             connection, and reuse works where TWRecycled grows: `nstat -az TcpExtTWRecycled`."
         ),
     ))
 }

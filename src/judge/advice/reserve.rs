@@ -115,7 +115,7 @@ impl Held<'_> {
                     let _ = write!(
                         risk,
                         " {} inside the present range {} left out, since services there cannot be \
-                         told from clients: add the services (ss -uln).",
+                         told from clients: add the services (`ss -uln`).",
                         counted(inside as u64, "UDP port"),
                         if inside == 1 { "is" } else { "are" }
                     );

@@ -86,10 +86,10 @@ impl Verdict {
         };
         let text = if self.destination.as_ref().is_some_and(is_asked) {
             "errno 99 all the same? The client may bind() a source address that is not here, or have \
-             a port range of its own: strace -f -e bind,setsockopt,connect tells."
+             a port range of its own: `strace -f -e bind,setsockopt,connect` tells."
         } else {
             "errno 99 all the same? On the first try it means an address that is not here: ::1 with \
-             IPv6 off, a wrong source. twcheck verdict HOST:PORT tells."
+             IPv6 off, a wrong source. `twcheck verdict HOST:PORT` tells."
         };
         (self.level == Level::Ok).then_some(text)
     }

@@ -1,12 +1,14 @@
 use std::io::{self, Write};
 
-use super::{table, write_destination, write_table};
+use super::grid::Grid;
+use super::{under_sentence, write_destination};
 use crate::judge::advice::{Advice, Remark};
 use crate::judge::bearing::{Bearing, Limit};
 use crate::judge::change::Step;
 use crate::judge::experiment::{Proof, Run};
 use crate::judge::goal::Needs;
 use crate::render::Screen;
+use crate::render::screen::unbroken;
 use crate::words::{count, counted, rate, rate_limit};
 
 /// `twcheck advise`.
@@ -14,15 +16,19 @@ use crate::words::{count, counted, rate, rate_limit};
 /// # Errors
 /// When `out` cannot be written.
 pub fn advice(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{}", screen.wrap("", "", &advice.summary))?;
+    let sentence = screen.wrap("", "", &advice.summary);
+    under_sentence(&sentence, screen, out, |out| {
+        write_changes(advice, screen, out)
+    })
+}
+
+fn write_changes(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     write_destination(advice.destination.as_ref(), screen, out)?;
     if !advice.steps.is_empty() {
         writeln!(out)?;
         write_steps(&advice.steps, screen, out)?;
-        writeln!(
-            out,
-            "\nTo apply: twcheck advise --format sysctl (see --help)"
-        )?;
+        let text = "`twcheck advise --format sysctl` (see --help)";
+        writeln!(out, "\n{}", screen.wrap("To apply: ", "          ", text))?;
     }
     if let Some(goal) = &advice.goal {
         write_goal(goal, screen, out)?;
@@ -31,29 +37,29 @@ pub fn advice(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Resul
         write_proof(proof, screen, out)?;
     }
     write_remarks("Leave alone", &advice.not_recommended, screen, out)?;
-    write_remarks("In the application", &advice.application, screen, out)?;
-    out.flush()
+    write_remarks("In the application", &advice.application, screen, out)
 }
 
 fn write_steps(steps: &[Step], screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-    let mut rows = table(screen, ["STEP", "CHANGE", "NOW", "TO", "MAX/S", "THEN"]);
+    let headings = ["STEP", "CHANGE", "NOW", "TO", "MAX/S", "THEN"];
+    let mut rows = Grid::new(screen, &headings, &[4, 5]);
     for (number, step) in (1..).zip(steps) {
         for (index, change) in step.changes.iter().enumerate() {
             let of_step = |text: String| if index == 0 { text } else { String::new() };
             let limit = |bearing: Option<Bearing>| {
                 bearing.map_or_else(|| "?".into(), |bearing| in_column(bearing.rate))
             };
-            rows.add_row([
+            rows.row([
                 of_step(number.to_string()),
                 change.sysctl.to_string(),
-                shortened(&change.current),
-                shortened(&change.recommended),
+                unbroken(&shortened(&change.current)),
+                unbroken(&shortened(&change.recommended)),
                 of_step(limit(step.before)),
                 of_step(limit(step.after)),
             ]);
         }
     }
-    write_table(rows, &[4, 5], out)?;
+    rows.write(out)?;
     for (number, step) in (1..).zip(steps) {
         let heading = format!("Step {number}: {}", step.bears());
         writeln!(out, "\n{}", screen.wrap("", "        ", &heading))?;
@@ -140,7 +146,7 @@ fn write_proof(proof: &Proof, screen: Screen, out: &mut dyn Write) -> io::Result
         "TRIED", "MAX/S", "PACE/S", "MADE", "99", "SAID", "FAST", "THEN", "SCALE",
     ];
     let shown = headings.len() - usize::from(scales.len() == 1);
-    let mut rows = table(screen, &headings[..shown]);
+    let mut rows = Grid::new(screen, &headings[..shown], &[1, 2, 3, 4, 5, 6, 7, 8]);
     for run in &proof.runs {
         let row = [
             run.name.replace("net.ipv4.", ""),
@@ -163,9 +169,9 @@ fn write_proof(proof: &Proof, screen: Screen, out: &mut dyn Write) -> io::Result
             percentiles(run.after_cliff_us),
             scale(run),
         ];
-        rows.add_row(&row[..shown]);
+        rows.row(&row[..shown]);
     }
-    write_table(rows, &[1, 2, 3, 4, 5, 6, 7, 8], out)?;
+    rows.write(out)?;
     for remedy in &proof.not_tried {
         let text = format!("{}: {}", remedy.name, remedy.why);
         writeln!(out, "{}", screen.wrap("Not tried: ", "           ", &text))?;
@@ -183,7 +189,8 @@ fn write_proof(proof: &Proof, screen: Screen, out: &mut dyn Write) -> io::Result
             "p50/p99 of connect() in µs, before and after the fast ports",
         ),
     ] {
-        writeln!(out, "  {column:<11} {meaning}")?;
+        let first = format!("  {column:<11} ");
+        writeln!(out, "{}", screen.wrap(&first, &" ".repeat(14), meaning))?;
     }
     let pooled = proof
         .runs

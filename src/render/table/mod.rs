@@ -2,16 +2,20 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::ops::{Range, RangeInclusive};
 
-use comfy_table::{CellAlignment, ContentArrangement, Row, Table, presets};
+use textwrap::core::display_width;
 
 mod advice;
+mod grid;
 mod repro;
 
 pub use advice::advice;
+use grid::{GAP, Grid};
 pub use repro::repro;
 
 use super::Screen;
+use super::screen::unbroken;
 use crate::judge::destination::Sought;
 use crate::judge::flow::FlowReport;
 use crate::judge::level::Level;
@@ -20,39 +24,21 @@ use crate::judge::verdict::Verdict;
 use crate::model::{Origin, Owner, StateCounts, TcpState};
 use crate::words::{at_most, count, counted, percent, rate, rate_limit, sparkline};
 
-/// A table without lines, as wide as it needs, at most as wide as the screen.
-fn table(screen: Screen, heading: impl Into<Row>) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(heading);
-    if let Some(width) = screen.width {
-        table.set_width(width);
+/// Writes `sentence`, what `rest` writes beneath it, and the sentence once more where all that is
+/// more than the screen shows at once: it is what the reader came for.
+fn under_sentence(
+    sentence: &str,
+    screen: Screen,
+    out: &mut dyn Write,
+    rest: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut report = format!("{sentence}\n").into_bytes();
+    rest(&mut report)?;
+    out.write_all(&report)?;
+    if screen.is_overflown_by(&String::from_utf8_lossy(&report)) {
+        writeln!(out, "\n{sentence}")?;
     }
-    table
-}
-
-/// Writes a finished table: numbers to the right, no blank before the first column or after the
-/// last.
-fn write_table(table: Table, numbers: &[usize], out: &mut dyn Write) -> io::Result<()> {
-    for line in lines_of(table, numbers) {
-        writeln!(out, "{line}")?;
-    }
-    Ok(())
-}
-
-/// The lines of [`write_table`].
-fn lines_of(mut table: Table, numbers: &[usize]) -> Vec<String> {
-    for &column in numbers {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    if let Some(first) = table.column_mut(0) {
-        first.set_padding((0, 1));
-    }
-    table.trim_fmt().lines().map(str::to_owned).collect()
+    out.flush()
 }
 
 /// `twcheck states`.
@@ -65,10 +51,10 @@ pub fn states(
     screen: Screen,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let mut rows = table(screen, ["STATE", "COUNT", "SHARE", ""]);
+    let mut rows = Grid::new(screen, &["STATE", "COUNT", "SHARE", ""], &[1, 2]);
     let share = |part: u64| format!("{:.1} %", percent(part, report.total.unwrap_or_default()));
     for (state, number) in report.states.largest_first() {
-        rows.add_row([
+        rows.row([
             state.name().to_owned(),
             count(number),
             share(number),
@@ -84,7 +70,7 @@ pub fn states(
                 ),
                 ("inbound", split.inbound, "accepted here: memory, no port"),
             ] {
-                rows.add_row([
+                rows.row([
                     format!("  {direction}"),
                     count(number),
                     share(number),
@@ -93,27 +79,27 @@ pub fn states(
             }
         }
     }
-    rows.add_row([
+    rows.row([
         "total".to_owned(),
         report.total.map_or_else(|| "unknown".into(), count),
         String::new(),
         String::new(),
     ]);
-    write_table(rows, &[1, 2], out)?;
+    rows.write(out)?;
     write_destination(report.destination.as_ref(), screen, out)?;
 
     if let Some(flows) = &report.flows {
         writeln!(out)?;
-        let mut rows = table(screen, ["FROM", "TOWARD", "SOCKETS", "STATES"]);
+        let mut rows = Grid::new(screen, &["FROM", "TOWARD", "SOCKETS", "STATES"], &[2]);
         for flow in flows {
-            rows.add_row([
+            rows.row([
                 flow.from(),
                 SocketAddr::new(flow.destination, flow.destination_port).to_string(),
                 count(flow.total),
                 state_list(&flow.by_state),
             ]);
         }
-        write_table(rows, &[2], out)?;
+        rows.write(out)?;
         let more = report
             .flows_total
             .unwrap_or_default()
@@ -124,11 +110,11 @@ pub fn states(
     }
     if explain {
         writeln!(out)?;
-        let mut rows = table(screen, ["STATE", "MEANING"]);
+        let mut rows = Grid::new(screen, &["STATE", "MEANING"], &[]);
         for state in TcpState::ALL {
-            rows.add_row([state.name(), state.meaning()]);
+            rows.row([state.name(), state.meaning()]);
         }
-        write_table(rows, &[], out)?;
+        rows.write(out)?;
     }
     out.flush()
 }
@@ -141,12 +127,13 @@ pub fn verdict(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Re
     let word = verdict.level.word();
     let painted = screen.paint(verdict.level, word);
     let indent = " ".repeat(word.len() + 2);
-    writeln!(
-        out,
-        "{}",
-        screen.wrap(&format!("{painted}: "), &indent, &verdict.summary)
-    )?;
+    let sentence = screen.wrap(&format!("{painted}: "), &indent, &verdict.summary);
+    under_sentence(&sentence, screen, out, |out| {
+        write_evidence(verdict, screen, out)
+    })
+}
 
+fn write_evidence(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     let flows: Vec<_> = verdict.worth_a_line().collect();
     if !flows.is_empty() {
         writeln!(out)?;
@@ -171,7 +158,7 @@ pub fn verdict(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Re
     if let Some(text) = verdict.otherwise() {
         writeln!(out, "{}", screen.wrap("", "", text))?;
     }
-    out.flush()
+    Ok(())
 }
 
 /// The destination that a report is limited to, and what can be had there where nothing goes there.
@@ -224,7 +211,7 @@ fn write_findings(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
 }
 
 /// What is left for the sparkline, and what it never exceeds: a bar a second.
-const SPARKLINE: std::ops::RangeInclusive<usize> = 10..=60;
+const SPARKLINE: RangeInclusive<usize> = 10..=60;
 
 fn write_flows(flows: &[&FlowReport], screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     const HEADING: [&str; 7] = [
@@ -238,36 +225,35 @@ fn write_flows(flows: &[&FlowReport], screen: Screen, out: &mut dyn Write) -> io
     ];
     let rows: Vec<_> = flows.iter().map(|flow| flow_row(flow)).collect();
     let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.max().unwrap_or(0).max(HEADING[column].len()) + 2
+        let cells = rows.iter().map(|row| screen.spelled(&row[column]));
+        let widest = cells.map(|cell| display_width(&cell)).max().unwrap_or(0);
+        widest.max(HEADING[column].len()) + usize::from(GAP)
     };
-    let others: usize = (0..6).map(width).sum();
-    let left = screen.width.map_or(*SPARKLINE.end(), |all| {
-        usize::from(all).saturating_sub(others + 1)
-    });
+    let beside = |columns: Range<usize>| {
+        screen.width.map_or(*SPARKLINE.end(), |all| {
+            usize::from(all).saturating_sub(columns.map(width).sum())
+        })
+    };
+    let has_room = beside(0..6) >= *SPARKLINE.start();
+    let left = beside(if has_room { 0..6 } else { 2..6 });
     let history = |flow: &FlowReport| {
         let mut seconds = flow.closed_per_second.per_second().to_vec();
         seconds.reverse();
-        sparkline(
-            &seconds,
-            left.clamp(*SPARKLINE.start(), *SPARKLINE.end()),
-            0,
-        )
+        let width = left.clamp(*SPARKLINE.start(), *SPARKLINE.end());
+        sparkline(&seconds, width, 0)
     };
-    if left >= *SPARKLINE.start() {
-        let mut shown = table(screen, HEADING);
-        for (row, flow) in rows.into_iter().zip(flows) {
-            shown.add_row(row.into_iter().chain([history(flow)]));
-        }
-        return write_table(shown, &[2, 3, 4, 5], out);
+    let mut whole = Grid::new(screen, &HEADING, &[2, 3, 4, 5]);
+    let mut rest = Grid::new(screen, &HEADING[2..], &[0, 1, 2, 3]);
+    for (row, flow) in rows.iter().zip(flows) {
+        let row = [&row[..], &[history(flow)]].concat();
+        rest.row(&row[2..]);
+        whole.row(row);
+    }
+    if has_room || !rest.fits() {
+        return whole.write(out);
     }
     // Long addresses get a line of their own.
-    let [_, _, numbers @ ..] = HEADING;
-    let mut shown = table(screen, numbers);
-    for (row, flow) in rows.iter().zip(flows) {
-        shown.add_row(row.iter().skip(2).cloned().chain([history(flow)]));
-    }
-    for (line, row) in (0..).zip(lines_of(shown, &[0, 1, 2, 3])) {
+    for (line, row) in (0..).zip(rest.lines()) {
         writeln!(out, "{row}")?;
         if let Some([from, toward, ..]) = usize::checked_sub(line, 1).and_then(|at| rows.get(at)) {
             let flow = format!("from {from} toward {toward}");
@@ -379,7 +365,7 @@ fn state_list(by_state: &StateCounts) -> String {
     by_state
         .largest_first()
         .into_iter()
-        .map(|(state, number)| format!("{} {}", count(number), state.name()))
+        .map(|(state, number)| unbroken(&format!("{} {}", count(number), state.name())))
         .collect::<Vec<_>>()
         .join(", ")
 }

@@ -2,6 +2,7 @@ use std::io::{self, Write};
 
 use rasciigraph::{Config, plot};
 
+use super::under_sentence;
 use crate::model::Reuse;
 use crate::render::Screen;
 use crate::repro::{CameBack, Latency, Moment, Protocol, Report, ServerReport, StoppedBy};
@@ -35,8 +36,11 @@ pub fn repro(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result
         rate(report.rate)
     );
     let painted = screen.paint(report.stopped_by.level(), &ended);
-    let shown = screen.wrap("", "", &sentence).replacen(&ended, &painted, 1);
-    writeln!(out, "{shown}")?;
+    let sentence = screen.wrap("", "", &sentence).replacen(&ended, &painted, 1);
+    under_sentence(&sentence, screen, out, |out| write_run(report, screen, out))
+}
+
+fn write_run(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     for (name, text) in lines(report) {
         writeln!(
             out,
@@ -44,8 +48,7 @@ pub fn repro(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result
             screen.wrap(&format!("  {name:<13} "), &" ".repeat(16), &text)
         )?;
     }
-    write_timeline(report, screen, out)?;
-    out.flush()
+    write_timeline(report, screen, out)
 }
 
 /// The report, name by name.
