@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::network::{self, Host};
-use common::{connect_until_error, in_namespace, json, linux, port_range, serve, sysctl};
+use common::{connect_until_error, in_namespace, json, linux, port_range, run, serve, sysctl};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use serde_json::{Value, json};
@@ -144,6 +144,81 @@ fn pools_of_bind_of_several_sources_take_their_ports_from_connect_too() {
 }
 
 #[test]
+fn a_bind_that_names_no_address_has_what_no_address_has() {
+    in_namespace(
+        "a_bind_that_names_no_address_has_what_no_address_has",
+        || {
+            if linux() < BY_PORT {
+                return; // As above.
+            }
+            port_range(40000, 40099);
+            run("ip", &["address", "add", "10.9.9.1/32", "dev", "lo"]);
+            let servers = ["127.0.0.1:3306", "10.9.9.1:3306"].map(serve);
+            let anywhere = |server: SocketAddr| -> std::io::Result<Socket> {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+                let unspecified: SocketAddr = (Ipv4Addr::UNSPECIFIED, 0).into();
+                socket.bind(&unspecified.into())?;
+                socket.connect(&server.into())?;
+                Ok(socket)
+            };
+            let mut held = Vec::new();
+            for server in servers {
+                held.extend((0..48).map(|_| anywhere(server).unwrap()));
+            }
+            let said = verdict();
+            assert_eq!(
+                (&said["level"], usable(&said)),
+                (&json!("critical"), 4),
+                "{said}"
+            );
+            let message = said["findings"][0]["message"].as_str().unwrap();
+            assert!(
+                message.contains("one that names no address 4, until errno 98"),
+                "{message}"
+            );
+            for flow in said["flows"].as_array().unwrap() {
+                assert_eq!(flow["ports_free"], 4, "{flow}");
+            }
+            assert_eq!(as_many_as_said(200), 4);
+            let errno = (0..10).find_map(|_| match anywhere(servers[0]) {
+                Ok(socket) => {
+                    held.push(socket);
+                    None
+                }
+                Err(error) => error.raw_os_error(),
+            });
+            assert_eq!(errno, Some(98));
+        },
+    );
+}
+
+#[test]
+fn sources_that_share_their_ports_are_a_pool_too() {
+    in_namespace("sources_that_share_their_ports_are_a_pool_too", || {
+        if linux() < BY_PORT {
+            return; // As above.
+        }
+        port_range(40000, 40099);
+        let server = serve("127.0.0.1:3306");
+        let mut held = Vec::new();
+        for last in [2, 3] {
+            held.extend((0..90).map(|_| bound(last, server).unwrap()));
+        }
+        for source in ["sock_diag", "proc"] {
+            let said = json(&["verdict", "--json", "--source", source]);
+            assert_eq!(codes(&said), ["SOURCE_BOUND"], "{source}: {said}");
+            assert_eq!(said["level"], "critical", "{source}: {said}");
+        }
+        as_many_as_said(200);
+        let left = (0..20).take_while(|_| {
+            let client = bound(2, server);
+            client.map(|client| held.push(client)).is_ok()
+        });
+        assert_eq!(left.count(), 10);
+    });
+}
+
+#[test]
 fn connections_that_outlive_their_listener_keep_its_port() {
     in_namespace(
         "connections_that_outlive_their_listener_keep_its_port",
@@ -273,7 +348,8 @@ fn a_flow_filled_within_a_second_is_waited_for() {
             let destination = server.to_string();
             let said = json(&["verdict", "--json", &destination]);
             assert_eq!(said["flows"][0]["reuse"], told, "{said}");
-            thread::sleep(Duration::from_millis(1200));
+            let level = if told == "seen" { "ok" } else { "critical" };
+            assert_eq!(said["level"], level, "{said}");
             let works = connect_until_error(server, 10).1.is_none();
             assert_eq!(works, told == "seen");
         }

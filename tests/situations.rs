@@ -72,7 +72,7 @@ fn ports_that_bind_hands_out_are_one_pool_over_all_destinations() {
             }
             let said = verdict();
             assert_eq!(codes(&said), [("SOURCE_BOUND".into(), "warning".into())]);
-            let left = "600 of 1,000 are taken. 400 are left, then bind() fails with errno 98";
+            let left = "A bind() that names 127.0.0.9 and no port has 400 left, until errno 98.";
             let message = message(&said, "SOURCE_BOUND");
             assert!(message.contains(left), "{message}");
             // connect() skips ports that bind() handed out, toward whatever destination.

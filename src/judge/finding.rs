@@ -1,7 +1,6 @@
 //! What can be wrong, in words: codes, evidence, next steps.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
@@ -9,7 +8,7 @@ use super::destination::Trouble;
 use super::files::Files;
 use super::forecast::{Exhaustion, Pace};
 use super::level::Level;
-use super::source::SourceBound;
+use super::source::{Pool, SourceBound};
 use crate::model::{Flow, Gap, Origin, Reuse, StateCounts, TcpState};
 use crate::words::{count, counted, percent, rate};
 
@@ -93,8 +92,8 @@ pub enum Finding {
         /// Of the rest bound.
         bound: u32,
     },
-    /// The ports of a source address are handed out by bind(), and short.
-    SourceBound(SourceBound),
+    /// bind() holds ports, and leaves few to connect() or to itself.
+    SourceBound(Pool),
     /// A flow takes all of a part of the range and nothing beside it.
     OwnRange {
         /// Which.
@@ -423,7 +422,7 @@ impl fmt::Display for Finding {
                 count(*reserved),
                 count(*bound)
             ),
-            Self::SourceBound(source) => write_source(f, source),
+            Self::SourceBound(pool) => write_pool(f, pool),
             Self::OwnRange { flow, span } => write!(
                 f,
                 "Every port from {} to {} is taken {}, and none beside them: if a client has that \
@@ -654,41 +653,61 @@ fn write_overflow(
     Ok(())
 }
 
-fn write_source(f: &mut fmt::Formatter<'_>, source: &SourceBound) -> fmt::Result {
-    let from = source_name(source.address, source.interface.map(|it| it.to_string()));
-    let left = source.usable.saturating_sub(source.taken);
+fn write_pool(f: &mut fmt::Formatter<'_>, pool: &Pool) -> fmt::Result {
+    let (left, usable) = (pool.left_to_connect(), count(pool.usable));
     write!(
         f,
-        "{} {from}: its ports are handed out by bind(), one pool over all destinations ({} here); \
-         {} of {} are taken. {}",
+        "{}: bind() holds {} of {usable}{}, and connect() passes over them toward every destination, \
+         {}.",
         if left == 0 {
-            "No port is free for clients that bind()"
+            "No port can be had"
         } else {
-            "Ports get short for clients that bind()"
+            "Ports get short"
         },
-        count(source.flows.len() as u64),
-        count(source.taken),
-        count(source.usable),
-        match (left, source.left_to_connect) {
-            (0, 0) =>
-                "bind() fails with errno 98, and connect() with errno 99, for it cannot have them \
-                 either."
-                    .into(),
-            (0, others) => format!(
-                "bind() fails with errno 98; connect(), which cannot have them either, has {} left.",
-                count(others)
-            ),
-            (left, _) => format!(
-                "{} are left, then bind() fails with errno 98; connect() cannot have those taken \
-                 either.",
-                count(left)
-            ),
-        }
-    )
+        count(pool.held),
+        whose(&pool.sources),
+        if left == 0 {
+            "with errno 99".into()
+        } else {
+            format!("with {} left until errno 99", count(left))
+        },
+    )?;
+    let Some(fullest) = pool.sources.first() else {
+        return Ok(());
+    };
+    write!(
+        f,
+        " A bind() that names {} and no port has {} left",
+        name(fullest),
+        count(fullest.left())
+    )?;
+    if pool.left_to_all() < fullest.left() {
+        let all = count(pool.left_to_all());
+        write!(f, ", one that names no address {all}")?;
+    }
+    f.write_str(", until errno 98.")
 }
 
-fn source_name(address: IpAddr, interface: Option<String>) -> String {
-    interface.map_or_else(|| address.to_string(), |name| format!("{address}%{name}"))
+/// The addresses that the ports of a pool are bound to.
+fn whose(sources: &[SourceBound]) -> String {
+    /// More do not help a reader.
+    const NAMED: usize = 3;
+    let named: Vec<_> = sources
+        .iter()
+        .take(NAMED)
+        .map(|source| format!("{} from {}", count(source.taken), name(source)))
+        .collect();
+    match sources.len().saturating_sub(NAMED) {
+        0 => format!(" ({})", named.join(", ")),
+        more => format!(" ({}, {more} more addresses)", named.join(", ")),
+    }
+}
+
+fn name(source: &SourceBound) -> String {
+    let address = source.address;
+    source
+        .interface
+        .map_or_else(|| address.to_string(), |name| format!("{address}%{name}"))
 }
 
 /// When, as exactly as it can be told: `In 12.4 s`, `In 28 to 41 s`.

@@ -436,7 +436,9 @@ impl Case<'_> {
         let pace = when.map_or_else(|| Course::of(&history).pace(), |when| when.pace);
         let free = |blocked| {
             let of_source = self.bound_source();
-            let left = of_source.map(|source| source.usable.saturating_sub(source.taken));
+            // A client that names no address when it bind()s has no port that any address has.
+            let taken = self.bench.snapshot.tally.ports.len();
+            let left = of_source.map(|source| source.usable.saturating_sub(taken));
             left.or_else(|| capacity.map(|all| all.usable_ports.saturating_sub(blocked)))
         };
         let open = self.reuse.is_open();

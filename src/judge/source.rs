@@ -1,5 +1,6 @@
 //! Clients whose ports are handed out by bind(): one pool for all destinations, and errno 98.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use super::Capacity;
 use crate::model::{
     Flow, FlowUse, Interface, PortRange, PortRule, PortSet, Snapshot, SourceUse, TcpState, Tunables,
 };
+use crate::words::percent;
 
 /// A source address whose clients bind() it and leave the port to bind().
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,16 +18,81 @@ pub struct SourceBound {
     pub address: IpAddr,
     /// The interface that the sockets are bound to, if any.
     pub interface: Option<Interface>,
-    /// Ports taken, over all destinations: bind() gives none of them.
+    /// Ports taken, over all destinations: bind() gives none of them to this address.
     pub taken: u32,
     /// Of these, the ones that bind() has handed out: connect() skips them.
     pub ports: PortSet,
     /// Ports there are.
     pub usable: u32,
-    /// Ports that connect() can take toward a destination of which it has none.
-    pub left_to_connect: u32,
     /// Its flows whose ports bind() hands out.
     pub flows: HashSet<Flow>,
+}
+
+/// Ports that bind() holds, of all sources, and what that leaves to whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Ports there are, for bind() and connect() together.
+    pub usable: u32,
+    /// Of these, the ones that bind() holds: connect() passes over them whatever the destination.
+    pub held: u32,
+    /// Ports taken from any address, by connect() too: a bind() that names no address, or an
+    /// interface where others name none, gets none of them.
+    pub taken: u32,
+    /// Whose they are, the fullest first.
+    pub sources: Vec<SourceBound>,
+}
+
+impl Pool {
+    /// What `sources` make up together; `None` where there are none.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot, mut sources: Vec<SourceBound>) -> Option<Self> {
+        let usable = sources.first()?.usable;
+        let ports = sources
+            .iter()
+            .fold(PortSet::default(), |all, source| all.union(&source.ports));
+        let held = snapshot.passed_over.as_ref().unwrap_or(&ports).len();
+        sources.sort_by_key(|source| (Reverse(source.taken), source.address));
+        Some(Self {
+            usable,
+            held,
+            taken: snapshot.tally.ports.len(),
+            sources,
+        })
+    }
+
+    /// Ports that connect() has toward a destination of which it has none.
+    #[must_use]
+    pub fn left_to_connect(&self) -> u32 {
+        self.usable.saturating_sub(self.held)
+    }
+
+    /// Ports that a bind() has left which names no address: fewer or as many as one that does.
+    #[must_use]
+    pub fn left_to_all(&self) -> u32 {
+        self.usable.saturating_sub(self.taken)
+    }
+
+    /// The largest share of the ports that is gone, in percent: for connect(), or for clients that
+    /// bind() the fullest of its addresses. Where few of an address's ports are of bind(), it may be
+    /// programs that name them.
+    #[must_use]
+    pub fn share(&self) -> f64 {
+        let is_of_bind = |source: &&SourceBound| {
+            let of_bind = source.ports.len();
+            of_bind >= FEWEST || of_bind * 2 >= source.taken
+        };
+        let sources = self.sources.iter().filter(is_of_bind);
+        let fullest = sources.map(|source| source.taken).max().unwrap_or(0);
+        percent(self.held.max(fullest), self.usable)
+    }
+}
+
+impl SourceBound {
+    /// Ports that a client has left which bind()s this address.
+    #[must_use]
+    pub fn left(&self) -> u32 {
+        self.usable.saturating_sub(self.taken)
+    }
 }
 
 /// Fewer ports than these on the side that connect() leaves for last tell nothing.
@@ -50,9 +117,12 @@ pub fn bound_sources(snapshot: &Snapshot, capacity: &Capacity) -> Vec<SourceBoun
 /// Fewer ports than these may be named by programs that need just these.
 const FEWEST_TOLD: u32 = 8;
 
-/// The sources that have ports of `passed_over` for themselves. Where another has the port too, it
-/// may be the other's that bind() has handed out.
+/// The sources that have ports of `passed_over`, at least half of their own or some that no other has:
+/// a port of two may be the other's that bind() has handed out.
 fn told(snapshot: &Snapshot, passed_over: &PortSet, capacity: &Capacity) -> Vec<SourceBound> {
+    if passed_over.len() < FEWEST_TOLD {
+        return Vec::new();
+    }
     let sources: Vec<_> = snapshot.tally.sources.iter().collect();
     let is_of = |source: &SourceUse, flow: &Flow, used: &FlowUse| {
         (flow.source, flow.interface) == (source.address, source.interface)
@@ -61,24 +131,24 @@ fn told(snapshot: &Snapshot, passed_over: &PortSet, capacity: &Capacity) -> Vec<
     sources
         .iter()
         .filter_map(|source| {
+            let ports = passed_over.common(&source.ports);
             let others = sources.iter().filter(|other| *other != source);
-            let own = others.fold(passed_over.common(&source.ports), |own, other| {
-                own.without(&other.ports)
-            });
-            (own.len() >= FEWEST_TOLD).then(|| SourceBound {
-                address: source.address,
-                interface: source.interface,
-                taken: source.ports.len(),
-                // bind() has the ports too that connect() passes over.
-                usable: capacity.usable_ports + passed_over.len(),
-                left_to_connect: capacity.usable_ports,
-                ports: passed_over.common(&source.ports),
-                flows: snapshot
-                    .tally
-                    .all_flows()
-                    .filter(|(flow, used)| is_of(source, flow, used))
-                    .map(|(flow, _)| *flow)
-                    .collect(),
+            let own = others.fold(ports.clone(), |own, other| own.without(&other.ports));
+            (own.len() >= FEWEST_TOLD || ports.len() * 2 >= source.ports.len()).then(|| {
+                SourceBound {
+                    address: source.address,
+                    interface: source.interface,
+                    taken: source.ports.len(),
+                    // bind() has the ports too that connect() passes over.
+                    usable: capacity.usable_ports + passed_over.len(),
+                    ports,
+                    flows: snapshot
+                        .tally
+                        .all_flows()
+                        .filter(|(flow, used)| is_of(source, flow, used))
+                        .map(|(flow, _)| *flow)
+                        .collect(),
+                }
             })
         })
         .collect()
@@ -108,14 +178,12 @@ fn shown(snapshot: &Snapshot, capacity: &Capacity) -> Vec<SourceBound> {
             if !shows_bind(source, &sides, capacity, rule, parity_tells) {
                 return None;
             }
-            let ports = handed_out(source, &sides, rule.range);
             Some(SourceBound {
                 address: source.address,
                 interface: source.interface,
                 taken: source.ports.len(),
+                ports: handed_out(source, &sides, rule.range),
                 usable: capacity.usable_ports,
-                left_to_connect: capacity.usable_ports.saturating_sub(ports.len()),
-                ports,
                 flows: sides.names.into_iter().copied().collect(),
             })
         })

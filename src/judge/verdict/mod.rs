@@ -13,7 +13,7 @@ use super::forecast::lateness;
 use super::level::{Level, Thresholds};
 use super::machine;
 use super::reuse::alone;
-use super::source::{SourceBound, bound_sources};
+use super::source::{Pool, bound_sources};
 use crate::model::{Gap, Host, Origin, Snapshot, TimeWaitSplit, Tunables, Unplaced};
 use crate::words::{count, percent};
 
@@ -133,9 +133,9 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
     flows.truncate(if top == 0 { flows_total } else { top });
 
     // Where there is no port to be had, that is the cause of all the rest.
-    let mut findings: Vec<_> = bound_sources
-        .iter()
-        .filter_map(|source| short_source(source, thresholds))
+    let mut findings: Vec<_> = Pool::of(snapshot, bound_sources.clone())
+        .and_then(|pool| short_pool(pool, thresholds))
+        .into_iter()
         .collect();
     if bound_sources.is_empty() {
         findings.extend(capacity.iter().filter_map(no_usable_port));
@@ -188,10 +188,10 @@ fn no_usable_port(capacity: &Capacity) -> Option<Reported> {
     })
 }
 
-/// The ports of a source, where they get short.
-fn short_source(source: &SourceBound, thresholds: Thresholds) -> Option<Reported> {
-    let share = percent(source.taken, source.usable);
-    let level = if share >= thresholds.crit || source.taken >= source.usable {
+/// The ports that bind() hands out, where it leaves few.
+fn short_pool(pool: Pool, thresholds: Thresholds) -> Option<Reported> {
+    let share = pool.share();
+    let level = if share >= thresholds.crit {
         Level::Critical
     } else {
         Level::Warning
@@ -199,7 +199,7 @@ fn short_source(source: &SourceBound, thresholds: Thresholds) -> Option<Reported
     (share >= thresholds.warn).then_some(Reported {
         level,
         flow: None,
-        finding: Finding::SourceBound(source.clone()),
+        finding: Finding::SourceBound(pool),
     })
 }
 

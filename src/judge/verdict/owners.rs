@@ -55,7 +55,7 @@ impl Verdict {
             .iter()
             .any(|reported| match &reported.finding {
                 Finding::PortsExhausted(_) | Finding::NoUsablePort { .. } => true,
-                Finding::SourceBound(source) => source.taken >= source.usable,
+                Finding::SourceBound(pool) => pool.left_to_connect() == 0,
                 _ => false,
             })
     }
