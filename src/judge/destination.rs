@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::Capacity;
 use super::finding::Finding;
-use super::verdict::{Level, Reported, Verdict};
+use super::verdict::{Level, Reported, Verdict, quiet};
 use crate::model::{Path, Snapshot, Toward};
 use crate::words::{at_most, count, counted, errno_words, latency, rate};
 
@@ -41,6 +41,10 @@ pub struct Address {
     pub source: Option<IpAddr>,
     /// The error that connect() ends with at once; `None` where there is none, or nobody asked.
     pub errno: Option<i32>,
+    /// Whether a listener here takes what comes for it, were it this machine's; `None` where any
+    /// port is meant.
+    #[serde(skip)]
+    heard: Option<bool>,
 }
 
 /// What one connect() came to.
@@ -76,8 +80,30 @@ pub enum Trouble {
     NoRoute(Way),
     /// There is a way, and no address to go from: answers never come back.
     NoSource(Way),
+    /// It is link-local, and nobody said on which interface.
+    NoZone(Way),
+    /// Nothing listens at this address of this machine, while something does at another one of the
+    /// same name.
+    Unheard(Way),
+    /// connect() failed with errno 99 though the address that it comes from exists.
+    NoPort {
+        /// Where to.
+        server: SocketAddr,
+        /// Where from.
+        source: IpAddr,
+    },
     /// connect() failed.
     Failed(Explained),
+}
+
+/// errno of an address that is not here, or of ports that are all taken.
+const EADDRNOTAVAIL: i32 = 99;
+
+/// errno of a link-local address without an interface, and of a blackhole route.
+const EINVAL: i32 = 22;
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// The way to one address, as evidence.
@@ -89,19 +115,28 @@ pub struct Way {
     pub path: Path,
     /// Another address of the same name that can be reached; `None` where there is none.
     pub instead: Option<IpAddr>,
+    /// Whether the address is the first of its name: some clients try no other.
+    pub is_first: bool,
+}
+
+impl Way {
+    fn new(address: IpAddr, path: Path) -> Self {
+        Self {
+            address,
+            path,
+            instead: None,
+            is_first: false,
+        }
+    }
 }
 
 impl Trouble {
     /// What is wrong with the way to `address`, if anything is.
     fn of(address: IpAddr, path: Path) -> Option<Self> {
-        const EADDRNOTAVAIL: i32 = 99;
-        let way = Way {
-            address,
-            path,
-            instead: None,
-        };
+        let way = Way::new(address, path);
         match way.path.errno {
             Some(EADDRNOTAVAIL) => Some(Self::NoAddress(way)),
+            Some(EINVAL) if is_link_local(address) => Some(Self::NoZone(way)),
             Some(_) => Some(Self::NoRoute(way)),
             None if way.path.local == Some(false) && way.path.source.is_none() => {
                 Some(Self::NoSource(way))
@@ -110,12 +145,16 @@ impl Trouble {
         }
     }
 
-    /// The same where another address of the same name can be reached.
-    fn with_other(mut self, other: Option<IpAddr>) -> Self {
-        if let Self::NoAddress(way) | Self::NoRoute(way) | Self::NoSource(way) = &mut self {
-            way.instead = other;
+    /// The way that it is about, where it is about one.
+    fn way(&mut self) -> Option<&mut Way> {
+        match self {
+            Self::NoAddress(way)
+            | Self::NoRoute(way)
+            | Self::NoSource(way)
+            | Self::NoZone(way)
+            | Self::Unheard(way) => Some(way),
+            Self::NoPort { .. } | Self::Failed(_) => None,
         }
-        self
     }
 
     /// The code a user can cite.
@@ -123,8 +162,9 @@ impl Trouble {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoAddress(_) => "ADDRESS_NOT_AVAILABLE",
-            Self::NoRoute(_) | Self::NoSource(_) => "NO_ROUTE",
-            Self::Failed(_) => "CONNECT_FAILED",
+            Self::NoRoute(_) | Self::NoSource(_) | Self::NoZone(_) => "NO_ROUTE",
+            Self::Unheard(_) => "NOTHING_LISTENS",
+            Self::NoPort { .. } | Self::Failed(_) => "CONNECT_FAILED",
         }
     }
 
@@ -133,8 +173,8 @@ impl Trouble {
     pub fn next_step(&self) -> String {
         match self {
             Self::NoAddress(way) if way.path.switched_off.is_some() => format!(
-                "Let the client use {}, or switch IPv6 on: sysctl -w {}=0, in a container when it \
-                 is started (docker run --sysctl).",
+                "Let the client use {}, or switch IPv6 on (in a container when it is started: \
+                 docker run --sysctl):\nsysctl -w {}=0",
                 match way.instead {
                     Some(other) => other.to_string(),
                     None if way.address.is_loopback() => "127.0.0.1".into(),
@@ -143,28 +183,51 @@ impl Trouble {
                 way.path.switched_off.as_deref().unwrap_or_default()
             ),
             Self::NoAddress(way) if way.address.is_loopback() => {
-                "See whether lo is up and has the address: ip addr show lo.".into()
+                "See whether lo is up and has the address:\nip addr show lo".into()
             }
             Self::NoAddress(way) => format!(
-                "See which addresses this machine has: ip {}addr.",
+                "See which addresses this machine has:\nip {}addr",
                 dash(way.address)
             ),
             Self::NoRoute(way) => format!(
-                "See ip {}route get {}{}.",
+                "See what the kernel knows of the way{}:\nip {}route get {}",
+                match way.path.errno {
+                    Some(13) => "; a prohibit route or rule, set here, forbids it",
+                    Some(EINVAL) => "; a blackhole route, set here, swallows it",
+                    Some(97) => "; IPv6 is off since the kernel started (ipv6.disable=1)",
+                    _ if way.address.is_loopback() => ", and whether lo is up",
+                    _ => ", and whether its interface is up",
+                },
                 dash(way.address),
                 way.address,
-                match way.path.errno {
-                    Some(13) => ": a prohibit route or rule, set here, forbids it",
-                    Some(22) => ": a blackhole route, set here, swallows it",
-                    Some(97) => ": IPv6 is off since the kernel started (ipv6.disable=1)",
-                    _ if way.address.is_loopback() => ", and whether lo is up: ip link set lo up",
-                    _ => ", and whether its interface is up: ip link",
-                }
             ),
-            Self::NoSource(way) => format!(
-                "Give {} an address: ip addr add.",
-                way.path.interface.as_deref().unwrap_or("the interface")
+            Self::NoSource(way) => {
+                let interface = way.path.interface.as_deref();
+                format!(
+                    "Give {} an address that the other end can answer to; it has these:\nip {}addr \
+                     show{}",
+                    interface.unwrap_or("the interface"),
+                    dash(way.address),
+                    interface.map_or_else(String::new, |name| format!(" dev {name}"))
+                )
+            }
+            Self::NoZone(way) => format!(
+                "Name its interface here and in the client, as in [{}%eth0]:3306. Which one it is:\n\
+                 ip -6 neigh show {}",
+                way.address, way.address
             ),
+            Self::Unheard(way) => format!(
+                "Let the client use {}, or let the server listen on {} too.",
+                way.instead
+                    .map_or_else(|| "the other one".into(), |other| other.to_string()),
+                way.address
+            ),
+            Self::NoPort { .. } => {
+                "Look for programs that bind() ports and leave them unconnected \
+                                    (a recent ss shows them), and give the range more ports: see \
+                                    `twcheck advise`.\nss -tanB"
+                    .into()
+            }
             Self::Failed(why) => why.next_step.clone(),
         }
     }
@@ -223,7 +286,46 @@ impl fmt::Display for Trouble {
                 )?;
                 instead(f, way)
             }
-            Self::Failed(why) => write!(f, "{}. {}", why.text, why.meaning),
+            Self::NoZone(way) => {
+                write!(
+                    f,
+                    "{} is link-local, so each interface has one of its own: connect() without the \
+                     interface fails at once with {}.",
+                    way.address,
+                    errno_words(EINVAL)
+                )?;
+                instead(f, way)
+            }
+            Self::Unheard(way) => {
+                write!(
+                    f,
+                    "Nothing listens at {}, the address that clients try{}: connect() there is \
+                     refused (errno 111).",
+                    way.address,
+                    if way.is_first { " first" } else { " too" }
+                )?;
+                match way.instead {
+                    Some(other) => write!(f, " The server listens at {other}."),
+                    None => Ok(()),
+                }
+            }
+            Self::NoPort { server, source } => write!(
+                f,
+                "connect() to {server} failed with errno 99, and its source address {source} is \
+                 here: no port could be had, so more are taken than the table shows."
+            ),
+            Self::Failed(why) => {
+                let words = why.errno.map(errno_words);
+                let is_said = |words: &&str| why.meaning.contains(words);
+                let short = words
+                    .as_deref()
+                    .filter(is_said)
+                    .and_then(|words| why.text.strip_suffix(words)?.strip_suffix(": "));
+                match short {
+                    Some(short) => write!(f, "{short} failed. {}", why.meaning),
+                    None => write!(f, "{}. {}", why.text, why.meaning),
+                }
+            }
         }
     }
 }
@@ -247,6 +349,7 @@ impl Sought {
                     interface: None,
                     source: None,
                     errno: None,
+                    heard: (address.port() != 0).then(|| snapshot.tally.listening.hear(*address)),
                 })
                 .collect(),
             room: empty.then(|| room(snapshot, toward, capacity.as_ref())),
@@ -254,11 +357,20 @@ impl Sought {
             connect: None,
         })
     }
+}
 
-    /// Whether it is said already why connect() to `address` fails at once.
-    fn is_explained(&self, address: IpAddr) -> bool {
-        let mut ways = self.addresses.iter();
-        ways.any(|way| way.address == address && way.errno.is_some())
+impl Sought {
+    /// Addresses of this machine at which nothing listens while something does at another one of the
+    /// same name; listeners that the look has left out are no evidence.
+    fn unheard(&self) -> Vec<IpAddr> {
+        let own = |heard| {
+            let is = move |way: &&Address| way.local == Some(true) && way.heard == Some(heard);
+            self.addresses.iter().filter(is)
+        };
+        if own(true).next().is_none() {
+            return Vec::new();
+        }
+        own(false).map(|way| way.address).collect()
     }
 }
 
@@ -298,7 +410,7 @@ impl Verdict {
         let Some(mut sought) = self.destination.take() else {
             return;
         };
-        let mut ways = Vec::new();
+        let mut ways: Vec<(IpAddr, Option<Trouble>)> = Vec::new();
         for (address, path) in sought.addresses.iter_mut().zip(paths) {
             address.local = path.local;
             address.interface.clone_from(&path.interface);
@@ -307,35 +419,50 @@ impl Verdict {
             ways.push((address.address, Trouble::of(address.address, path)));
         }
         sought.connect = attempt;
+        let is_asked = !ways.is_empty();
+        let unheard = sought.unheard();
+        for (place, (address, trouble)) in ways.iter_mut().enumerate() {
+            if trouble.is_none() && unheard.contains(address) {
+                let path = Path::default();
+                *trouble = Some(Trouble::Unheard(Way::new(*address, path)));
+            }
+            if let Some(way) = trouble.as_mut().and_then(Trouble::way) {
+                way.is_first = place == 0;
+            }
+        }
         let good = ways.iter().find(|(_, trouble)| trouble.is_none());
         let unasked = sought.addresses.get(ways.len());
         let instead = good
             .map(|(address, _)| *address)
             .or(unasked.map(|unasked| unasked.address));
+        let attempted = sought.connect.as_ref().and_then(|attempt| {
+            let is_there = |(address, _): &&(IpAddr, _)| *address == attempt.server.ip();
+            let explained = ways.iter().find(is_there);
+            if explained.is_some_and(|(_, trouble)| trouble.is_some()) {
+                return None;
+            }
+            Some(self.failed(attempt, &sought)?)
+        });
         let mut found = Vec::new();
-        for (index, (_, trouble)) in ways.into_iter().enumerate() {
-            let level = match instead {
-                None => Level::Critical,
-                // Some clients try the first address only.
-                Some(_) if index == 0 => Level::Warning,
-                Some(_) => Level::Ok,
-            };
-            found.extend(trouble.map(|trouble| (level, trouble.with_other(instead))));
+        for (_, mut trouble) in ways {
+            if let Some(way) = trouble.as_mut().and_then(Trouble::way) {
+                way.instead = instead;
+                let level = match instead {
+                    None => Level::Critical,
+                    // Some clients try the first address only.
+                    Some(_) if way.is_first => Level::Warning,
+                    Some(_) => Level::Ok,
+                };
+                found.extend(trouble.map(|trouble| (level, trouble)));
+            }
         }
-        if let Some(attempt) = &sought.connect
-            && let Some(why) = &attempt.failure
-            && !sought.is_explained(attempt.server.ip())
-        {
-            found.push((Level::Critical, Trouble::Failed(why.clone())));
-        }
-        let worst = found.iter().max_by_key(|(level, _)| *level);
-        if let Some((level, trouble)) = worst.filter(|(level, _)| *level > self.level) {
-            (self.level, self.summary) = (*level, trouble.to_string());
-        } else if self.level == Level::Ok
-            && let Some(room) = &sought.room
-        {
-            self.summary.clone_from(room);
-        }
+        found.extend(attempted.map(|trouble| (Level::Critical, trouble)));
+        let untried = is_asked && sought.connect.is_none();
+        self.summary = self.headline(&sought, &found, untried);
+        self.level = found
+            .iter()
+            .map(|(level, _)| *level)
+            .fold(self.level, Level::max);
         self.findings
             .extend(found.into_iter().map(|(level, trouble)| Reported {
                 level,
@@ -345,6 +472,59 @@ impl Verdict {
         self.findings
             .sort_by_key(|reported| Reverse(reported.level));
         self.destination = Some(sought);
+    }
+
+    /// What an attempt that failed tells.
+    fn failed(&self, attempt: &Attempt, sought: &Sought) -> Option<Trouble> {
+        let why = attempt.failure.as_ref()?;
+        let server = attempt.server;
+        let source = sought
+            .addresses
+            .iter()
+            .find(|way| way.address == server.ip())
+            .and_then(|way| way.source);
+        Some(match source {
+            Some(source) if why.errno == Some(EADDRNOTAVAIL) && !self.is_full(server) => {
+                Trouble::NoPort { server, source }
+            }
+            _ => Trouble::Failed(why.clone()),
+        })
+    }
+
+    /// The sentence about the destination, the worst of what was `found` there or of its flows; what
+    /// is wrong with the machine besides comes after it, unless it is why no port can be had.
+    fn headline(&self, sought: &Sought, found: &[(Level, Trouble)], untried: bool) -> String {
+        let is_about_it = |reported: &&Reported| {
+            reported.flow.is_some() || matches!(reported.finding, Finding::NoUsablePort { .. })
+        };
+        let of_flows = self.findings.iter().find(is_about_it);
+        let worst = found.iter().max_by_key(|(level, _)| *level);
+        let (level, mut text) = match (of_flows, worst) {
+            (Some(reported), worst) if worst.is_none_or(|(level, _)| *level <= reported.level) => {
+                let is_told = self.findings.first() == Some(reported);
+                let text = if is_told {
+                    self.summary.clone()
+                } else {
+                    reported.finding.to_string()
+                };
+                (reported.level, text)
+            }
+            (_, Some((level, trouble))) => (*level, trouble.to_string()),
+            _ => (Level::Ok, String::new()),
+        };
+        if level == Level::Ok {
+            text = match &sought.room {
+                Some(room) => room.clone(),
+                None => quiet(self.flows.first(), self.capacity.as_ref()),
+            };
+        }
+        let besides = self.findings.iter().find(|it| !is_about_it(it));
+        if let Some(besides) = besides.filter(|besides| besides.level > level) {
+            text = format!("{text} {}", besides.finding);
+        } else if level == Level::Ok && untried {
+            text.push_str(" Whether it answers was not tried: --connect does that.");
+        }
+        text
     }
 
     /// Whether a flow toward `server` has no port left.

@@ -408,6 +408,11 @@ fn summary(
             ),
         };
     }
+    quiet(fullest, capacity)
+}
+
+/// The same where nothing is wrong.
+pub(super) fn quiet(fullest: Option<&FlowReport>, capacity: Option<&Capacity>) -> String {
     match (capacity, fullest) {
         (None, _) => "Nothing can be said about ports without their range.".into(),
         (Some(capacity), Some(flow)) => format!(

@@ -216,7 +216,11 @@ fn write_findings(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
             }
         }
         for step in steps {
-            writeln!(out, "{}", screen.wrap("  next: ", "        ", &step))?;
+            // A command has a line of its own, whole, to be pasted.
+            let mut lines = step.lines();
+            let text = lines.next().unwrap_or_default();
+            writeln!(out, "{}", screen.wrap("  next: ", "        ", text))?;
+            lines.try_for_each(|command| writeln!(out, "        {command}"))?;
         }
     }
     Ok(())
