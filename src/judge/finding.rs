@@ -119,9 +119,11 @@ pub enum Finding {
     NatFailed {
         /// Connections that could not be tracked, since the namespace was made.
         insert_failed: u64,
+        /// Whether clashes that were resolved are among these.
+        ambiguous: bool,
         /// Packets dropped because of that.
         dropped: u64,
-        /// How much both grew between two looks.
+        /// How many of them came between two looks.
         grown: u64,
     },
     /// A flow is above a threshold of its usable ports.
@@ -245,14 +247,14 @@ impl Finding {
                  restart it: ss -tnp state close-wait sport = :{port}."
             ),
             Self::NatFailed { grown: 0, .. } => {
-                "It may be an old count. While clients hang look again, or for longer: watch -d cat \
-                 /proc/net/stat/nf_conntrack."
+                "If clients hang (errno 110), see whether insert_failed and drop grow while they do:\n\
+                 watch -d cat /proc/net/stat/nf_conntrack"
                     .into()
             }
             Self::NatFailed { .. } => {
                 "Connections that this machine translates (NAT) hang and end with errno 110: give \
-                 the rule more ports or addresses to translate to, or look whether the table is \
-                 full: conntrack -S, conntrack -C."
+                 the rule more ports or addresses to translate to, or raise the table's limit where \
+                 it is full:\nsysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max"
                     .into()
             }
             Self::RateAboveLimit { safe, .. } => format!(
@@ -448,9 +450,10 @@ impl fmt::Display for Finding {
             ),
             Self::NatFailed {
                 insert_failed,
+                ambiguous,
                 dropped,
                 grown,
-            } => write_nat_failed(f, *insert_failed, *dropped, *grown),
+            } => write_nat_failed(f, (*insert_failed, *ambiguous), *dropped, *grown),
             Self::ConntrackFull { tracked, limit } => write!(
                 f,
                 "Connection tracking holds {} of at most {} connections ({:.0} %).",
@@ -569,19 +572,24 @@ fn write_service_port(
 
 fn write_nat_failed(
     f: &mut fmt::Formatter<'_>,
-    insert_failed: u64,
+    (insert_failed, ambiguous): (u64, bool),
     dropped: u64,
     grown: u64,
 ) -> fmt::Result {
     write!(
         f,
-        "Connection tracking could not take {} and dropped {} since it began{}.",
+        "Connection tracking could not take {}{} and dropped {} since it began{}.",
         counted(insert_failed, "connection"),
+        if ambiguous {
+            " at first (before Linux 5.10 those it took after all are among them)"
+        } else {
+            ""
+        },
         counted(dropped, "packet"),
         if grown > 0 {
             format!(", {} while this was looked at", count(grown))
         } else {
-            ", none in the moment of this look".into()
+            "; whether it still does, one short look does not tell".into()
         }
     )
 }

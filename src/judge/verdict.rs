@@ -307,14 +307,17 @@ fn service_port_taken(snapshot: &Snapshot) -> Option<Finding> {
 fn nat_failure(snapshot: &Snapshot) -> Option<(Level, Finding)> {
     let insert_failed = snapshot.counters.insert_failed.unwrap_or(0);
     let dropped = snapshot.counters.dropped.unwrap_or(0);
+    let ambiguous = snapshot.counters.resolved_clashes_fail;
     let grown = snapshot.growth.map_or(0, |grown| {
-        grown.insert_failed.max(grown.dropped).unwrap_or(0)
+        let failed = grown.insert_failed.filter(|_| !ambiguous);
+        failed.max(grown.dropped).unwrap_or(0)
     });
     let level = if grown > 0 { Level::Warning } else { Level::Ok };
     (insert_failed > 0 || dropped > 0).then_some((
         level,
         Finding::NatFailed {
             insert_failed,
+            ambiguous,
             dropped,
             grown,
         },
@@ -724,6 +727,55 @@ mod tests {
         let mut snapshot = host(plain(), &[], None);
         snapshot.gaps = vec![gap(Weight::Minor), gap(Weight::Decisive)];
         assert_eq!(found(&snapshot), [("COULD_NOT_READ", Unknown)]);
+    }
+
+    /// From Linux 4.7 to 5.9 `insert_failed` grows on a healthy machine too.
+    #[test]
+    fn connection_tracking_fails_where_packets_are_dropped_or_nothing_else_is_counted() {
+        let said = |ambiguous, insert_failed, dropped| {
+            let mut snapshot = host(plain(), &[], None);
+            snapshot.counters.resolved_clashes_fail = ambiguous;
+            snapshot.counters.insert_failed = Some(250);
+            snapshot.counters.dropped = Some(3);
+            snapshot.growth = Some(Growth {
+                insert_failed: Some(insert_failed),
+                dropped: Some(dropped),
+                ..Growth::default()
+            });
+            let verdict = verdict(&snapshot, DEFAULT, 10);
+            let [reported] = verdict.findings.as_slice() else {
+                panic!("{:?}", verdict.findings);
+            };
+            (reported.level, reported.finding.to_string())
+        };
+        let still = "; whether it still does, one short look does not tell.";
+        let took = "Connection tracking could not take 250 connections";
+        let but = "at first (before Linux 5.10 those it took after all are among them)";
+        let dropped = "and dropped 3 packets since it began";
+        for (ambiguous, failed, drops, expected) in [
+            (false, 0, 0, (Fine, format!("{took} {dropped}{still}"))),
+            (
+                false,
+                7,
+                0,
+                (
+                    Warning,
+                    format!("{took} {dropped}, 7 while this was looked at."),
+                ),
+            ),
+            (true, 7, 0, (Fine, format!("{took} {but} {dropped}{still}"))),
+            (
+                true,
+                7,
+                2,
+                (
+                    Warning,
+                    format!("{took} {but} {dropped}, 2 while this was looked at."),
+                ),
+            ),
+        ] {
+            assert_eq!(said(ambiguous, failed, drops), expected);
+        }
     }
 
     #[test]

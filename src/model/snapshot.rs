@@ -62,6 +62,9 @@ pub struct Counters {
     /// tracked because the same one was tracked already, as where translated ports run out. `None`
     /// where connection tracking is not loaded.
     pub insert_failed: Option<u64>,
+    /// Whether `insert_failed` counts clashes too that were resolved without any loss, as from Linux
+    /// 4.7 to 5.9; before, there was no resolving, and the counters look the same.
+    pub resolved_clashes_fail: bool,
     /// `drop` likewise: packets that were dropped because their connection could not be tracked, as
     /// where the table is full.
     pub dropped: Option<u64>,

@@ -10,16 +10,20 @@ pub(super) fn read(proc: &ProcRoot, gaps: &mut Vec<Gap>) -> Counters {
     let tcp_ext = snmp(proc, "netstat", "TcpExt:", gaps);
     let tcp = snmp(proc, "snmp", "Tcp:", &mut Vec::new());
     // A module of its own: where it is not loaded, nobody needs to know.
-    let [insert_failed, dropped, early_dropped] = conntrack_stat(proc);
+    let conntrack_stat = conntrack_stat(proc);
+    let sum = |column| sum_over_cpus(conntrack_stat.as_deref()?, column);
     Counters {
         time_wait_overflows: tcp_ext.get("TCPTimeWaitOverflow").copied(),
         time_wait_recycled: tcp_ext.get("TWRecycled").copied(),
         established: tcp.get("CurrEstab").copied(),
         time_wait: sockstat(proc, "sockstat").and_then(|counts| counts("TCP:", "tw")),
         conntrack: conntrack(proc),
-        insert_failed,
-        dropped,
-        early_dropped,
+        insert_failed: sum("insert_failed"),
+        resolved_clashes_fail: conntrack_stat
+            .as_deref()
+            .is_some_and(counts_resolved_clashes),
+        dropped: sum("drop"),
+        early_dropped: sum("early_drop"),
     }
 }
 
@@ -74,16 +78,18 @@ fn conntrack(proc: &ProcRoot) -> Option<(u64, u64)> {
     Some((first(&COUNT)?, first(&MAX)?))
 }
 
-/// `insert_failed`, `drop` and `early_drop` of connection tracking, by the newer name of its file
-/// or the older.
-fn conntrack_stat(proc: &ProcRoot) -> [Option<u64>; 3] {
-    const COLUMNS: [&str; 3] = ["insert_failed", "drop", "early_drop"];
+/// What connection tracking counts, by the newer name of its file or the older.
+fn conntrack_stat(proc: &ProcRoot) -> Option<String> {
     ["stat/nf_conntrack", "stat/ip_conntrack"]
         .into_iter()
         .find_map(|name| file::text(&proc.net(name)).ok())
-        .map_or([None; 3], |text| {
-            COLUMNS.map(|column| sum_over_cpus(&text, column))
-        })
+}
+
+/// Whether `insert_failed` counts resolved clashes too: these have a column of their own since they
+/// are counted apart, in the place of `searched` (commit bc92470413f3, Linux 5.10).
+fn counts_resolved_clashes(stat: &str) -> bool {
+    let mut columns = stat.lines().next().unwrap_or_default().split_whitespace();
+    columns.all(|name| name != "clashres")
 }
 
 /// Sums a column over the CPUs: a line of names, then a line of hexadecimal numbers for each CPU
@@ -207,6 +213,8 @@ mod tests {
         ] {
             assert_eq!(columns.map(|column| sum_over_cpus(text, column)), sums);
         }
+        assert!(!counts_resolved_clashes(new));
+        assert!(counts_resolved_clashes(old));
     }
 
     #[test]
