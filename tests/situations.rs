@@ -91,6 +91,21 @@ fn ports_that_bind_hands_out_are_one_pool_over_all_destinations() {
             assert_eq!((held.len(), errno), (1000, Some(98)));
             let said = verdict();
             assert_eq!(codes(&said), [("SOURCE_BOUND".into(), "critical".into())]);
+            let advice = json(&["advise", "--json"]);
+            let summary = advice["summary"].as_str().unwrap();
+            assert!(
+                summary.contains("First set IP_BIND_ADDRESS_NO_PORT"),
+                "{summary}"
+            );
+            // The one change that is recommended does help bind().
+            let changes = advice["changes"].as_array().unwrap();
+            assert_eq!(changes.len(), 1, "{advice}");
+            let (name, value) = (&changes[0]["sysctl"], &changes[0]["recommended"]);
+            assert_eq!(name, "net.ipv4.ip_local_port_range");
+            sysctl("net.ipv4.tcp_tw_reuse", "1");
+            assert!(bound_to_source(server, false).is_err());
+            sysctl(name.as_str().unwrap(), value.as_str().unwrap());
+            bound_to_source(server, false).unwrap();
         },
     );
 }
@@ -361,7 +376,54 @@ fn a_pool_whose_server_has_died_is_no_busy_moment() {
                 Some("warning".into()),
                 "{said}"
             );
+            // Whether the server is up is not known from here.
+            let message = message(&said, "SYN_SENT_PILE");
+            assert!(
+                message.contains("20 attempts") && message.contains("beside 100 open ones"),
+                "{message}"
+            );
         }
+    });
+}
+
+#[test]
+fn no_setting_is_recommended_where_nobody_answers() {
+    in_namespace("no_setting_is_recommended_where_nobody_answers", || {
+        port_range(40000, 40039);
+        run(
+            "ip",
+            &["link", "add", "v0", "type", "veth", "peer", "name", "v1"],
+        );
+        run("ip", &["address", "add", "10.9.0.1/24", "dev", "v0"]);
+        for end in ["v0", "v1"] {
+            run("ip", &["link", "set", end, "up"]);
+        }
+        let mac = ["lladdr", "02:00:00:00:00:01", "dev", "v0"];
+        run(
+            "ip",
+            &[&["neighbour", "replace", "10.9.0.2"], &mac[..]].concat(),
+        );
+        let server: SocketAddr = "10.9.0.2:3306".parse().unwrap();
+        let waiting: Vec<_> = (0..40)
+            .map(|_| {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                socket.set_nonblocking(true).unwrap();
+                let _ = socket.connect(&server.into());
+                socket
+            })
+            .collect();
+        let said = verdict();
+        assert_eq!(found(&said, "SYN_SENT_PILE"), Some("critical".into()));
+        let advice = json(&["advise", "--json"]);
+        assert_eq!(advice["changes"], json!([]), "{advice}");
+        let summary = advice["summary"].as_str().unwrap();
+        assert!(summary.contains("40 attempts"), "{summary}");
+        assert!(summary.contains("no setting here helps"), "{summary}");
+        // A wider range lets more attempts wait, and none be answered.
+        port_range(40000, 41039);
+        let one = TcpStream::connect_timeout(&server, Duration::from_millis(300)).unwrap_err();
+        assert_eq!(one.kind(), std::io::ErrorKind::TimedOut);
+        drop(waiting);
     });
 }
 

@@ -1,13 +1,13 @@
 //! What can be wrong, in words: codes, evidence, next steps.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::destination::Trouble;
 use super::forecast::{Exhaustion, Pace};
 use super::owners::Files;
 use super::source::SourceBound;
-use crate::model::{Flow, Gap, Origin, Reuse, StateCounts, TcpState};
+use crate::model::{Flow, Gap, Origin, Owner, Reuse, StateCounts, TcpState};
 use crate::words::{count, counted, percent, rate};
 
 /// The ports of one flow, as evidence.
@@ -114,6 +114,8 @@ pub enum Finding {
         port: u16,
         /// How many connections.
         waiting: u64,
+        /// Whose it is; `None` where nobody was found.
+        owner: Option<Owner>,
     },
     /// Connection tracking failed.
     NatFailed {
@@ -215,7 +217,7 @@ impl Finding {
         }
     }
 
-    /// What to do about it.
+    /// What to do about it; where a command belongs to it, that is a line of its own, the last.
     #[must_use]
     pub fn next_step(&self) -> String {
         match self {
@@ -228,8 +230,8 @@ impl Finding {
             Self::SourceBound(_) => {
                 "Set IP_BIND_ADDRESS_NO_PORT before bind() in the client, or leave the source \
                  address to the kernel: then each destination has all the ports, once the \
-                 connections that hold them now are gone. Until then: a pool, or more source \
-                 addresses. net.ipv4.tcp_tw_reuse does not help bind()."
+                 connections that hold them now are gone. Until then: a pool, more source \
+                 addresses, or a wider range. net.ipv4.tcp_tw_reuse does not help bind()."
                     .into()
             }
             Self::OwnRange { .. } => {
@@ -240,12 +242,16 @@ impl Finding {
             }
             Self::ServicePortTaken { port, .. } => format!(
                 "A service that starts on port {port} meanwhile fails with errno 98; the port is \
-                 back when the connection ends: ss -tanp sport = :{port}."
+                 back when the connection ends:\nss -tanp sport = :{port}"
             ),
-            Self::InboundCloseWait { port, .. } => format!(
-                "Mend the service: it must close a connection that its client has ended. Until then \
-                 restart it: ss -tnp state close-wait sport = :{port}."
-            ),
+            Self::InboundCloseWait { port, owner, .. } => {
+                let mend = "Mend the service: it must close a connection that its client has ended. \
+                            Until then restart";
+                match owner {
+                    Some(owner) => format!("{mend} {owner}."),
+                    None => format!("{mend} it. Who it is:\nsudo ss -tlnp sport = :{port}"),
+                }
+            }
             Self::NatFailed { grown: 0, .. } => {
                 "If clients hang (errno 110), see whether insert_failed and drop grow while they do:\n\
                  watch -d cat /proc/net/stat/nf_conntrack"
@@ -273,20 +279,28 @@ impl Finding {
                     .into()
             }
             Self::HeldOpen(ports) => format!(
-                "Find what leaks connections, or make the pools smaller than {} together: \
-                 ss -tnp dst {}.",
+                "Find what leaks connections, or make the pools smaller than {} together:\n\
+                 sudo ss -tnp state established {}",
                 count(ports.usable),
-                ports.flow.server()
+                dst(ports.flow.server())
             ),
             Self::CloseWaitLeak(ports) => format!(
                 "Mend the application: it must close a connection that the server has ended. \
-                 Until then restart it: ss -tnp state close-wait dst {}.",
-                ports.flow.server()
+                 Until then restart it. Who it is:\nsudo ss -tnp state close-wait {}",
+                dst(ports.flow.server())
+            ),
+            Self::SynSentPile(ports) if ports.by_state.get(TcpState::Established) > 0 => format!(
+                "No setting of ports helps. Where lastrcv of the open ones is small, the server is \
+                 up and new ones are lost: to its listen queue (there: somaxconn, its backlog, SYN \
+                 cookies), to NAT or connection tracking on the way, or to a firewall:\n\
+                 ss -tin state established {}",
+                dst(ports.flow.server())
             ),
             Self::SynSentPile(ports) => format!(
-                "See whether {} is up and whether a firewall drops its packets; connect() ends \
-                 with errno 110 there. No setting of ports helps.",
-                ports.flow.server()
+                "No setting of ports helps: connect() ends with errno 110 there. See whether the \
+                 server is up and whether a firewall drops its packets:\n\
+                 twcheck verdict --connect {}",
+                quoted(ports.flow.server())
             ),
             Self::TwBucketOverflow { now: false, .. } => {
                 "Nothing now; if it happens again, `twcheck advise` says what to raise with \
@@ -300,14 +314,15 @@ impl Finding {
                  is none now, because TIME_WAIT then keeps its ports.",
                 count(*limit)
             ),
-            Self::ConntrackFull { .. } => {
-                "Raise net.netfilter.nf_conntrack_max, or exempt this traffic (notrack). Beyond it \
-                 packets are dropped: connect() hangs and ends with errno 110, not 99."
-                    .into()
-            }
-            Self::DangerousSetting { sysctl, .. } => {
-                format!("sysctl -w {sysctl}=0, and remove it from /etc/sysctl.d.")
-            }
+            Self::ConntrackFull { limit, .. } => format!(
+                "Exempt this traffic (notrack), or raise the limit. Beyond it packets are dropped: \
+                 connect() hangs and ends with errno 110, not 99:\n\
+                 sudo sysctl -w net.netfilter.nf_conntrack_max={}",
+                limit.saturating_mul(2)
+            ),
+            Self::DangerousSetting { sysctl, .. } => format!(
+                "Switch it off, and remove it from /etc/sysctl.d:\nsudo sysctl -w {sysctl}=0"
+            ),
             Self::Destination(trouble) => trouble.next_step(),
             Self::FilesLow(files) => files.next_step(),
             Self::CouldNotRead(_) => {
@@ -326,9 +341,9 @@ impl Ports {
             Cause::CloseWait => "See CLOSE_WAIT_LEAK: no setting for TIME_WAIT helps.".into(),
             Cause::SynSent => "See SYN_SENT_PILE: no setting for TIME_WAIT helps.".into(),
             Cause::Mixed => format!(
-                "See what keeps them: ss -tn dst {}. Half-closed connections end when the server \
-                 closes too.",
-                self.flow.server()
+                "Half-closed connections end when the server closes too. See what keeps them:\n\
+                 ss -tno {}",
+                dst(self.flow.server())
             ),
             Cause::Churn => self.spare_ports(),
         }
@@ -343,20 +358,27 @@ impl Ports {
                 .into(),
             Reuse::Refuted => format!(
                 "Keep connections open (a pool). TIME_WAIT reuse is allowed here, and does not work: \
-                 {server} has no TCP timestamps (ss -tie dst {server} shows no ts), or something \
-                 between strips them: switch them on there (net.ipv4.tcp_timestamps=1). Unless it \
-                 was allowed within the last minute."
+                 {server} has no TCP timestamps, or something between strips them: switch them on \
+                 there (net.ipv4.tcp_timestamps=1). Unless it was allowed within the last minute. A \
+                 live connection that has them shows ts:\nss -tie {}",
+                dst(server)
             ),
-            Reuse::Allowed | Reuse::Unknown => format!(
-                "Keep connections open (a pool). Whether TIME_WAIT reuse works here: ss -tie dst \
-                 {server} shows ts among the options of a live connection where the other end has \
-                 TCP timestamps, and nstat -az TcpExtTWRecycled grows."
+            Reuse::Unknown => format!(
+                "Keep connections open (a pool). Read both on the machine itself; TIME_WAIT is \
+                 reused where both are 1 and {server} has TCP timestamps:\n\
+                 sysctl net.ipv4.tcp_tw_reuse net.ipv4.tcp_timestamps"
+            ),
+            Reuse::Allowed => format!(
+                "Keep connections open (a pool). TIME_WAIT is reused where the other end has TCP \
+                 timestamps: a live connection shows ts then:\nss -tie {}",
+                dst(server)
             ),
             Reuse::Off => match (self.max_rate, self.max_rate_with_reuse) {
                 (Some(now), Some(with_reuse)) => format!(
-                    "Keep connections open (a pool). Until then sysctl -w net.ipv4.tcp_tw_reuse=1 \
-                     with net.ipv4.tcp_timestamps=1 on both sides lifts the limit from {} to {} \
-                     connections/s; `twcheck advise` shows what else does.",
+                    "Keep connections open (a pool). Until then TIME_WAIT reuse, with \
+                     net.ipv4.tcp_timestamps=1 on both sides, lifts the limit from {} to {} \
+                     connections/s; `twcheck advise` shows what else does:\n\
+                     sudo sysctl -w net.ipv4.tcp_tw_reuse=1",
                     rate(now),
                     rate(with_reuse)
                 ),
@@ -366,6 +388,19 @@ impl Ports {
             },
         }
     }
+}
+
+/// A server as a shell takes it whole: the brackets of IPv6 are a pattern to it.
+fn quoted(server: SocketAddr) -> String {
+    match server {
+        SocketAddr::V4(_) => server.to_string(),
+        SocketAddr::V6(_) => format!("'{server}'"),
+    }
+}
+
+/// The filter of ss(8) for a server.
+fn dst(server: SocketAddr) -> String {
+    format!("dst {}", quoted(server))
 }
 
 /// From whom toward whom.
@@ -442,7 +477,7 @@ impl fmt::Display for Finding {
                 now,
                 below_ports,
             } => write_overflow(f, *total, *limit, *overflows, (*now, *below_ports)),
-            Self::InboundCloseWait { port, waiting } => write!(
+            Self::InboundCloseWait { port, waiting, .. } => write!(
                 f,
                 "A service here does not close: {} on its port {port} were ended by the client and \
                  are still open.",
@@ -537,6 +572,12 @@ impl Finding {
                 "The application does not close: {} connections {between} were ended by the server \
                  and still hold their ports.",
                 number(TcpState::CloseWait)
+            ),
+            _ if ports.by_state.get(TcpState::Established) > 0 => write!(
+                f,
+                "New connections are not answered: {} attempts {between} wait, beside {} open ones.",
+                number(TcpState::SynSent),
+                number(TcpState::Established)
             ),
             _ => write!(
                 f,

@@ -282,7 +282,11 @@ fn inbound_leak(snapshot: &Snapshot) -> Option<Finding> {
     let open = snapshot.tally.states.get(TcpState::Established);
     let open = snapshot.counters.established.unwrap_or(0).max(open);
     let most = waiting >= LEAK_FROM && waiting * 2 > open;
-    (most || waiting >= INBOUND_LEAK_FROM).then_some(Finding::InboundCloseWait { port, waiting })
+    (most || waiting >= INBOUND_LEAK_FROM).then_some(Finding::InboundCloseWait {
+        port,
+        waiting,
+        owner: None,
+    })
 }
 
 /// Outbound connections on ports that a service may want.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::plan::Facts;
 use super::{Limit, Step};
 use crate::judge::finding::Cause;
+use crate::judge::forecast::History;
 use crate::model::{Flow, FlowUse, Snapshot, TcpState};
 use crate::words::{count, counted, rate, time};
 
@@ -59,7 +60,15 @@ pub(super) fn not_recommended(facts: &Facts) -> Vec<Remark> {
             },
         ),
     ];
-    if let Some((flow, used, _)) = facts.held_open().filter(|_| !facts.wants_reuse()) {
+    if let Some(source) = facts.pool_of_bind() {
+        remarks.push(remark(
+            "net.ipv4.tcp_tw_reuse = 1",
+            format!(
+                "bind() chooses the ports of {}, and takes none that is in TIME_WAIT.",
+                source.address
+            ),
+        ));
+    } else if let Some((flow, used, _)) = facts.held_open().filter(|_| !facts.wants_reuse()) {
         remarks.push(remark(
             "net.ipv4.tcp_tw_reuse = 1",
             format!(
@@ -67,6 +76,12 @@ pub(super) fn not_recommended(facts: &Facts) -> Vec<Remark> {
                 flow.server(),
                 states(used)
             ),
+        ));
+    }
+    if facts.unanswered().is_some() {
+        remarks.push(remark(
+            "a wider net.ipv4.ip_local_port_range",
+            "It lets more attempts wait, and none be answered.",
         ));
     }
     if facts.other_end == Some(false) {
@@ -119,11 +134,12 @@ pub(super) fn application(facts: &Facts, last: Option<&Step>) -> Vec<Remark> {
     let mut remarks = Vec::new();
     if let Some(source) = facts.pool_of_bind() {
         remarks.push(remark(
-            "IP_BIND_ADDRESS_NO_PORT in the client",
+            "set IP_BIND_ADDRESS_NO_PORT",
             format!(
-                "bind() hands out the ports of {}, one pool over all destinations: {} of {} are taken, \
-                 then errno 98. With that socket option before bind(), or without bind(), each \
-                 destination has all the ports. net.ipv4.tcp_tw_reuse does not help bind().",
+                "With that socket option before bind(), or without bind(), connect() chooses the \
+                 port: each destination has a set of them, where {} has one pool for all now ({} of \
+                 {} taken, then errno 98). From then on net.ipv4.tcp_tw_reuse can help too: ask \
+                 again.",
                 source.address,
                 count(source.taken),
                 count(source.usable)
@@ -267,20 +283,19 @@ fn pool(facts: &Facts, busiest: Option<(&Flow, &FlowUse)>) -> Remark {
         )
     };
     let example = time(EXAMPLE_BUSY);
-    let hold = facts.hold_time.as_secs_f64();
+    let peak = busiest.map_or(0, |(_, used)| {
+        let history = History::new(&used.time_wait_left, facts.hold_time);
+        history.per_second().iter().copied().max().unwrap_or(0)
+    });
     let why = match busiest {
-        Some((flow, used)) if used.by_state.get(TcpState::TimeWait) > 0 => {
-            #[expect(clippy::cast_precision_loss)] // At most the number of ports.
-            let per_second = used.by_state.get(TcpState::TimeWait) as f64 / hold;
-            format!(
-                "Toward {}, {} connections/s were closed here in the last {hold} s. A pool serves \
-                 that many with {} if each is used for {example} (rate × time), and \
-                 leaves no TIME_WAIT.",
-                flow.server(),
-                rate(per_second),
-                sized(per_second)
-            )
-        }
+        Some((flow, _)) if peak > 0 => format!(
+            "Toward {}, {} were closed here in the busiest second of the last minute: a client \
+             that fails or is slowed down shows less than it wants later. A pool serves as many a \
+             second with {} if each is used for {example} (rate × time), and leaves no TIME_WAIT.",
+            flow.server(),
+            counted(peak, "connection"),
+            sized(f64::from(peak))
+        ),
         _ => format!(
             "1,000 requests/s of {example} each need {} (rate × time), and \
              leave no TIME_WAIT.",

@@ -14,8 +14,22 @@ use crate::words::{count, counted, rate, rate_limit};
 pub fn advice(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}", screen.wrap("", "", &advice.summary))?;
     write_destination(advice.destination.as_ref(), screen, out)?;
+    let (first, application) = advice
+        .application
+        .split_at(usize::from(advice.client_first));
+    if !first.is_empty() {
+        write_remarks("First, in the client", first, screen, out)?;
+    }
     if !advice.steps.is_empty() {
-        writeln!(out)?;
+        writeln!(
+            out,
+            "{}",
+            if first.is_empty() {
+                ""
+            } else {
+                "\nThen, here:"
+            }
+        )?;
         write_steps(&advice.steps, screen, out)?;
         writeln!(
             out,
@@ -29,7 +43,7 @@ pub fn advice(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Resul
         write_proof(proof, screen, out)?;
     }
     write_remarks("Leave alone", &advice.not_recommended, screen, out)?;
-    write_remarks("In the application", &advice.application, screen, out)?;
+    write_remarks("In the application", application, screen, out)?;
     out.flush()
 }
 
