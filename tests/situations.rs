@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use common::network::{self, Host};
 use common::{
-    connect_and_close, connect_until_error, in_namespace, json, port_range, run, serve, sysctl,
+    assert_valid, connect_and_close, connect_until_error, in_namespace, json, port_range, run,
+    serve, sysctl,
 };
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
@@ -448,8 +449,40 @@ fn a_service_that_does_not_close_is_named() {
                 message.contains("120 connections on its port 443"),
                 "{message}"
             );
+            let step = said["findings"][0]["next_step"].as_str().unwrap();
+            let pid = format!("(pid {}, ", std::process::id());
+            assert!(step.contains(&pid), "{step}");
         }
         drop(leaked);
+    });
+}
+
+#[test]
+fn other_namespaces_with_sockets_are_pointed_out() {
+    in_namespace("other_namespaces_with_sockets_are_pointed_out", || {
+        // One that keeps a program from the network is none.
+        let _idle = Host::new("idle", "10.8.0.1/24", "10.8.0.2/24");
+        assert_eq!(verdict()["other_namespaces"], json!(null));
+        let mut host = Host::new("cable", "10.9.0.1/24", "10.9.0.2/24");
+        host.serve("10.9.0.2:3306");
+        let said = verdict();
+        assert_valid("verdict", &said);
+        assert_eq!(said["other_namespaces"]["number"], 1);
+        assert_eq!(said["level"], "ok");
+        let shown = common::stdout(&common::twcheck(&["verdict"]));
+        let command = shown
+            .lines()
+            .map(str::trim)
+            .find(|line| line.starts_with("nsenter"));
+        let words: Vec<_> = command
+            .expect("a command of its own line")
+            .split(' ')
+            .collect();
+        let [_, pid @ .., "twcheck", "verdict"] = words.as_slice() else {
+            panic!("{words:?}");
+        };
+        let inside = run("nsenter", &[pid, &["ss", "-tlnH"]].concat());
+        assert!(common::stdout(&inside).contains("10.9.0.2:3306"));
     });
 }
 

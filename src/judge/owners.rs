@@ -49,6 +49,17 @@ impl Verdict {
             .collect()
     }
 
+    /// The port of a service whose process is to be named.
+    #[must_use]
+    pub fn service_to_own(&self) -> Option<u16> {
+        self.findings
+            .iter()
+            .find_map(|reported| match reported.finding {
+                Finding::InboundCloseWait { port, .. } => Some(port),
+                _ => None,
+            })
+    }
+
     /// Whether connect() fails somewhere for want of a port: whoever tries has none, and is in no
     /// table.
     #[must_use]
@@ -83,6 +94,11 @@ impl Verdict {
         if unplaced.len() > NAMED {
             let more = counted((unplaced.len() - NAMED) as u64, "process");
             self.owner_notes.push(format!("{more} more like these."));
+        }
+        for reported in &mut self.findings {
+            if let Finding::InboundCloseWait { owner, .. } = &mut reported.finding {
+                owner.clone_from(&owners.service);
+            }
         }
         self.unplaced = owners.unplaced;
         self.gaps.extend(owners.gap);
@@ -181,8 +197,13 @@ fn missed(flows: &[FlowReport], look: Look) -> Option<String> {
     let hidden = match look.hidden {
         0 => String::new(),
         hidden => format!(
-            ", or be one of {} that cannot be read here (sudo reads them)",
-            counted(hidden as u64, "process")
+            ", or be one of {} that cannot be read here{}",
+            counted(hidden as u64, "process"),
+            if look.may_trace {
+                ", whatever the rights"
+            } else {
+                " (sudo reads them)"
+            }
         ),
     };
     if flow.ports_free == Some(0) {
@@ -326,7 +347,7 @@ mod tests {
             watched: Duration::from_secs(watched),
             cycle: Duration::from_micros(cycle),
             table: Duration::from_micros(table),
-            hidden: 0,
+            ..Look::default()
         }
     }
 

@@ -12,7 +12,8 @@ use super::forecast::lateness;
 use super::reuse::alone;
 use super::source::{SourceBound, bound_sources};
 use crate::model::{
-    Gap, Host, Origin, Snapshot, TcpState, TimeWaitSplit, Tunables, Unplaced, Weight,
+    Gap, Host, Origin, OtherNamespaces, Snapshot, TcpState, TimeWaitSplit, Tunables, Unplaced,
+    Weight,
 };
 use crate::words::{count, percent};
 
@@ -89,6 +90,10 @@ pub struct Verdict {
     /// The destination that it is about; `None`, and left out of the JSON, where it is about all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination: Option<Sought>,
+    /// Other network namespaces here, about which nothing is said; `None`, and left out of the JSON,
+    /// where none was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other_namespaces: Option<OtherNamespaces>,
     /// Who has TCP sockets that are in no flow, such as those that have no port; `None` when nobody
     /// looked.
     pub unplaced: Option<Vec<Unplaced>>,
@@ -235,6 +240,7 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
         findings,
         flows_total,
         destination: Sought::new(snapshot),
+        other_namespaces: None,
         unplaced: None,
         owner_notes: Vec::new(),
         gaps: snapshot.all_gaps().collect(),

@@ -40,6 +40,15 @@ pub struct Host {
     pub netns: Option<u64>,
 }
 
+/// Network namespaces beside the one looked at, such as those of containers, that have TCP sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct OtherNamespaces {
+    /// How many were found.
+    pub number: usize,
+    /// A process in the one that has most of them.
+    pub pid: i32,
+}
+
 /// What the kernel counts, unless noted since the namespace was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {

@@ -128,6 +128,12 @@ pub(super) fn in_table(proc: &ProcRoot) -> Option<u64> {
     four.checked_add(six.unwrap_or(0))
 }
 
+/// TCP sockets of this namespace, TIME_WAIT among them; `None` when unknown.
+pub(super) fn sockets_here(proc: &ProcRoot) -> Option<u64> {
+    let waiting = sockstat(proc, "sockstat")?("TCP:", "tw")?;
+    in_table(proc)?.checked_add(waiting)
+}
+
 /// TCP sockets of this kernel, and TIME_WAIT sockets of this namespace; `None` when unknown.
 pub(super) fn sockets(proc: &ProcRoot) -> Option<u64> {
     let counts = sockstat(proc, "sockstat")?;

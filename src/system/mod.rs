@@ -5,6 +5,7 @@ mod counters;
 pub mod file;
 mod holders;
 mod host;
+mod namespaces;
 pub mod netlink;
 pub mod netns;
 mod owners;
@@ -16,6 +17,7 @@ pub mod sock_diag;
 pub mod sysctl;
 
 pub use collect::{Machine, SourceChoice, View};
+pub use namespaces::other_namespaces;
 pub use owners::{LONGEST_SAMPLE, Search, owners};
 pub use proc_root::ProcRoot;
 pub use resolve::resolve;

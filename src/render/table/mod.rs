@@ -12,6 +12,7 @@ pub use advice::advice;
 pub use repro::repro;
 
 use super::Screen;
+use crate::judge::Capacity;
 use crate::judge::destination::Sought;
 use crate::judge::flow::FlowReport;
 use crate::judge::states::States;
@@ -157,6 +158,7 @@ pub fn verdict(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Re
         writeln!(out)?;
     }
     write_capacity(verdict, screen, out)?;
+    write_other_namespaces(verdict, screen, out)?;
     write_shortage(&verdict.flows, screen, out)?;
     if let Some(sought) = &verdict.destination {
         writeln!(
@@ -348,21 +350,18 @@ fn write_owners(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::R
 fn write_capacity(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     if let (Some(capacity), Some(range)) = (verdict.capacity, verdict.tunables.ip_local_port_range)
     {
-        let text = format!(
-            "{} usable ({}-{}, less {} reserved and {} bound), {} to one destination{}",
+        let ports = format!(
+            "{} usable ({}-{}, less {} reserved and {} bound)",
             count(capacity.usable_ports),
             range.low,
             range.high,
             count(capacity.reserved_ports),
             capacity.bound_ports,
-            at_most(capacity.max_connections_per_second),
-            capacity
-                .fast_connections_per_second
-                .map_or_else(String::new, |fast| format!(
-                    ", connect() is cheap up to {}/s",
-                    rate(fast)
-                )),
         );
+        let text = match capacity.usable_ports {
+            0 => ports,
+            _ => format!("{ports}, {}", rates(verdict, &capacity)),
+        };
         writeln!(out, "{}", screen.wrap("Ports: ", "       ", &text))?;
     }
     let split = verdict.time_wait.split;
@@ -376,6 +375,47 @@ fn write_capacity(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
         count(split.inbound),
     );
     writeln!(out, "{}", screen.wrap("TIME_WAIT: ", "           ", &text))
+}
+
+/// That containers have ports of their own, and how to look at them.
+fn write_other_namespaces(
+    verdict: &Verdict,
+    screen: Screen,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let Some(others) = verdict.other_namespaces else {
+        return Ok(());
+    };
+    let text = format!(
+        "only this network namespace is judged. {} here with TCP sockets (containers?); the busiest, \
+         as root:",
+        counted(others.number as u64, "other")
+    );
+    writeln!(out, "{}", screen.wrap("Not seen: ", "          ", &text))?;
+    writeln!(
+        out,
+        "          nsenter -t {} -n twcheck verdict",
+        others.pid
+    )
+}
+
+/// What the ports bear: MAX/S of the flows is the one or the other, each by its own TIME_WAIT.
+fn rates(verdict: &Verdict, capacity: &Capacity) -> String {
+    let mut text = format!(
+        "{} to one destination",
+        at_most(capacity.max_connections_per_second)
+    );
+    let is_reused = verdict.worth_a_line().any(|flow| flow.reuse.works());
+    let reused = capacity
+        .max_rate(true)
+        .filter(|_| is_reused || capacity.max_connections_per_second_with_reuse.is_some());
+    if let Some(limit) = reused {
+        text.push_str(&format!(", {} where TIME_WAIT is reused", rate(limit)));
+    }
+    if let Some(fast) = capacity.fast_connections_per_second {
+        text.push_str(&format!(", connect() is cheap up to {}/s", rate(fast)));
+    }
+    text
 }
 
 fn state_list(by_state: &StateCounts) -> String {
