@@ -486,6 +486,49 @@ fn other_namespaces_with_sockets_are_pointed_out() {
     });
 }
 
+/// /proc/net/tcp shows no port that is only bound, and says so where the kernel may have few left.
+#[test]
+fn bound_ports_that_are_not_shown_are_unknown_where_they_matter() {
+    in_namespace(
+        "bound_ports_that_are_not_shown_are_unknown_where_they_matter",
+        || {
+            port_range(40000, 40099);
+            let server = serve("127.0.0.1:3306");
+            let mut bound = Vec::new();
+            let mut bind = |more: usize| {
+                let one = |port| {
+                    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                    socket.bind(&address.into()).is_ok().then_some(socket)
+                };
+                let wanted = bound.len() + more;
+                bound.extend((40000..40100).filter_map(one).take(more));
+                assert_eq!(bound.len(), wanted);
+            };
+            let by_proc = || json(&["verdict", "--json", "--source", "proc"]);
+            let mut held: Vec<_> = (0..20)
+                .map(|_| TcpStream::connect(server).unwrap())
+                .collect();
+            bind(20);
+            // 20 of 80.
+            assert_eq!(
+                (&verdict()["level"], &by_proc()["level"]),
+                (&json!("ok"), &json!("ok"))
+            );
+            bind(45);
+            // 20 of 35.
+            let level = (verdict()["level"].clone(), by_proc()["level"].clone());
+            assert_eq!(level, (json!("warning"), json!("unknown")));
+            let said = by_proc()["summary"].as_str().unwrap().to_owned();
+            assert!(said.contains("takes 20 of 100"), "{said}");
+            held.extend((0..15).map(|_| TcpStream::connect(server).unwrap()));
+            assert!(TcpStream::connect(server).is_err());
+            let level = (verdict()["level"].clone(), by_proc()["level"].clone());
+            assert_eq!(level, (json!("critical"), json!("unknown")));
+        },
+    );
+}
+
 #[test]
 fn a_client_with_a_range_of_its_own_is_pointed_out() {
     in_namespace("a_client_with_a_range_of_its_own_is_pointed_out", || {

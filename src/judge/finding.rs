@@ -531,7 +531,7 @@ impl Ports {
                 Reuse::Refuted => ": TIME_WAIT reuse is allowed here but does not work toward it",
                 Reuse::Allowed => ", if its end has no TCP timestamps",
                 Reuse::Unknown =>
-                    ", if this machine does not reuse TIME_WAIT: a setting that decides is hidden",
+                    ", if this machine does not reuse TIME_WAIT: a setting that decides is not known",
                 Reuse::Off | Reuse::Seen => "",
             }
         )

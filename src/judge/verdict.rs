@@ -382,11 +382,10 @@ fn machine_findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<Rep
         found(Level::Warning, Finding::DangerousSetting { sysctl, value });
     }
     for gap in snapshot
-        .gaps
-        .iter()
+        .all_gaps()
         .filter(|gap| gap.weight == Weight::Decisive)
     {
-        found(Level::Unknown, Finding::CouldNotRead(gap.clone()));
+        found(Level::Unknown, Finding::CouldNotRead(gap));
     }
     findings
 }

@@ -17,6 +17,7 @@ pub(super) fn read(proc: &ProcRoot, gaps: &mut Vec<Gap>) -> Counters {
         time_wait_recycled: tcp_ext.get("TWRecycled").copied(),
         established: tcp.get("CurrEstab").copied(),
         time_wait: sockstat(proc, "sockstat").and_then(|counts| counts("TCP:", "tw")),
+        outside: outside_the_table(proc),
         conntrack: conntrack(proc),
         insert_failed: sum("insert_failed"),
         resolved_clashes_fail: conntrack_stat
@@ -112,12 +113,16 @@ fn sum_over_cpus(text: &str, column: &str) -> Option<u64> {
 /// TCP sockets that are in no table of this namespace: those that are bound to a port without
 /// listening or being connected, those that are not, and those of other namespaces. `alloc` counts
 /// the sockets of all namespaces, `inuse` those of this one's table; neither counts TIME_WAIT
-/// (net/ipv4/proc.c). `None` when unknown.
+/// (net/ipv4/proc.c). `used` counts all sockets of this namespace, of any kind, from Linux 4.16 on
+/// (net/socket.c), so that those of other namespaces are left out as far as it tells. `None` when
+/// unknown.
 pub(super) fn outside_the_table(proc: &ProcRoot) -> Option<u64> {
     // Whatever comes between the two reads makes the second count larger, never the first.
     let (six, four) = (sockstat(proc, "sockstat6")?, sockstat(proc, "sockstat")?);
     let in_table = four("TCP:", "inuse")? + six("TCP6:", "inuse")?;
-    Some(four("TCP:", "alloc")?.saturating_sub(in_table))
+    let allocated = four("TCP:", "alloc")?;
+    let all = four("sockets:", "used").map_or(allocated, |used| used.min(allocated));
+    Some(all.saturating_sub(in_table))
 }
 
 /// Sockets of this namespace's table, of either family as far as it is known, without TIME_WAIT;
@@ -178,6 +183,12 @@ mod tests {
             );
             assert_eq!(outside_the_table(&proc), Some(outside), "{allocated}");
         }
+        // Most of them are of other namespaces.
+        write(
+            "sockstat",
+            "sockets: used 9\nTCP: inuse 5 orphan 0 tw 300 alloc 5000 mem 65\n",
+        );
+        assert_eq!(outside_the_table(&proc), Some(2));
         assert_eq!(in_table(&proc), Some(7));
         assert_eq!(read(&proc, &mut Vec::new()).time_wait, Some(300));
     }

@@ -387,16 +387,13 @@ fn write_other_namespaces(
         return Ok(());
     };
     let text = format!(
-        "only this network namespace is judged. {} here with TCP sockets (containers?); the busiest, \
+        "only this network namespace is judged; {} here with TCP sockets (containers?). The busiest, \
          as root:",
         counted(others.number as u64, "other")
     );
-    writeln!(out, "{}", screen.wrap("Not seen: ", "          ", &text))?;
-    writeln!(
-        out,
-        "          nsenter -t {} -n twcheck verdict",
-        others.pid
-    )
+    let indent = "           ";
+    writeln!(out, "{}", screen.wrap("Elsewhere: ", indent, &text))?;
+    writeln!(out, "{indent}nsenter -t {} -n twcheck verdict", others.pid)
 }
 
 /// What the ports bear: MAX/S of the flows is the one or the other, each by its own TIME_WAIT.
