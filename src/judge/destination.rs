@@ -474,19 +474,21 @@ impl Verdict {
         self.destination = Some(sought);
     }
 
-    /// What an attempt that failed tells.
+    /// What an attempt that failed tells; nothing new where the flow is full.
     fn failed(&self, attempt: &Attempt, sought: &Sought) -> Option<Trouble> {
         let why = attempt.failure.as_ref()?;
         let server = attempt.server;
+        let is_out_of_ports = why.errno == Some(EADDRNOTAVAIL);
+        if is_out_of_ports && self.is_full(server) {
+            return None;
+        }
         let source = sought
             .addresses
             .iter()
             .find(|way| way.address == server.ip())
             .and_then(|way| way.source);
         Some(match source {
-            Some(source) if why.errno == Some(EADDRNOTAVAIL) && !self.is_full(server) => {
-                Trouble::NoPort { server, source }
-            }
+            Some(source) if is_out_of_ports => Trouble::NoPort { server, source },
             _ => Trouble::Failed(why.clone()),
         })
     }
@@ -580,7 +582,11 @@ impl fmt::Display for Attempt {
         let time = latency(self.microseconds);
         match &self.failure {
             None => write!(f, "{} took a connection in {time}", self.server),
-            Some(_) => write!(f, "{} took none ({time})", self.server),
+            Some(why) => {
+                let errno = why.errno.map(|errno| format!("errno {errno}, "));
+                let errno = errno.unwrap_or_default();
+                write!(f, "{} took none ({errno}{time})", self.server)
+            }
         }
     }
 }
@@ -857,7 +863,7 @@ mod tests {
                 vec![bad(99), good()],
                 Some(refused("127.0.0.1:3306")),
                 "localhost:3306 is ::1: connect() fails at once with errno 99; 127.0.0.1 by eth0, \
-                 from 10.0.0.1; 127.0.0.1:3306 took none (90 µs); 1 flow elsewhere left out",
+                 from 10.0.0.1; 127.0.0.1:3306 took none (errno 111, 90 µs); 1 flow elsewhere left out",
             ),
             (":3306", &[], vec![], None, ":3306 at any address"),
             (

@@ -249,7 +249,7 @@ impl Finding {
                             Until then restart";
                 match owner {
                     Some(owner) => format!("{mend} {owner}."),
-                    None => format!("{mend} it. Who it is:\nsudo ss -tlnp sport = :{port}"),
+                    None => format!("{mend} it. Who it is, as root:\nss -tlnp sport = :{port}"),
                 }
             }
             Self::NatFailed { grown: 0, .. } => {
@@ -270,8 +270,9 @@ impl Finding {
             ),
             Self::ConnectSlow {
                 fast_rate: None, ..
-            } => "Widen net.ipv4.ip_local_port_range, or spread the open connections over more \
-                  addresses: see `twcheck advise --target-connections`."
+            } => "It ends when fewer ports are held; another finding says by what, where they are many. \
+                  For connections that must stay open: a wider range, or more addresses \
+                  (`twcheck advise --target-connections N`)."
                 .into(),
             Self::ConnectSlow { .. } => {
                 "Keep connections open (a pool), or widen net.ipv4.ip_local_port_range: see \
@@ -279,14 +280,14 @@ impl Finding {
                     .into()
             }
             Self::HeldOpen(ports) => format!(
-                "Find what leaks connections, or make the pools smaller than {} together:\n\
-                 sudo ss -tnp state established {}",
+                "Find what leaks connections, or make the pools smaller than {} together. Who holds \
+                 them, as root:\nss -tnp state established {}",
                 count(ports.usable),
                 dst(ports.flow.server())
             ),
             Self::CloseWaitLeak(ports) => format!(
                 "Mend the application: it must close a connection that the server has ended. \
-                 Until then restart it. Who it is:\nsudo ss -tnp state close-wait {}",
+                 Until then restart it. Who it is, as root:\nss -tnp state close-wait {}",
                 dst(ports.flow.server())
             ),
             Self::SynSentPile(ports) if ports.by_state.get(TcpState::Established) > 0 => format!(
@@ -316,12 +317,12 @@ impl Finding {
             ),
             Self::ConntrackFull { limit, .. } => format!(
                 "Exempt this traffic (notrack), or raise the limit. Beyond it packets are dropped: \
-                 connect() hangs and ends with errno 110, not 99:\n\
-                 sudo sysctl -w net.netfilter.nf_conntrack_max={}",
+                 connect() hangs and ends with errno 110, not 99. As root:\n\
+                 sysctl -w net.netfilter.nf_conntrack_max={}",
                 limit.saturating_mul(2)
             ),
             Self::DangerousSetting { sysctl, .. } => format!(
-                "Switch it off, and remove it from /etc/sysctl.d:\nsudo sysctl -w {sysctl}=0"
+                "Switch it off, and remove it from /etc/sysctl.d; as root:\nsysctl -w {sysctl}=0"
             ),
             Self::Destination(trouble) => trouble.next_step(),
             Self::FilesLow(files) => files.next_step(),
@@ -377,8 +378,8 @@ impl Ports {
                 (Some(now), Some(with_reuse)) => format!(
                     "Keep connections open (a pool). Until then TIME_WAIT reuse, with \
                      net.ipv4.tcp_timestamps=1 on both sides, lifts the limit from {} to {} \
-                     connections/s; `twcheck advise` shows what else does:\n\
-                     sudo sysctl -w net.ipv4.tcp_tw_reuse=1",
+                     connections/s; `twcheck advise` shows what else does. As root:\n\
+                     sysctl -w net.ipv4.tcp_tw_reuse=1",
                     rate(now),
                     rate(with_reuse)
                 ),

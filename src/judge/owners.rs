@@ -194,18 +194,7 @@ fn missed(flows: &[FlowReport], look: Look) -> Option<String> {
         Origin(&flow.flow()),
         flow.server()
     );
-    let hidden = match look.hidden {
-        0 => String::new(),
-        hidden => format!(
-            ", or be one of {} that cannot be read here{}",
-            counted(hidden as u64, "process"),
-            if look.may_trace {
-                ", whatever the rights"
-            } else {
-                " (sudo reads them)"
-            }
-        ),
-    };
+    let hidden = hidden_text(look);
     if flow.ports_free == Some(0) {
         let seconds = look.watched.as_secs_f64();
         return Some(format!(
@@ -241,6 +230,22 @@ fn missed(flows: &[FlowReport], look: Look) -> Option<String> {
         look.watched.as_secs_f64(),
         how_often(chance),
     ))
+}
+
+/// That somebody may be missing because processes could not be read.
+fn hidden_text(look: Look) -> String {
+    match look.hidden {
+        0 => String::new(),
+        hidden => format!(
+            ", or be hidden: {} cannot be read here{}",
+            counted(hidden as u64, "process"),
+            if look.may_trace {
+                ""
+            } else {
+                " (sudo reads them)"
+            }
+        ),
+    }
 }
 
 /// A chance as people say it.
@@ -311,7 +316,7 @@ impl Files {
         const MORE: u64 = 4;
         format!(
             "Mend what keeps so many open. Until then raise the limit: LimitNOFILE= of its unit, \
-             ulimit -n, or now:\nsudo prlimit --pid {} --nofile={}:",
+             ulimit -n, or now, as root:\nprlimit --pid {} --nofile={}:",
             self.owner.pid,
             self.limit.saturating_mul(MORE)
         )
@@ -420,6 +425,26 @@ mod tests {
         assert_eq!(time_to_catch(9.0, once), Some(10));
         assert_eq!(time_to_catch(9.0, look(10, 25, 500)), Some(30));
         assert_eq!(time_to_catch(0.1, once), None);
+    }
+
+    #[test]
+    fn who_may_read_everything_is_not_told_to_use_sudo() {
+        for (may_trace, said) in [
+            (
+                false,
+                "be hidden: 2 processes cannot be read here (sudo reads them).",
+            ),
+            (true, "be hidden: 2 processes cannot be read here."),
+        ] {
+            let hidden = Look {
+                hidden: 2,
+                may_trace,
+                ..look(1, 25, 500)
+            };
+            let text = hidden_text(hidden);
+            assert!(format!("{text}.").ends_with(said), "{text}");
+        }
+        assert_eq!(hidden_text(look(1, 25, 500)), "");
     }
 
     #[test]

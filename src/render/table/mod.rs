@@ -302,16 +302,15 @@ fn write_shortage(flows: &[FlowReport], screen: Screen, out: &mut dyn Write) -> 
             continue;
         };
         let text = format!(
-            "{} to {}: short of ports for {}{} s; if nobody connects the first is back within \
+            "{} to {}: short of ports {}; if nobody connects the first is back within \
              {:.0} s, {}all in {:.0} s",
             Origin(&flow.flow()),
             flow.server(),
-            if shortage.since_at_least {
-                "at least "
-            } else {
-                ""
+            match (shortage.since_seconds, shortage.since_at_least) {
+                (0, _) => "since just now".into(),
+                (seconds, true) => format!("for at least {seconds} s"),
+                (seconds, false) => format!("for {seconds} s"),
             },
-            shortage.since_seconds,
             shortage.first_port_back_seconds,
             shortage
                 .below_threshold_seconds
