@@ -457,6 +457,44 @@ fn a_service_that_does_not_close_is_named() {
     });
 }
 
+/// The last line of a next step is a command as it is to be typed.
+#[test]
+fn the_command_of_a_next_step_runs_as_it_is() {
+    in_namespace("the_command_of_a_next_step_runs_as_it_is", || {
+        port_range(40000, 40099);
+        for address in ["127.0.0.1:3306", "[::1]:3306"] {
+            let server = TcpListener::bind(address).unwrap();
+            let opened = || {
+                let client = TcpStream::connect(address).unwrap();
+                (client, server.accept().unwrap().0)
+            };
+            for (code, leaks) in [("HELD_OPEN", false), ("CLOSE_WAIT_LEAK", true)] {
+                let (clients, accepted): (Vec<_>, Vec<_>) = (0..60).map(|_| opened()).unzip();
+                if leaks {
+                    drop(accepted);
+                }
+                let said = verdict();
+                let mut findings = said["findings"].as_array().unwrap().iter();
+                let finding = findings.find(|finding| finding["code"] == code);
+                let step = finding.unwrap_or_else(|| panic!("{said}"))["next_step"].as_str();
+                let (_, command) = step.unwrap().rsplit_once('\n').unwrap();
+                let rows = common::stdout(&run("sh", &["-c", command]));
+                let pid = format!("pid={},", std::process::id());
+                let ours = rows.lines().filter(|row| row.contains(&pid)).count();
+                assert_eq!(ours, 60, "{command}: {rows}");
+                drop(clients);
+                thread::sleep(Duration::from_millis(100));
+                // What is left in TIME_WAIT or FIN_WAIT2 is of no other round.
+                sysctl("net.ipv4.tcp_max_tw_buckets", "0");
+                sysctl(
+                    "net.ipv4.ip_local_port_range",
+                    if leaks { "40000 40099" } else { "41000 41099" },
+                );
+            }
+        }
+    });
+}
+
 #[test]
 fn other_namespaces_with_sockets_are_pointed_out() {
     in_namespace("other_namespaces_with_sockets_are_pointed_out", || {

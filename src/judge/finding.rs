@@ -400,7 +400,7 @@ fn quoted(server: SocketAddr) -> String {
 }
 
 /// The filter of ss(8) for a server.
-fn dst(server: SocketAddr) -> String {
+pub(super) fn dst(server: SocketAddr) -> String {
     format!("dst {}", quoted(server))
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::plan::Facts;
 use super::{Limit, Step};
-use crate::judge::finding::Cause;
+use crate::judge::finding::{Cause, dst};
 use crate::judge::forecast::History;
 use crate::model::{Flow, FlowUse, Snapshot, TcpState};
 use crate::words::{count, counted, rate, time};
@@ -173,7 +173,8 @@ fn open_connections(flow: &Flow, used: &FlowUse, cause: Cause) -> Remark {
             "close what the other end has closed",
             format!(
                 "{number} connections toward {server} hold their ports until the application \
-                 closes them: ss -tnp state close-wait dst {server}."
+                 closes them. Who holds them, as root:\nss -tnp state close-wait {}",
+                dst(server)
             ),
         ),
         Cause::SynSent => remark(
@@ -184,8 +185,10 @@ fn open_connections(flow: &Flow, used: &FlowUse, cause: Cause) -> Remark {
             "limit the pools",
             format!(
                 "{number} connections toward {server} are open at once: pools that are smaller \
-                 together, or a leak to find: ss -tnp dst {server}. For a number that must be, \
-                 --target-connections says how wide a range or how many addresses it takes."
+                 together, or a leak to find. For a number that must be, --target-connections says \
+                 how wide a range or how many addresses it takes. Who holds them, as root:\n\
+                 ss -tnp state established {}",
+                dst(server)
             ),
         ),
     }
@@ -232,14 +235,19 @@ fn timestamps(facts: &Facts, last: Option<&Step>) -> Option<Remark> {
         ),
         _ => String::new(),
     };
-    let server = facts.destination().unwrap_or_else(|| "SERVER".into());
+    let toward = facts.snapshot.tally.toward.as_ref();
+    let address = toward.and_then(|toward| toward.addresses.first());
+    let whom = match address.filter(|address| address.port() != 0) {
+        Some(&server) => format!(" {}", dst(server)),
+        None => " state established".into(),
+    };
     Some(remark(
         "TCP timestamps at the other end",
         format!(
             "tcp_tw_reuse does nothing toward a server that has none, or behind a load balancer \
              that strips them (net.ipv4.tcp_timestamps there; on loopback this machine is both \
-             ends).{numbers} They are there where `ss -tie dst {server}` shows \"ts\" on a live \
-             connection, and reuse works where TWRecycled grows: nstat -az TcpExtTWRecycled."
+             ends).{numbers} Reuse works where TWRecycled grows (nstat -az TcpExtTWRecycled); a live \
+             connection to a server that has timestamps shows \"ts\":\nss -tie{whom}"
         ),
     ))
 }
@@ -290,7 +298,7 @@ fn pool(facts: &Facts, busiest: Option<(&Flow, &FlowUse)>) -> Remark {
     let why = match busiest {
         Some((flow, _)) if peak > 0 => format!(
             "Toward {}, {} were closed here in the busiest second of the last minute: a client \
-             that fails or is slowed down shows less than it wants later. A pool serves as many a \
+             that fails or is slowed down shows less than it wants. A pool serves as many a \
              second with {} if each is used for {example} (rate × time), and leaves no TIME_WAIT.",
             flow.server(),
             counted(peak, "connection"),

@@ -1,6 +1,6 @@
 use std::io::{self, Write};
 
-use super::{table, write_destination, write_table};
+use super::{table, write_destination, write_table, write_with_commands};
 use crate::judge::advice::{Advice, Bearing, Limit, Remark, Step};
 use crate::judge::experiment::{Proof, Run};
 use crate::judge::goal::Needs;
@@ -110,7 +110,7 @@ fn write_remarks(
     writeln!(out, "\n{heading}:")?;
     for remark in remarks {
         let text = format!("{}. {}", remark.what, remark.why);
-        writeln!(out, "{}", screen.wrap("- ", "  ", &text))?;
+        write_with_commands(&text, ("- ", "  "), screen, out)?;
     }
     Ok(())
 }

@@ -218,14 +218,23 @@ fn write_findings(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
             }
         }
         for step in steps {
-            // A command has a line of its own, whole, to be pasted.
-            let mut lines = step.lines();
-            let text = lines.next().unwrap_or_default();
-            writeln!(out, "{}", screen.wrap("  next: ", "        ", text))?;
-            lines.try_for_each(|command| writeln!(out, "        {command}"))?;
+            write_with_commands(&step, ("  next: ", "        "), screen, out)?;
         }
     }
     Ok(())
+}
+
+/// A text whose first line is wrapped; each further one is a command, whole, to be pasted.
+fn write_with_commands(
+    text: &str,
+    (first, indent): (&str, &str),
+    screen: Screen,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let mut lines = text.lines();
+    let text = lines.next().unwrap_or_default();
+    writeln!(out, "{}", screen.wrap(first, indent, text))?;
+    lines.try_for_each(|command| writeln!(out, "{indent}{command}"))
 }
 
 /// What is left for the sparkline, and what it never exceeds: a bar a second.
