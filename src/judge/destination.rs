@@ -441,7 +441,7 @@ impl Verdict {
             if explained.is_some_and(|(_, trouble)| trouble.is_some()) {
                 return None;
             }
-            Some(self.failed(attempt, &sought)?)
+            self.failed(attempt, &sought)
         });
         let mut found = Vec::new();
         for (_, mut trouble) in ways {

@@ -279,30 +279,9 @@ impl Finding {
                  `twcheck advise`."
                     .into()
             }
-            Self::HeldOpen(ports) => format!(
-                "Find what leaks connections, or make the pools smaller than {} together. Who holds \
-                 them, as root:\nss -tnp state established {}",
-                count(ports.usable),
-                dst(ports.flow.server())
-            ),
-            Self::CloseWaitLeak(ports) => format!(
-                "Mend the application: it must close a connection that the server has ended. \
-                 Until then restart it. Who it is, as root:\nss -tnp state close-wait {}",
-                dst(ports.flow.server())
-            ),
-            Self::SynSentPile(ports) if ports.by_state.get(TcpState::Established) > 0 => format!(
-                "No setting of ports helps. Where lastrcv of the open ones is small, the server is \
-                 up and new ones are lost: to its listen queue (there: somaxconn, its backlog, SYN \
-                 cookies), to NAT or connection tracking on the way, or to a firewall:\n\
-                 ss -tin state established {}",
-                dst(ports.flow.server())
-            ),
-            Self::SynSentPile(ports) => format!(
-                "No setting of ports helps: connect() ends with errno 110 there. See whether the \
-                 server is up and whether a firewall drops its packets:\n\
-                 twcheck verdict --connect {}",
-                quoted(ports.flow.server())
-            ),
+            Self::HeldOpen(ports) | Self::CloseWaitLeak(ports) | Self::SynSentPile(ports) => {
+                self.cause_step(ports)
+            }
             Self::TwBucketOverflow { now: false, .. } => {
                 "Nothing now; if it happens again, `twcheck advise` says what to raise with \
                  net.ipv4.tcp_max_tw_buckets, in one step."
@@ -557,6 +536,36 @@ impl Ports {
 }
 
 impl Finding {
+    /// What to do about what takes the ports, where it is no TIME_WAIT.
+    fn cause_step(&self, ports: &Ports) -> String {
+        match self {
+            Self::HeldOpen(_) => format!(
+                "Find what leaks connections, or make the pools smaller than {} together. Who holds \
+                 them, as root:\nss -tnp state established {}",
+                count(ports.usable),
+                dst(ports.flow.server())
+            ),
+            Self::CloseWaitLeak(_) => format!(
+                "Mend the application: it must close a connection that the server has ended. \
+                 Until then restart it. Who it is, as root:\nss -tnp state close-wait {}",
+                dst(ports.flow.server())
+            ),
+            _ if ports.by_state.get(TcpState::Established) > 0 => format!(
+                "No setting of ports helps. Where lastrcv of the open ones is small, the server is \
+                 up and new ones are lost: to its listen queue (there: somaxconn, its backlog, SYN \
+                 cookies), to NAT or connection tracking on the way, or to a firewall:\n\
+                 ss -tin state established {}",
+                dst(ports.flow.server())
+            ),
+            _ => format!(
+                "No setting of ports helps: connect() ends with errno 110 there. See whether the \
+                 server is up and whether a firewall drops its packets:\n\
+                 twcheck verdict --connect {}",
+                quoted(ports.flow.server())
+            ),
+        }
+    }
+
     /// What takes the ports, where it is no TIME_WAIT.
     fn write_cause(&self, f: &mut fmt::Formatter<'_>, ports: &Ports) -> fmt::Result {
         let between = Between(&ports.flow);

@@ -93,7 +93,7 @@ fn can_be_answered(address: IpAddr, source: IpAddr, routed: bool) -> bool {
     match (address, source) {
         (IpAddr::V6(address), IpAddr::V6(source)) => {
             let is_beyond = routed && !address.is_unicast_link_local();
-            !source.is_loopback() && !(source.is_unicast_link_local() && is_beyond)
+            !(source.is_loopback() || source.is_unicast_link_local() && is_beyond)
         }
         _ => true,
     }

@@ -406,21 +406,20 @@ fn write_other_namespaces(
 
 /// What the ports bear: MAX/S of the flows is the one or the other, each by its own TIME_WAIT.
 fn rates(verdict: &Verdict, capacity: &Capacity) -> String {
-    let mut text = format!(
-        "{} to one destination",
-        at_most(capacity.max_connections_per_second)
-    );
     let is_reused = verdict.worth_a_line().any(|flow| flow.reuse.works());
     let reused = capacity
         .max_rate(true)
         .filter(|_| is_reused || capacity.max_connections_per_second_with_reuse.is_some());
-    if let Some(limit) = reused {
-        text.push_str(&format!(", {} where TIME_WAIT is reused", rate(limit)));
-    }
-    if let Some(fast) = capacity.fast_connections_per_second {
-        text.push_str(&format!(", connect() is cheap up to {}/s", rate(fast)));
-    }
-    text
+    let reused = reused.map(|limit| format!(", {} where TIME_WAIT is reused", rate(limit)));
+    let fast = capacity
+        .fast_connections_per_second
+        .map(|fast| format!(", connect() is cheap up to {}/s", rate(fast)));
+    format!(
+        "{} to one destination{}{}",
+        at_most(capacity.max_connections_per_second),
+        reused.unwrap_or_default(),
+        fast.unwrap_or_default()
+    )
 }
 
 fn state_list(by_state: &StateCounts) -> String {
