@@ -171,7 +171,7 @@ fn a_table_that_was_cut_off_is_told_by_what_sockstat_counts() {
         root.gap("verdict", "net/tcp")
     );
     // Connections that are open count as well.
-    let open = "TCP: inuse 400 orphan 0 tw 5 alloc 500 mem 9\n";
+    let open = "TCP: inuse 400 orphan 0 tw 5 alloc 401 mem 9\n";
     let root = Root::new(&five).with("net/sockstat", open);
     assert_eq!(root.verdict(), (3, vec![UNKNOWN.to_owned()]));
     assert!(
@@ -181,7 +181,7 @@ fn a_table_that_was_cut_off_is_told_by_what_sockstat_counts() {
     let six = "TCP6: inuse 400\n";
     let root = Root::new(&five).with("net/sockstat6", six).with(
         "net/sockstat",
-        "TCP: inuse 0 orphan 0 tw 5 alloc 400 mem 9\n",
+        "TCP: inuse 0 orphan 0 tw 5 alloc 401 mem 9\n",
     );
     assert_eq!(root.verdict(), (3, vec![UNKNOWN.to_owned()]));
     // /proc/net/snmp tells it where sockstat was not copied.
