@@ -44,14 +44,14 @@ pub fn look(machine: &Machine, view: View) -> Result<Snapshot> {
         return Ok(snapshot);
     };
     let usable = capacity.usable_ports;
-    let flows = worth_trying(&snapshot, usable);
-    snapshot.note_trials(trial::ports(machine, &flows));
-    try_reuse(machine, &mut snapshot, &flows, usable);
+    let flows = try_ports(machine, &mut snapshot, usable);
     let delay = snapshot.tunables.reuse_delay() * 2;
     let can_try = snapshot.passed_over.is_some() && delay <= PATIENCE;
     if can_try && is_too_young(&snapshot, &flows, usable) {
         thread::sleep(delay);
-        try_reuse(machine, &mut snapshot, &flows, usable);
+        // What was true before is not told now.
+        snapshot = glance(machine, view)?;
+        try_ports(machine, &mut snapshot, usable);
     }
     let is_counted = is_trouble_counted(&snapshot);
     // What was tried has been counted too.
@@ -73,7 +73,11 @@ pub fn look(machine: &Machine, view: View) -> Result<Snapshot> {
     Ok(snapshot)
 }
 
-fn try_reuse(machine: &Machine, snapshot: &mut Snapshot, flows: &[Flow], usable: u32) {
-    let open = unsettled(snapshot, flows, usable);
+/// Asks the kernel about the flows that take most, which it returns.
+fn try_ports(machine: &Machine, snapshot: &mut Snapshot, usable: u32) -> Vec<Flow> {
+    let flows = worth_trying(snapshot, usable);
+    snapshot.note_trials(trial::ports(machine, snapshot, &flows));
+    let open = unsettled(snapshot, &flows, usable);
     snapshot.note_trials(trial::reuse(machine, snapshot, &open));
+    flows
 }

@@ -43,7 +43,7 @@ const ABOVE: f64 = 1.3;
 /// How far a prediction may be off.
 const TOLERANCE: f64 = 0.02;
 
-/// The share of a pace that counts as kept.
+/// The share of a pace that must have come about, so that a run without errno 99 shows anything.
 const KEPT: f64 = 0.9;
 
 /// The pool that does the same work.

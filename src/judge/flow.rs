@@ -163,8 +163,10 @@ impl Case<'_> {
     /// without that.
     pub(super) fn blocked(&self) -> u32 {
         let counted = self.counted();
-        match self.bench.capacity {
-            Some(capacity) if self.is_refused() => counted.max(capacity.usable_ports),
+        match (self.bench.capacity, self.was_given()) {
+            (Some(capacity), Some(false)) => counted.max(capacity.usable_ports),
+            // It may have come back since the table was read.
+            (Some(capacity), Some(true)) => counted.min(capacity.usable_ports.saturating_sub(1)),
             _ => counted,
         }
     }
@@ -175,10 +177,14 @@ impl Case<'_> {
             .ports_blocked(self.reuse.works(), self.bench.loose_end())
     }
 
-    /// Whether the kernel was asked for a port, and had none.
+    /// Whether the kernel had a port when it was asked for one; `None` where it was not asked.
+    fn was_given(&self) -> Option<bool> {
+        self.bench.snapshot.trials.get(self.flow)?.has_port
+    }
+
+    /// Whether it had none.
     fn is_refused(&self) -> bool {
-        let trial = self.bench.snapshot.trials.get(self.flow);
-        trial.is_some_and(|trial| trial.has_port == Some(false))
+        self.was_given() == Some(false)
     }
 
     /// The same if TIME_WAIT is reused where that is open.

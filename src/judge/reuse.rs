@@ -147,16 +147,21 @@ pub fn alone(snapshot: &Snapshot) -> Option<&Flow> {
 /// The share of the usable ports from which on it matters whether they come back.
 const MATTERS: u32 = 20;
 
-/// The share from which on it decides.
-const DECIDES: u32 = 2;
+/// The share from which on it is found out even where it is as good as known.
+const DECIDES: u32 = 3;
 
 /// Whether it matters for `flow`, and is not known for certain, whether TIME_WAIT is reused.
-fn is_unsettled(snapshot: &Snapshot, flow: &Flow, used: &FlowUse, usable: u32) -> bool {
+fn is_unsettled(
+    snapshot: &Snapshot,
+    (flow, used): (&Flow, &FlowUse),
+    alone: Option<&Flow>,
+    usable: u32,
+) -> bool {
     let takes = |share: u32| used.countable_in_use() * share >= usable;
     if tried(snapshot, flow).is_some() || !takes(MATTERS) {
         return false;
     }
-    match reuse(snapshot, flow, used, alone(snapshot)) {
+    match reuse(snapshot, flow, used, alone) {
         Reuse::Allowed => true,
         // What the table refutes may have been switched on within the last minute.
         Reuse::Refuted => live_timestamps(snapshot, flow).is_none(),
@@ -170,10 +175,10 @@ fn is_unsettled(snapshot: &Snapshot, flow: &Flow, used: &FlowUse, usable: u32) -
 /// a second look at the kernel's counters may tell.
 #[must_use]
 pub fn is_open(snapshot: &Snapshot, usable: u32) -> bool {
-    let flows = &snapshot.tally.flows;
-    flows.iter().any(|(flow, used)| {
-        let reuse = reuse(snapshot, flow, used, alone(snapshot));
-        reuse != Reuse::Seen && is_unsettled(snapshot, flow, used, usable)
+    let alone = alone(snapshot);
+    snapshot.tally.flows.iter().any(|(flow, used)| {
+        is_unsettled(snapshot, (flow, used), alone, usable)
+            && reuse(snapshot, flow, used, alone) != Reuse::Seen
     })
 }
 
@@ -183,7 +188,7 @@ pub fn is_open(snapshot: &Snapshot, usable: u32) -> bool {
 #[must_use]
 pub fn worth_trying(snapshot: &Snapshot, usable: u32) -> Vec<Flow> {
     /// A search that finds no port takes some 5 ms.
-    const MOST: usize = 16;
+    const MOST: usize = 32;
     let is_worth_it = |used: &FlowUse| {
         snapshot.passed_over.is_none() || used.countable_in_use() * MATTERS >= usable
     };
@@ -202,19 +207,25 @@ pub fn worth_trying(snapshot: &Snapshot, usable: u32) -> Vec<Flow> {
 /// Of these flows the ones of which it is to be found out whether old TIME_WAIT is reused.
 #[must_use]
 pub fn unsettled(snapshot: &Snapshot, flows: &[Flow], usable: u32) -> Vec<Flow> {
+    let alone = alone(snapshot);
     let is_open = |flow: &&Flow| {
         let used = snapshot.tally.flows.get(flow);
-        used.is_some_and(|used| is_unsettled(snapshot, flow, used, usable))
+        used.is_some_and(|used| is_unsettled(snapshot, (flow, used), alone, usable))
     };
     flows.iter().filter(is_open).copied().collect()
 }
 
-/// Whether one of them has no port left that is old enough to be tried, so that it is worth a wait.
+/// Whether one of them is full, and the kernel, which answers for it, has none of its ports that is old
+/// enough to be tried, so that it is worth a wait.
 #[must_use]
 pub fn is_too_young(snapshot: &Snapshot, flows: &[Flow], usable: u32) -> bool {
+    let answers = |flow: &Flow| {
+        let trial = snapshot.trials.get(flow);
+        trial.is_some_and(|trial| trial.has_port.is_some())
+    };
     unsettled(snapshot, flows, usable).iter().any(|flow| {
         let used = snapshot.tally.flows.get(flow);
-        used.is_some_and(|used| used.countable_in_use() >= usable)
+        used.is_some_and(|used| used.countable_in_use() >= usable) && answers(flow)
     })
 }
 

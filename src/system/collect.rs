@@ -182,7 +182,7 @@ impl Machine {
         let taken = rule.reserved.union(table.tally.listening.ports());
         let all: PortSet = range.ports().collect();
         let asked = if ask_all { &all.without(&taken) } else { used };
-        let Some(passed_over) = trial::passed_over(range, asked) else {
+        let Some(passed_over) = trial::passed_over(range, &table.tally, asked, ask_all) else {
             return;
         };
         if ask_all {

@@ -8,8 +8,12 @@
 //! 6.3) asks for one port.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
+use std::{iter, process};
+
+use foldhash::fast::RandomState;
 
 use nix::errno::Errno;
 use nix::sys::socket::setsockopt;
@@ -18,7 +22,7 @@ use rustix::net::connect_unspec;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::Machine;
-use crate::model::{Flow, PortRange, PortSet, Snapshot, Trial};
+use crate::model::{Flow, PortRange, PortSet, Snapshot, Tally, Trial};
 
 mod option {
     //! Options that nix has no name for (include/uapi/linux/tcp.h, include/uapi/linux/in.h).
@@ -58,19 +62,34 @@ enum Answer {
     Nothing,
 }
 
-/// Where nobody can have a connection to: the last address of the loopback net, discard.
-const NOBODY: Flow = Flow {
-    source: IpAddr::V4(Ipv4Addr::LOCALHOST),
-    destination: IpAddr::V4(Ipv4Addr::new(127, 255, 255, 254)),
-    destination_port: 9,
-    interface: None,
-};
+/// A flow of this machine to itself that nobody else has, of an address among `own`; `None` where
+/// there is none. 127.0.0.1 is there wherever lo is up.
+fn nobody(own: impl Iterator<Item = IpAddr>) -> Option<Flow> {
+    let [.., upper, lower] = process::id().to_be_bytes();
+    let loopback = Flow {
+        source: Ipv4Addr::LOCALHOST.into(),
+        destination: Ipv4Addr::new(127, 254, upper, lower).into(),
+        destination_port: DISCARD,
+        interface: None,
+    };
+    let itself = |address| Flow {
+        source: address,
+        destination: address,
+        ..loopback
+    };
+    iter::once(loopback)
+        .chain(own.map(itself))
+        .find(|flow| ask(flow) != Answer::Nothing)
+}
+
+/// The port of a service that nobody has any more.
+const DISCARD: u16 = 9;
 
 /// Whether connect() has a port for one more connection of each of `flows`. One in TIME_WAIT that
 /// it would reuse it gives up. Nothing where the kernel does not tell.
 #[must_use]
-pub fn ports(machine: &Machine, flows: &[Flow]) -> HashMap<Flow, Trial> {
-    if machine.is_recorded() || flows.is_empty() || !sends_nothing() {
+pub fn ports(machine: &Machine, snapshot: &Snapshot, flows: &[Flow]) -> HashMap<Flow, Trial> {
+    if machine.is_recorded() || flows.is_empty() || !sends_nothing(&snapshot.tally) {
         return HashMap::new();
     }
     let trial = |flow: &Flow| {
@@ -90,7 +109,7 @@ pub fn ports(machine: &Machine, flows: &[Flow]) -> HashMap<Flow, Trial> {
 #[must_use]
 pub fn reuse(machine: &Machine, snapshot: &Snapshot, flows: &[Flow]) -> HashMap<Flow, Trial> {
     /// So many of a flow, met first in a table that is in no order.
-    const TRIED: usize = 4;
+    const TRIED: usize = 16;
     /// The kernel counted whole seconds before the delay became a setting (Linux 6.14).
     const ROUNDING: Duration = Duration::from_secs(1);
     /// Between the end of a connection and the read of its time left.
@@ -99,7 +118,7 @@ pub fn reuse(machine: &Machine, snapshot: &Snapshot, flows: &[Flow]) -> HashMap<
     let Some(range) = snapshot.tunables.ip_local_port_range else {
         return trials;
     };
-    if machine.is_recorded() || flows.is_empty() || !sends_nothing() {
+    if machine.is_recorded() || flows.is_empty() || !sends_nothing(&snapshot.tally) {
         return trials;
     }
     let delay = match snapshot.tunables.tcp_tw_reuse_delay_ms {
@@ -139,24 +158,31 @@ pub fn reuse(machine: &Machine, snapshot: &Snapshot, flows: &[Flow]) -> HashMap<
 /// Which of the ports in `some`, a part of `range`, connect() passes over whatever the destination,
 /// because somebody bound them: of those too that no socket in the table shows as bound. bind() marks
 /// the port, not the socket, and the mark stays while any socket has the port, in TIME_WAIT too
-/// (`fastreuse` of `inet_bind_bucket`, read in `__inet_hash_connect`). `None` where the kernel does
+/// (`fastreuse` of `inet_bind_bucket`, read in `__inet_hash_connect`). Of many only a sample is asked
+/// for, unless `every` one is to be, and the rest where that finds some. `None` where the kernel does
 /// not tell.
 #[must_use]
-pub fn passed_over(range: PortRange, some: &PortSet) -> Option<PortSet> {
-    /// With so many there is no need to look at a few first: some 2 µs each.
+pub fn passed_over(
+    range: PortRange,
+    tally: &Tally,
+    some: &PortSet,
+    every: bool,
+) -> Option<PortSet> {
+    /// With so many there is no need for a sample: some 3 µs each.
     const FEW: u32 = 512;
     /// So many find, 11 times in 12, a part of 1 in 100.
     const SAMPLE: u32 = 256;
-    if !sends_nothing() {
-        return None;
-    }
-    if ask(&NOBODY) == Answer::NoPort {
+    let nobody = nobody(addresses(tally))?;
+    if ask(&nobody) == Answer::NoPort {
         return Some(range.ports().collect());
     }
-    let client = Client::of(&NOBODY)?;
-    let among = |step: u32| {
+    let client = Client::of(&nobody)?;
+    // By chance: bind() hands out ports of one parity first.
+    let chance = RandomState::default();
+    let among = |one_in: u32| {
         let mut found = PortSet::default();
-        for port in some.ports().step_by(step as usize) {
+        let is_taken = |port: &u16| chance.hash_one(port).is_multiple_of(u64::from(one_in));
+        for port in some.ports().filter(is_taken) {
             match client.ask(port) {
                 Answer::Port => {}
                 Answer::NoPort => found.insert(port),
@@ -166,17 +192,22 @@ pub fn passed_over(range: PortRange, some: &PortSet) -> Option<PortSet> {
         Some(found)
     };
     let all = some.len();
-    if all > FEW && among(all / SAMPLE)?.is_empty() {
+    if !every && all > FEW && among(all / SAMPLE)?.is_empty() {
         return Some(PortSet::default());
     }
     among(1)
 }
 
 /// Whether the SYN is put off here. It is not after trouble with fast open in this namespace
-/// (`tcp_fastopen_active_should_disable`), and where `net.ipv4.tcp_fastopen` forbids it; toward
-/// loopback this harms nobody.
-fn sends_nothing() -> bool {
-    ask(&NOBODY) != Answer::Nothing
+/// (`tcp_fastopen_active_should_disable`), and where `net.ipv4.tcp_fastopen` forbids it; toward this
+/// machine itself that harms nobody.
+fn sends_nothing(tally: &Tally) -> bool {
+    nobody(addresses(tally)).is_some()
+}
+
+/// Addresses that connections come from.
+fn addresses(tally: &Tally) -> impl Iterator<Item = IpAddr> {
+    tally.sources.iter().map(|source| source.address)
 }
 
 impl Answer {
@@ -211,6 +242,8 @@ impl Client {
             Some(Protocol::TCP),
         )
         .ok()?;
+        // So that a service that starts at this very moment can have the port all the same.
+        socket.set_reuse_address(true).ok()?;
         setsockopt(&socket, TcpFastOpenConnect, &true).ok()?;
         setsockopt(&socket, option::FastOpenNoCookie, &true).ok()?;
         if let Some(interface) = flow.interface {

@@ -69,7 +69,7 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
                 cliff.seconds.as_secs_f64(),
                 percentiles(Some(after)),
             ),
-            _ if turns(report) <= 2000 => percentiles(parts.before_cliff),
+            _ if turns(report) <= ALL_TOLD => percentiles(parts.before_cliff),
             _ => format!(
                 "the first 1,000: {}; the last 1,000: {}",
                 percentiles(parts.first_1000),
@@ -191,6 +191,9 @@ fn ports(report: &Report) -> String {
     };
     format!("{predicted} predicted free{sources}, {made} made{why}")
 }
+
+/// So few are all of them among the first or the last 1,000: one line tells them.
+const ALL_TOLD: u64 = 2000;
 
 /// Connections, or checkouts of a pool.
 fn turns(report: &Report) -> u64 {
