@@ -48,6 +48,27 @@ fn apply(arguments: &[&str]) {
     }
 }
 
+/// A client that is slowed down shows less than it wants.
+#[test]
+fn a_pool_is_sized_by_the_busiest_second() {
+    in_namespace("a_pool_is_sized_by_the_busiest_second", || {
+        port_range(40000, 40999);
+        let server = serve("127.0.0.1:3306");
+        for _ in 0..200 {
+            common::connect_and_close(server).unwrap();
+        }
+        std::thread::sleep(Duration::from_secs(2));
+        common::connect_and_close(server).unwrap();
+        let advice = json(&["advise", "--json"]);
+        let mut remarks = advice["application"].as_array().unwrap().iter();
+        let pool = remarks.find(|remark| remark["what"] == "use a connection pool");
+        let why = pool.unwrap()["why"].as_str().unwrap();
+        let closed = why.split(' ').nth(2).unwrap().parse::<u32>().unwrap();
+        // The burst may lie across two seconds.
+        assert!((100..=201).contains(&closed), "{why}");
+    });
+}
+
 fn ports_of(list: &str) -> Vec<RangeInclusive<u16>> {
     list.split(',')
         .filter(|item| !item.is_empty())

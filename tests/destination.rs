@@ -5,14 +5,21 @@ mod common;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use common::network::{self, Host};
 use common::{
     assert_valid, connect_and_close, connect_until_error, exit, in_namespace, json, port_range,
     run, serve, stdout, sysctl, twcheck,
 };
 use serde_json::{Value, json};
 use twcheck::system::route;
+
+#[test]
+fn be_a_server() {
+    network::be_a_server();
+}
 
 /// A link to nowhere that is up, with an address of either family.
 fn link() {
@@ -115,6 +122,7 @@ fn the_way_is_what_connect_finds() {
             "2001:db8:8::1",
             "2001:db8:9::1",
             "2001:db8:a::1",
+            "fe80::9",
         ];
         for nonlocal in ["0", "1"] {
             // With it on any address can be bound.
@@ -216,6 +224,192 @@ fn a_way_that_is_not_there_is_no_exhaustion() {
             assert!(shown.contains(said), "{shown}");
         }
     });
+}
+
+/// The kernel takes ::1 for a source where it has nothing else, and a link-local address that no
+/// router forwards: nobody can answer to either.
+#[test]
+fn a_way_without_an_address_to_answer_to_is_none() {
+    in_namespace("a_way_without_an_address_to_answer_to_is_none", || {
+        // No address by itself.
+        sysctl("net.ipv6.conf.default.addr_gen_mode", "1");
+        let mut host = Host::new("cable", "10.9.0.1/24", "10.9.0.2/24");
+        for address in ["2001:db8:5::2/64", "fe80::2/64", "2001:db8:6::2/128"] {
+            host.run(&[
+                "ip", "-6", "address", "add", address, "dev", "cableb", "nodad",
+            ]);
+        }
+        let ip = |words: &str| {
+            let words: Vec<_> = words.split(' ').collect();
+            run("ip", &words)
+        };
+        ip("-6 route add 2001:db8:5::/64 dev cable");
+        host.serve("[::]:3306");
+        let judged = |there: &str| {
+            let server: SocketAddr = there.parse().unwrap();
+            let answered = TcpStream::connect_timeout(&server, Duration::from_millis(500)).is_ok();
+            let verdict = json(&["verdict", there, "--json"]);
+            assert_eq!(verdict["level"] == "ok", answered, "{there}: {verdict}");
+            (answered, verdict["summary"].as_str().unwrap().to_owned())
+        };
+        let (answered, said) = judged("[2001:db8:5::2]:3306");
+        assert!(!answered);
+        assert!(said.contains("no IPv6 address to be answered at"), "{said}");
+        // A neighbour answers to a link-local address, and who is behind a router does not.
+        ip("-6 address add fe80::1/64 dev cable nodad");
+        ip("-6 route add 2001:db8:6::/64 via fe80::2 dev cable");
+        assert!(!judged("[2001:db8:6::3]:3306").0);
+        ip("-6 address add 2001:db8:5::1/64 dev cable nodad");
+        host.run(&[
+            "ip", "-6", "route", "add", "default", "via", "fe80::1", "dev", "cableb",
+        ]);
+        assert!(judged("[2001:db8:5::2]:3306").0);
+        assert!(judged("[2001:db8:6::2]:3306").0);
+    });
+}
+
+#[test]
+fn a_link_local_address_needs_its_interface() {
+    in_namespace("a_link_local_address_needs_its_interface", || {
+        let mut host = Host::new("cable", "10.9.0.1/24", "10.9.0.2/24");
+        host.run(&[
+            "ip",
+            "-6",
+            "address",
+            "add",
+            "fe80::2/64",
+            "dev",
+            "cableb",
+            "nodad",
+        ]);
+        run(
+            "ip",
+            &[
+                "-6",
+                "address",
+                "add",
+                "fe80::1/64",
+                "dev",
+                "cable",
+                "nodad",
+            ],
+        );
+        host.serve("[::]:3306");
+        let refused = TcpStream::connect("[fe80::2]:3306").unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(22));
+        for arguments in [
+            &["verdict", "[fe80::2]:3306", "--json"][..],
+            &["verdict", "[fe80::2]:3306", "--connect", "--json"],
+        ] {
+            let verdict = json(arguments);
+            assert_eq!(codes(&verdict), [("NO_ROUTE", "critical")]);
+            let step = verdict["findings"][0]["next_step"].as_str().unwrap();
+            assert!(step.contains("[fe80::2%eth0]:3306"), "{step}");
+        }
+        let answered = json(&["verdict", "[fe80::2%cable]:3306", "--connect", "--json"]);
+        assert_eq!(codes(&answered), []);
+        assert_eq!(answered["destination"]["connect"]["failure"], Value::Null);
+    });
+}
+
+/// `verdict` about localhost:3306 where /etc/hosts, in a mount namespace of its own, has both
+/// addresses.
+fn verdict_of_localhost(source: &str) -> Value {
+    let hosts = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&hosts, "::1 localhost\n127.0.0.1 localhost\n").unwrap();
+    let script =
+        r#"mount --bind "$1" /etc/hosts && exec "$2" verdict localhost:3306 --json --source "$3""#;
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .arg(hosts.path())
+        .args([env!("CARGO_BIN_EXE_twcheck"), source])
+        .output()
+        .expect("unshare runs");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+#[test]
+fn a_name_whose_first_address_nobody_listens_at_is_told() {
+    in_namespace(
+        "a_name_whose_first_address_nobody_listens_at_is_told",
+        || {
+            let (first, second) = ("[::1]:3306", "127.0.0.1:3306");
+            for listening in ["127.0.0.1:3306", "0.0.0.0:3306"] {
+                let server = TcpListener::bind(listening).unwrap();
+                let refused = TcpStream::connect(first).unwrap_err();
+                assert_eq!(refused.raw_os_error(), Some(111));
+                TcpStream::connect(second).unwrap();
+                for source in ["sock_diag", "proc"] {
+                    let verdict = verdict_of_localhost(source);
+                    assert_valid("verdict", &verdict);
+                    assert_eq!(
+                        codes(&verdict),
+                        [("NOTHING_LISTENS", "warning")],
+                        "{listening}"
+                    );
+                    let summary = verdict["summary"].as_str().unwrap();
+                    assert!(summary.starts_with("Nothing listens at ::1"), "{summary}");
+                }
+                drop(server);
+            }
+            let both = TcpListener::bind("[::]:3306").unwrap();
+            TcpStream::connect(first).unwrap();
+            TcpStream::connect(second).unwrap();
+            assert_eq!(codes(&verdict_of_localhost("auto")), []);
+            drop(both);
+            // With nobody there at all it is no matter of addresses.
+            assert_eq!(codes(&verdict_of_localhost("auto")), []);
+            let _server = TcpListener::bind(second).unwrap();
+            sysctl("net.ipv6.conf.all.disable_ipv6", "1");
+            // The resolver tries each way, and puts the one that is none behind the other.
+            let verdict = verdict_of_localhost("auto");
+            assert_eq!(codes(&verdict), [("ADDRESS_NOT_AVAILABLE", "ok")]);
+            assert_eq!(verdict["destination"]["addresses"][1]["address"], "::1");
+        },
+    );
+}
+
+/// Ports that somebody bound in a way that the table does not tell are found by asking for one, or
+/// where that cannot be, by an attempt.
+#[test]
+fn errno_99_from_an_address_that_is_here_is_a_lack_of_ports() {
+    in_namespace(
+        "errno_99_from_an_address_that_is_here_is_a_lack_of_ports",
+        || {
+            port_range(40000, 40009);
+            let server = serve("127.0.0.1:3306");
+            let _bound: Vec<_> = (40000..40010)
+                .map(|port| {
+                    let socket =
+                        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+                            .unwrap();
+                    let address = SocketAddr::from(([127, 0, 0, 1], port));
+                    socket.bind(&address.into()).unwrap();
+                    socket
+                })
+                .collect();
+            assert_eq!(connect_until_error(server, 1), (0, Some(99)));
+            let arguments = [
+                "verdict",
+                "127.0.0.1:3306",
+                "--connect",
+                "--json",
+                "--source",
+                "proc",
+            ];
+            for (fastopen, expected) in [
+                ("1", "No connection can be opened to anywhere"),
+                ("0", "no port could be had"),
+            ] {
+                sysctl("net.ipv4.tcp_fastopen", fastopen);
+                let verdict = json(&arguments);
+                let said = verdict["summary"].as_str().unwrap();
+                assert_eq!(verdict["level"], "critical");
+                assert!(said.contains(expected), "{said}");
+                assert!(!said.contains("not exhaustion"), "{said}");
+            }
+        },
+    );
 }
 
 /// Packets that this namespace sent, of whatever protocol.
@@ -344,7 +538,8 @@ fn where_no_flow_goes_the_kernel_grants_what_was_said() {
         assert_eq!(verdict["flows"], json!([]));
         let said = "No connection from here takes a port toward 127.0.0.2:3306: all 150 usable ports \
                     can be had, at most 2.5 connections/s; TIME_WAIT is not reused there.";
-        assert_eq!(verdict["summary"], said);
+        let untried = " Whether it answers was not tried: --connect does that.";
+        assert_eq!(verdict["summary"], format!("{said}{untried}"));
         for command in ["states", "advise"] {
             let report = json(&[command, "127.0.0.2:3306", "--json"]);
             assert_valid(command, &report);

@@ -140,6 +140,26 @@ fn a_table_that_tar_or_rsync_copied_as_an_empty_file_is_unknown_and_not_zero() {
 }
 
 #[test]
+fn a_full_flow_is_never_fine_because_a_setting_is_missing() {
+    let full = format!("{HEADING}{}", rows(100));
+    for (missing, status) in [("tcp_timestamps", 1), ("tcp_tw_reuse", 2)] {
+        let root = Root::new(&full)
+            .with("sys/net/ipv4/tcp_tw_reuse", "1\n")
+            .without(&format!("sys/net/ipv4/{missing}"));
+        assert_eq!(root.verdict(), (status, vec!["PORTS_EXHAUSTED".to_owned()]));
+        let (_, report) = root.run("verdict");
+        assert_eq!(report["flows"][0]["reuse"], "unknown");
+        let said = report["summary"].as_str().unwrap();
+        assert!(
+            said.contains("a setting that decides is not known"),
+            "{said}"
+        );
+        let gaps = report["gaps"].to_string();
+        assert!(gaps.contains(&format!("net.ipv4.{missing}")), "{gaps}");
+    }
+}
+
+#[test]
 fn a_table_that_was_cut_off_is_told_by_what_sockstat_counts() {
     let five = format!("{HEADING}{}", rows(5));
     let root = Root::new(&five).with("net/sockstat", BUSY);
@@ -151,7 +171,7 @@ fn a_table_that_was_cut_off_is_told_by_what_sockstat_counts() {
         root.gap("verdict", "net/tcp")
     );
     // Connections that are open count as well.
-    let open = "TCP: inuse 400 orphan 0 tw 5 alloc 500 mem 9\n";
+    let open = "TCP: inuse 400 orphan 0 tw 5 alloc 401 mem 9\n";
     let root = Root::new(&five).with("net/sockstat", open);
     assert_eq!(root.verdict(), (3, vec![UNKNOWN.to_owned()]));
     assert!(
@@ -161,7 +181,7 @@ fn a_table_that_was_cut_off_is_told_by_what_sockstat_counts() {
     let six = "TCP6: inuse 400\n";
     let root = Root::new(&five).with("net/sockstat6", six).with(
         "net/sockstat",
-        "TCP: inuse 0 orphan 0 tw 5 alloc 500 mem 9\n",
+        "TCP: inuse 0 orphan 0 tw 5 alloc 401 mem 9\n",
     );
     assert_eq!(root.verdict(), (3, vec![UNKNOWN.to_owned()]));
     // /proc/net/snmp tells it where sockstat was not copied.

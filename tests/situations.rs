@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use common::network::{self, Host};
 use common::{
-    connect_and_close, connect_until_error, in_namespace, json, linux, port_range, run, serve,
-    sysctl,
+    assert_valid, connect_and_close, connect_until_error, in_namespace, json, linux, port_range,
+    run, serve, sysctl,
 };
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
@@ -92,6 +92,21 @@ fn ports_that_bind_hands_out_are_one_pool_over_all_destinations() {
             assert_eq!((held.len(), errno), (1000, Some(98)));
             let said = verdict();
             assert_eq!(codes(&said), [("SOURCE_BOUND".into(), "critical".into())]);
+            let advice = json(&["advise", "--json"]);
+            let summary = advice["summary"].as_str().unwrap();
+            assert!(
+                summary.contains("First set IP_BIND_ADDRESS_NO_PORT"),
+                "{summary}"
+            );
+            // The one change that is recommended does help bind().
+            let changes = advice["changes"].as_array().unwrap();
+            assert_eq!(changes.len(), 1, "{advice}");
+            let (name, value) = (&changes[0]["sysctl"], &changes[0]["recommended"]);
+            assert_eq!(name, "net.ipv4.ip_local_port_range");
+            sysctl("net.ipv4.tcp_tw_reuse", "1");
+            assert!(bound_to_source(server, false).is_err());
+            sysctl(name.as_str().unwrap(), value.as_str().unwrap());
+            bound_to_source(server, false).unwrap();
         },
     );
 }
@@ -369,7 +384,54 @@ fn a_pool_whose_server_has_died_is_no_busy_moment() {
                 Some("warning".into()),
                 "{said}"
             );
+            // Whether the server is up is not known from here.
+            let message = message(&said, "SYN_SENT_PILE");
+            assert!(
+                message.contains("20 attempts") && message.contains("beside 100 open ones"),
+                "{message}"
+            );
         }
+    });
+}
+
+#[test]
+fn no_setting_is_recommended_where_nobody_answers() {
+    in_namespace("no_setting_is_recommended_where_nobody_answers", || {
+        port_range(40000, 40039);
+        run(
+            "ip",
+            &["link", "add", "v0", "type", "veth", "peer", "name", "v1"],
+        );
+        run("ip", &["address", "add", "10.9.0.1/24", "dev", "v0"]);
+        for end in ["v0", "v1"] {
+            run("ip", &["link", "set", end, "up"]);
+        }
+        let mac = ["lladdr", "02:00:00:00:00:01", "dev", "v0"];
+        run(
+            "ip",
+            &[&["neighbour", "replace", "10.9.0.2"], &mac[..]].concat(),
+        );
+        let server: SocketAddr = "10.9.0.2:3306".parse().unwrap();
+        let waiting: Vec<_> = (0..40)
+            .map(|_| {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                socket.set_nonblocking(true).unwrap();
+                let _ = socket.connect(&server.into());
+                socket
+            })
+            .collect();
+        let said = verdict();
+        assert_eq!(found(&said, "SYN_SENT_PILE"), Some("critical".into()));
+        let advice = json(&["advise", "--json"]);
+        assert_eq!(advice["changes"], json!([]), "{advice}");
+        let summary = advice["summary"].as_str().unwrap();
+        assert!(summary.contains("40 attempts"), "{summary}");
+        assert!(summary.contains("no setting here helps"), "{summary}");
+        // A wider range lets more attempts wait, and none be answered.
+        port_range(40000, 41039);
+        let one = TcpStream::connect_timeout(&server, Duration::from_millis(300)).unwrap_err();
+        assert_eq!(one.kind(), std::io::ErrorKind::TimedOut);
+        drop(waiting);
     });
 }
 
@@ -394,9 +456,120 @@ fn a_service_that_does_not_close_is_named() {
                 message.contains("120 connections on its port 443"),
                 "{message}"
             );
+            let step = said["findings"][0]["next_step"].as_str().unwrap();
+            let pid = format!("(pid {}, ", std::process::id());
+            assert!(step.contains(&pid), "{step}");
         }
         drop(leaked);
     });
+}
+
+/// What stands between backticks in a next step is a command as it is to be typed.
+#[test]
+fn the_command_of_a_next_step_runs_as_it_is() {
+    in_namespace("the_command_of_a_next_step_runs_as_it_is", || {
+        port_range(40000, 40099);
+        for address in ["127.0.0.1:3306", "[::1]:3306"] {
+            let server = TcpListener::bind(address).unwrap();
+            let opened = || {
+                let client = TcpStream::connect(address).unwrap();
+                (client, server.accept().unwrap().0)
+            };
+            for (code, leaks) in [("HELD_OPEN", false), ("CLOSE_WAIT_LEAK", true)] {
+                let (clients, accepted): (Vec<_>, Vec<_>) = (0..60).map(|_| opened()).unzip();
+                if leaks {
+                    drop(accepted);
+                }
+                let said = verdict();
+                let mut findings = said["findings"].as_array().unwrap().iter();
+                let finding = findings.find(|finding| finding["code"] == code);
+                let step = finding.unwrap_or_else(|| panic!("{said}"))["next_step"].as_str();
+                let command = step.unwrap().split('`').nth(1).unwrap();
+                let rows = common::stdout(&run("sh", &["-c", command]));
+                let pid = format!("pid={},", std::process::id());
+                let ours = rows.lines().filter(|row| row.contains(&pid)).count();
+                assert_eq!(ours, 60, "{command}: {rows}");
+                drop(clients);
+                thread::sleep(Duration::from_millis(100));
+                // What is left in TIME_WAIT or FIN_WAIT2 is of no other round.
+                sysctl("net.ipv4.tcp_max_tw_buckets", "0");
+                sysctl(
+                    "net.ipv4.ip_local_port_range",
+                    if leaks { "40000 40099" } else { "41000 41099" },
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn other_namespaces_with_sockets_are_pointed_out() {
+    in_namespace("other_namespaces_with_sockets_are_pointed_out", || {
+        // One that keeps a program from the network is none.
+        let _idle = Host::new("idle", "10.8.0.1/24", "10.8.0.2/24");
+        assert_eq!(verdict()["other_namespaces"], json!(null));
+        let mut host = Host::new("cable", "10.9.0.1/24", "10.9.0.2/24");
+        host.serve("10.9.0.2:3306");
+        let said = verdict();
+        assert_valid("verdict", &said);
+        assert_eq!(said["other_namespaces"]["number"], 1);
+        assert_eq!(said["level"], "ok");
+        let shown = common::stdout(&common::twcheck(&["verdict"]));
+        let command = shown.split('`').find(|text| text.starts_with("nsenter"));
+        let words: Vec<_> = command.expect("a command").split(' ').collect();
+        let [_, pid @ .., "twcheck", "verdict"] = words.as_slice() else {
+            panic!("{words:?}");
+        };
+        let inside = run("nsenter", &[pid, &["ss", "-tlnH"]].concat());
+        assert!(common::stdout(&inside).contains("10.9.0.2:3306"));
+    });
+}
+
+/// /proc/net/tcp shows no port that is only bound: the kernel tells them where it is asked, and where
+/// it cannot be they are unknown if few may be left.
+#[test]
+fn bound_ports_that_are_not_shown_are_unknown_where_they_matter() {
+    in_namespace(
+        "bound_ports_that_are_not_shown_are_unknown_where_they_matter",
+        || {
+            port_range(40000, 40099);
+            let server = serve("127.0.0.1:3306");
+            let mut bound = Vec::new();
+            let mut bind = |more: usize| {
+                let one = |port| {
+                    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                    socket.bind(&address.into()).is_ok().then_some(socket)
+                };
+                let wanted = bound.len() + more;
+                bound.extend((40000..40100).filter_map(one).take(more));
+                assert_eq!(bound.len(), wanted);
+            };
+            let by_proc = || json(&["verdict", "--json", "--source", "proc"]);
+            let levels = || {
+                sysctl("net.ipv4.tcp_fastopen", "1");
+                let asked = [verdict(), by_proc()];
+                sysctl("net.ipv4.tcp_fastopen", "0");
+                let unasked = by_proc();
+                let [table, trial] = asked.map(|said| said["level"].clone());
+                [table, trial, unasked["level"].clone()]
+            };
+            let mut held: Vec<_> = (0..20)
+                .map(|_| TcpStream::connect(server).unwrap())
+                .collect();
+            bind(20);
+            // 20 of 80.
+            assert_eq!(levels(), ["ok", "ok", "ok"]);
+            bind(45);
+            // 20 of 35.
+            assert_eq!(levels(), ["warning", "warning", "unknown"]);
+            let said = by_proc()["summary"].as_str().unwrap().to_owned();
+            assert!(said.contains("takes 20 of 100"), "{said}");
+            held.extend((0..15).map(|_| TcpStream::connect(server).unwrap()));
+            assert!(TcpStream::connect(server).is_err());
+            assert_eq!(levels(), ["critical", "critical", "unknown"]);
+        },
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::judge::verdict::{Verdict, verdict};
 use crate::model::{Gap, SourceName, Toward, Weight};
 use crate::render::{self, Screen};
 use crate::repro::knock;
-use crate::system::{Search, View, owners, resolve, route};
+use crate::system::{Search, View, other_namespaces, owners, resolve, route};
 
 /// Says whether ports run out, toward which destination, by whom, and what to do.
 ///
@@ -30,14 +30,16 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
         let attempt = args.connect.then(|| attempt(&toward, &verdict));
         verdict.speak_of(paths, attempt.flatten());
     }
+    verdict.other_namespaces = other_namespaces(&machine);
     // /proc/net/tcp takes as long again, and long on a busy machine.
     let cheap = snapshot.source == SourceName::SockDiag;
     let flows = verdict.flows_to_own(args.owners || args.sample.is_some(), cheap);
     let search = Search {
         sample: args.sample,
         portless: verdict.is_exhausted(),
+        service: verdict.service_to_own(),
     };
-    if !flows.is_empty() || search.portless {
+    if !flows.is_empty() || search.portless || search.service.is_some() {
         verdict.name_owners(owners(&machine, &flows, search));
     }
     // What is decisive is a finding.

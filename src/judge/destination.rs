@@ -38,6 +38,10 @@ pub struct Address {
     pub source: Option<IpAddr>,
     /// The error that connect() ends with at once; `None` where there is none, or nobody asked.
     pub errno: Option<i32>,
+    /// Whether a listener here takes what comes for it, were it this machine's; `None` where any
+    /// port is meant.
+    #[serde(skip)]
+    heard: Option<bool>,
 }
 
 /// What one connect() came to.
@@ -73,11 +77,33 @@ pub enum Trouble {
     NoRoute(Unreachable),
     /// There is a way, and no address to go from: answers never come back.
     NoSource(Unreachable),
+    /// It is link-local, and nobody said on which interface.
+    NoZone(Unreachable),
+    /// Nothing listens at this address of this machine, while something does at another one of the
+    /// same name.
+    Unheard(Unreachable),
+    /// connect() failed with errno 99 though the address that it comes from exists.
+    NoPort {
+        /// Where to.
+        server: SocketAddr,
+        /// Where from.
+        source: IpAddr,
+    },
     /// connect() failed.
     Failed(Explained),
 }
 
-/// An address that cannot be reached, as evidence.
+/// errno of an address that is not here, or of ports that are all taken.
+pub(super) const EADDRNOTAVAIL: i32 = 99;
+
+/// errno of a link-local address without an interface, and of a blackhole route.
+const EINVAL: i32 = 22;
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// An address that connect() does not reach, as evidence.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unreachable {
     /// The address.
@@ -86,19 +112,28 @@ pub struct Unreachable {
     pub path: Path,
     /// Another address of the same name that can be reached; `None` where there is none.
     pub instead: Option<IpAddr>,
+    /// Whether the address is the first of its name: some clients try no other.
+    pub is_first: bool,
+}
+
+impl Unreachable {
+    pub(super) fn new(address: IpAddr, path: Path) -> Self {
+        Self {
+            address,
+            path,
+            instead: None,
+            is_first: false,
+        }
+    }
 }
 
 impl Trouble {
     /// What is wrong with the way to `address`, if anything is.
     pub(super) fn of(address: IpAddr, path: Path) -> Option<Self> {
-        const EADDRNOTAVAIL: i32 = 99;
-        let way = Unreachable {
-            address,
-            path,
-            instead: None,
-        };
+        let way = Unreachable::new(address, path);
         match way.path.errno {
             Some(EADDRNOTAVAIL) => Some(Self::NoAddress(way)),
+            Some(EINVAL) if is_link_local(address) => Some(Self::NoZone(way)),
             Some(_) => Some(Self::NoRoute(way)),
             None if way.path.local == Some(false) && way.path.source.is_none() => {
                 Some(Self::NoSource(way))
@@ -107,12 +142,16 @@ impl Trouble {
         }
     }
 
-    /// The same where another address of the same name can be reached.
-    pub(super) fn with_other(mut self, other: Option<IpAddr>) -> Self {
-        if let Self::NoAddress(way) | Self::NoRoute(way) | Self::NoSource(way) = &mut self {
-            way.instead = other;
+    /// The way that it is about, where it is about one.
+    pub(super) fn way(&mut self) -> Option<&mut Unreachable> {
+        match self {
+            Self::NoAddress(way)
+            | Self::NoRoute(way)
+            | Self::NoSource(way)
+            | Self::NoZone(way)
+            | Self::Unheard(way) => Some(way),
+            Self::NoPort { .. } | Self::Failed(_) => None,
         }
-        self
     }
 
     /// The code a user can cite.
@@ -120,8 +159,9 @@ impl Trouble {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoAddress(_) => "ADDRESS_NOT_AVAILABLE",
-            Self::NoRoute(_) | Self::NoSource(_) => "NO_ROUTE",
-            Self::Failed(_) => "CONNECT_FAILED",
+            Self::NoRoute(_) | Self::NoSource(_) | Self::NoZone(_) => "NO_ROUTE",
+            Self::Unheard(_) => "NOTHING_LISTENS",
+            Self::NoPort { .. } | Self::Failed(_) => "CONNECT_FAILED",
         }
     }
 
@@ -130,8 +170,8 @@ impl Trouble {
     pub fn next_step(&self) -> String {
         match self {
             Self::NoAddress(way) if way.path.switched_off.is_some() => format!(
-                "Let the client use {}, or switch IPv6 on: `sysctl -w {}=0`, in a container when it \
-                 is started (`docker run --sysctl`).",
+                "Let the client use {}, or switch IPv6 on (in a container when it is started: \
+                 `docker run --sysctl`): `sysctl -w {}=0`.",
                 match way.instead {
                     Some(other) => other.to_string(),
                     None if way.address.is_loopback() => "127.0.0.1".into(),
@@ -143,25 +183,47 @@ impl Trouble {
                 "See whether lo is up and has the address: `ip addr show lo`.".into()
             }
             Self::NoAddress(way) => format!(
-                "See which addresses this machine has: ip {}addr.",
+                "See which addresses this machine has: `ip {}addr`.",
                 dash(way.address)
             ),
             Self::NoRoute(way) => format!(
-                "See ip {}route get {}{}.",
+                "See what the kernel knows of the way{}: `ip {}route get {}`.",
+                match way.path.errno {
+                    Some(13) => "; a prohibit route or rule, set here, forbids it",
+                    Some(EINVAL) => "; a blackhole route, set here, swallows it",
+                    Some(97) => "; IPv6 is off since the kernel started (ipv6.disable=1)",
+                    _ if way.address.is_loopback() => ", and whether lo is up",
+                    _ => ", and whether its interface is up",
+                },
                 dash(way.address),
                 way.address,
-                match way.path.errno {
-                    Some(13) => ": a prohibit route or rule, set here, forbids it",
-                    Some(22) => ": a blackhole route, set here, swallows it",
-                    Some(97) => ": IPv6 is off since the kernel started (ipv6.disable=1)",
-                    _ if way.address.is_loopback() => ", and whether lo is up: ip link set lo up",
-                    _ => ", and whether its interface is up: ip link",
-                }
             ),
-            Self::NoSource(way) => format!(
-                "Give {} an address: `ip addr add`.",
-                way.path.interface.as_deref().unwrap_or("the interface")
+            Self::NoSource(way) => {
+                let interface = way.path.interface.as_deref();
+                format!(
+                    "Give {} an address that the other end can answer to; it has these: \
+                     `ip {}addr show{}`.",
+                    interface.unwrap_or("the interface"),
+                    dash(way.address),
+                    interface.map_or_else(String::new, |name| format!(" dev {name}"))
+                )
+            }
+            Self::NoZone(way) => format!(
+                "Name its interface here and in the client, as in [{}%eth0]:3306. Which one it is: \
+                 `ip -6 neigh show {}`.",
+                way.address, way.address
             ),
+            Self::Unheard(way) => format!(
+                "Let the client use {}, or let the server listen on {} too.",
+                way.instead
+                    .map_or_else(|| "the other one".into(), |other| other.to_string()),
+                way.address
+            ),
+            Self::NoPort { .. } => {
+                "Give the range more ports (see `twcheck advise`), and look for programs that bind() \
+                 ports and leave them unconnected; a recent ss shows them: `ss -tanB`."
+                    .into()
+            }
             Self::Failed(why) => why.next_step.clone(),
         }
     }
@@ -220,7 +282,46 @@ impl fmt::Display for Trouble {
                 )?;
                 instead(f, way)
             }
-            Self::Failed(why) => write!(f, "{}. {}", why.text, why.meaning),
+            Self::NoZone(way) => {
+                write!(
+                    f,
+                    "{} is link-local, so each interface has one of its own: connect() without the \
+                     interface fails at once with {}.",
+                    way.address,
+                    errno_words(EINVAL)
+                )?;
+                instead(f, way)
+            }
+            Self::Unheard(way) => {
+                write!(
+                    f,
+                    "Nothing listens at {}, the address that clients try{}: connect() there is \
+                     refused (errno 111).",
+                    way.address,
+                    if way.is_first { " first" } else { " too" }
+                )?;
+                match way.instead {
+                    Some(other) => write!(f, " The server listens at {other}."),
+                    None => Ok(()),
+                }
+            }
+            Self::NoPort { server, source } => write!(
+                f,
+                "connect() to {server} failed with errno 99, and its source address {source} is \
+                 here: no port could be had, so more are taken than the table shows."
+            ),
+            Self::Failed(why) => {
+                let words = why.errno.map(errno_words);
+                let is_said = |words: &&str| why.meaning.contains(words);
+                let short = words
+                    .as_deref()
+                    .filter(is_said)
+                    .and_then(|words| why.text.strip_suffix(words)?.strip_suffix(": "));
+                match short {
+                    Some(short) => write!(f, "{short} failed. {}", why.meaning),
+                    None => write!(f, "{}. {}", why.text, why.meaning),
+                }
+            }
         }
     }
 }
@@ -244,6 +345,7 @@ impl Sought {
                     interface: None,
                     source: None,
                     errno: None,
+                    heard: (address.port() != 0).then(|| snapshot.tally.listening.hear(*address)),
                 })
                 .collect(),
             room: empty.then(|| room(snapshot, toward, capacity.as_ref())),
@@ -252,10 +354,17 @@ impl Sought {
         })
     }
 
-    /// Whether it is said already why connect() to `address` fails at once.
-    pub(super) fn is_explained(&self, address: IpAddr) -> bool {
-        let mut ways = self.addresses.iter();
-        ways.any(|way| way.address == address && way.errno.is_some())
+    /// Addresses of this machine at which nothing listens while something does at another one of the
+    /// same name; listeners that the look has left out are no evidence.
+    pub(super) fn unheard(&self) -> Vec<IpAddr> {
+        let own = |heard| {
+            let is = move |way: &&Address| way.local == Some(true) && way.heard == Some(heard);
+            self.addresses.iter().filter(is)
+        };
+        if own(true).next().is_none() {
+            return Vec::new();
+        }
+        own(false).map(|way| way.address).collect()
     }
 }
 
@@ -311,7 +420,11 @@ impl fmt::Display for Attempt {
         let time = latency(self.microseconds);
         match &self.failure {
             None => write!(f, "{} took a connection in {time}", self.server),
-            Some(_) => write!(f, "{} took none ({time})", self.server),
+            Some(why) => {
+                let errno = why.errno.map(|errno| format!("errno {errno}, "));
+                let errno = errno.unwrap_or_default();
+                write!(f, "{} took none ({errno}{time})", self.server)
+            }
         }
     }
 }

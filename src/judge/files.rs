@@ -39,7 +39,7 @@ impl Files {
         const MORE: u64 = 4;
         format!(
             "Mend what keeps so many open. Until then raise the limit: LimitNOFILE= of its unit, \
-             `ulimit -n`, or now `prlimit --pid {} --nofile={}`.",
+             `ulimit -n`, or now, as root: `prlimit --pid {} --nofile={}:`.",
             self.owner.pid,
             self.limit.saturating_mul(MORE)
         )

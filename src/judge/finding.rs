@@ -1,6 +1,7 @@
 //! What can be wrong, in words: codes, evidence, next steps.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
@@ -9,7 +10,7 @@ use super::files::Files;
 use super::forecast::{Exhaustion, Pace};
 use super::level::Level;
 use super::source::{Pool, SourceBound};
-use crate::model::{Flow, Gap, Origin, Reuse, StateCounts, TcpState};
+use crate::model::{Flow, Gap, Origin, Owner, Reuse, StateCounts, TcpState};
 use crate::words::{count, counted, percent, rate};
 
 /// The ports of one flow, as evidence.
@@ -118,14 +119,18 @@ pub enum Finding {
         port: u16,
         /// How many connections.
         waiting: u64,
+        /// Whose it is; `None` where nobody was found.
+        owner: Option<Owner>,
     },
     /// Connection tracking failed.
     NatFailed {
         /// Connections that could not be tracked, since the namespace was made.
         insert_failed: u64,
+        /// Whether clashes that were resolved are among these.
+        ambiguous: bool,
         /// Packets dropped because of that.
         dropped: u64,
-        /// How much both grew between two looks.
+        /// How many of them came between two looks.
         grown: u64,
     },
     /// A flow is above a threshold of its usable ports.
@@ -230,8 +235,8 @@ impl Finding {
             Self::SourceBound(_) => {
                 "Set IP_BIND_ADDRESS_NO_PORT before bind() in the client, or leave the source \
                  address to the kernel: then each destination has all the ports, once the \
-                 connections that hold them now are gone. Until then: a pool, or more source \
-                 addresses. net.ipv4.tcp_tw_reuse does not help bind()."
+                 connections that hold them now are gone. Until then: a pool, more source \
+                 addresses, or a wider range. net.ipv4.tcp_tw_reuse does not help bind()."
                     .into()
             }
             Self::OwnRange { .. } => {
@@ -244,19 +249,23 @@ impl Finding {
                 "A service that starts on port {port} meanwhile fails with errno 98; the port is \
                  back when the connection ends: `ss -tanp sport = :{port}`."
             ),
-            Self::InboundCloseWait { port, .. } => format!(
-                "Mend the service: it must close a connection that its client has ended. Until then \
-                 restart it: `ss -tnp state close-wait sport = :{port}`."
-            ),
+            Self::InboundCloseWait { port, owner, .. } => {
+                let mend = "Mend the service: it must close a connection that its client has ended. \
+                            Until then restart";
+                match owner {
+                    Some(owner) => format!("{mend} {owner}."),
+                    None => format!("{mend} it. Who it is, as root: `ss -tlnp sport = :{port}`."),
+                }
+            }
             Self::NatFailed { grown: 0, .. } => {
-                "It may be an old count. While clients hang look again, or for longer: \
+                "If clients hang (errno 110), see whether insert_failed and drop grow while they do: \
                  `watch -d cat /proc/net/stat/nf_conntrack`."
                     .into()
             }
             Self::NatFailed { .. } => {
                 "Connections that this machine translates (NAT) hang and end with errno 110: give \
-                 the rule more ports or addresses to translate to, or look whether the table is \
-                 full: `conntrack -S`, `conntrack -C`."
+                 the rule more ports or addresses to translate to, or raise the table's limit where \
+                 it is full: `sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max`."
                     .into()
             }
             Self::RateAboveLimit { safe, .. } => format!(
@@ -266,30 +275,18 @@ impl Finding {
             ),
             Self::ConnectSlow {
                 fast_rate: None, ..
-            } => "Widen net.ipv4.ip_local_port_range, or spread the open connections over more \
-                  addresses: see `twcheck advise --target-connections`."
+            } => "It ends when fewer ports are held; another finding says by what, where they are many. \
+                  For connections that must stay open: a wider range, or more addresses \
+                  (`twcheck advise --target-connections N`)."
                 .into(),
             Self::ConnectSlow { .. } => {
                 "Keep connections open (a pool), or widen net.ipv4.ip_local_port_range: see \
                  `twcheck advise`."
                     .into()
             }
-            Self::HeldOpen(ports) => format!(
-                "Find what leaks connections, or make the pools smaller than {} together: \
-                 `ss -tnp dst {}`.",
-                count(ports.usable),
-                ports.flow.server()
-            ),
-            Self::CloseWaitLeak(ports) => format!(
-                "Mend the application: it must close a connection that the server has ended. \
-                 Until then restart it: `ss -tnp state close-wait dst {}`.",
-                ports.flow.server()
-            ),
-            Self::SynSentPile(ports) => format!(
-                "See whether {} is up and whether a firewall drops its packets; connect() ends \
-                 with errno 110 there. No setting of ports helps.",
-                ports.flow.server()
-            ),
+            Self::HeldOpen(ports) | Self::CloseWaitLeak(ports) | Self::SynSentPile(ports) => {
+                self.cause_step(ports)
+            }
             Self::TwBucketOverflow { now: false, .. } => {
                 "Nothing now; if it happens again, `twcheck advise` says what to raise with \
                  net.ipv4.tcp_max_tw_buckets, in one step."
@@ -302,14 +299,15 @@ impl Finding {
                  is none now, because TIME_WAIT then keeps its ports.",
                 count(*limit)
             ),
-            Self::ConntrackFull { .. } => {
-                "Raise net.netfilter.nf_conntrack_max, or exempt this traffic (notrack). Beyond it \
-                 packets are dropped: connect() hangs and ends with errno 110, not 99."
-                    .into()
-            }
-            Self::DangerousSetting { sysctl, .. } => {
-                format!("`sysctl -w {sysctl}=0`, and remove it from /etc/sysctl.d.")
-            }
+            Self::ConntrackFull { limit, .. } => format!(
+                "Exempt this traffic (notrack), or raise the limit. Beyond it packets are dropped: \
+                 connect() hangs and ends with errno 110, not 99. As root: \
+                 `sysctl -w net.netfilter.nf_conntrack_max={}`.",
+                limit.saturating_mul(2)
+            ),
+            Self::DangerousSetting { sysctl, .. } => format!(
+                "Switch it off, and remove it from /etc/sysctl.d; as root: `sysctl -w {sysctl}=0`."
+            ),
             Self::Destination(trouble) => trouble.next_step(),
             Self::FilesLow(files) => files.next_step(),
             Self::CouldNotRead(_) => {
@@ -328,9 +326,9 @@ impl Ports {
             Cause::CloseWait => "See CLOSE_WAIT_LEAK: no setting for TIME_WAIT helps.".into(),
             Cause::SynSent => "See SYN_SENT_PILE: no setting for TIME_WAIT helps.".into(),
             Cause::Mixed => format!(
-                "See what keeps them: `ss -tn dst {}`. Half-closed connections end when the server \
-                 closes too.",
-                self.flow.server()
+                "Half-closed connections end when the server closes too. See what keeps them: \
+                 `ss -tno {}`.",
+                dst(self.flow.server())
             ),
             Cause::Churn => self.spare_ports(),
         }
@@ -345,20 +343,27 @@ impl Ports {
                 .into(),
             Reuse::Refuted => format!(
                 "Keep connections open (a pool). TIME_WAIT reuse is allowed here, and does not work: \
-                 {server} has no TCP timestamps (`ss -tie dst {server}` shows no ts), or something \
-                 between strips them: switch them on there (net.ipv4.tcp_timestamps=1). Unless it \
-                 was allowed within the last minute."
+                 {server} has no TCP timestamps, or something between strips them: switch them on \
+                 there (net.ipv4.tcp_timestamps=1). Unless it was allowed within the last minute. A \
+                 live connection that has them shows ts: `ss -tie {}`.",
+                dst(server)
             ),
-            Reuse::Allowed | Reuse::Unknown => format!(
-                "Keep connections open (a pool). Whether TIME_WAIT reuse works here: \
-                 `ss -tie dst {server}` shows ts among the options of a live connection where the other end has \
-                 TCP timestamps, and `nstat -az TcpExtTWRecycled` grows."
+            Reuse::Unknown => format!(
+                "Keep connections open (a pool). Read both on the machine itself; TIME_WAIT is \
+                 reused where both are 1 and {server} has TCP timestamps: \
+                 `sysctl net.ipv4.tcp_tw_reuse net.ipv4.tcp_timestamps`."
+            ),
+            Reuse::Allowed => format!(
+                "Keep connections open (a pool). TIME_WAIT is reused where the other end has TCP \
+                 timestamps: a live connection shows ts then: `ss -tie {}`.",
+                dst(server)
             ),
             Reuse::Off => match (self.max_rate, self.max_rate_with_reuse) {
                 (Some(now), Some(with_reuse)) => format!(
-                    "Keep connections open (a pool). Until then `sysctl -w net.ipv4.tcp_tw_reuse=1` \
-                     with net.ipv4.tcp_timestamps=1 on both sides lifts the limit from {} to {} \
-                     connections/s; `twcheck advise` shows what else does.",
+                    "Keep connections open (a pool). Until then TIME_WAIT reuse, with \
+                     net.ipv4.tcp_timestamps=1 on both sides, lifts the limit from {} to {} \
+                     connections/s; `twcheck advise` shows what else does. As root: \
+                     `sysctl -w net.ipv4.tcp_tw_reuse=1`.",
                     rate(now),
                     rate(with_reuse)
                 ),
@@ -391,6 +396,19 @@ impl Serialize for Reported {
         object.serialize_field("next_step", &self.finding.next_step())?;
         object.end()
     }
+}
+
+/// A server as a shell takes it whole: the brackets of IPv6 are a pattern to it.
+fn quoted(server: SocketAddr) -> String {
+    match server {
+        SocketAddr::V4(_) => server.to_string(),
+        SocketAddr::V6(_) => format!("'{server}'"),
+    }
+}
+
+/// The filter of ss(8) for a server.
+pub(super) fn dst(server: SocketAddr) -> String {
+    format!("dst {}", quoted(server))
 }
 
 /// From whom toward whom.
@@ -467,7 +485,7 @@ impl fmt::Display for Finding {
                 now,
                 below_ports,
             } => write_overflow(f, *total, *limit, *overflows, (*now, *below_ports)),
-            Self::InboundCloseWait { port, waiting } => write!(
+            Self::InboundCloseWait { port, waiting, .. } => write!(
                 f,
                 "A service here does not close: {} on its port {port} were ended by the client and \
                  are still open.",
@@ -475,9 +493,10 @@ impl fmt::Display for Finding {
             ),
             Self::NatFailed {
                 insert_failed,
+                ambiguous,
                 dropped,
                 grown,
-            } => write_nat_failed(f, *insert_failed, *dropped, *grown),
+            } => write_nat_failed(f, (*insert_failed, *ambiguous), *dropped, *grown),
             Self::ConntrackFull { tracked, limit } => write!(
                 f,
                 "Connection tracking holds {} of at most {} connections ({:.0} %).",
@@ -531,7 +550,7 @@ impl Ports {
                 Reuse::Refuted => ": TIME_WAIT reuse is allowed here but does not work toward it",
                 Reuse::Allowed => ", if its end has no TCP timestamps",
                 Reuse::Unknown =>
-                    ", if this machine does not reuse TIME_WAIT: a setting that decides is hidden",
+                    ", if this machine does not reuse TIME_WAIT: a setting that decides is not known",
                 Reuse::Off | Reuse::Seen => "",
             }
         )
@@ -556,6 +575,36 @@ impl Ports {
 }
 
 impl Finding {
+    /// What to do about what takes the ports, where it is no TIME_WAIT.
+    fn cause_step(&self, ports: &Ports) -> String {
+        match self {
+            Self::HeldOpen(_) => format!(
+                "Find what leaks connections, or make the pools smaller than {} together. Who holds \
+                 them, as root: `ss -tnp state established {}`.",
+                count(ports.usable),
+                dst(ports.flow.server())
+            ),
+            Self::CloseWaitLeak(_) => format!(
+                "Mend the application: it must close a connection that the server has ended. \
+                 Until then restart it. Who it is, as root: `ss -tnp state close-wait {}`.",
+                dst(ports.flow.server())
+            ),
+            _ if ports.by_state.get(TcpState::Established) > 0 => format!(
+                "No setting of ports helps. Where lastrcv of the open ones is small, the server is \
+                 up and new ones are lost: to its listen queue (there: somaxconn, its backlog, SYN \
+                 cookies), to NAT or connection tracking on the way, or to a firewall: \
+                 `ss -tin state established {}`.",
+                dst(ports.flow.server())
+            ),
+            _ => format!(
+                "No setting of ports helps: connect() ends with errno 110 there. See whether the \
+                 server is up and whether a firewall drops its packets: \
+                 `twcheck verdict --connect {}`.",
+                quoted(ports.flow.server())
+            ),
+        }
+    }
+
     /// What takes the ports, where it is no TIME_WAIT.
     fn write_cause(&self, f: &mut fmt::Formatter<'_>, ports: &Ports) -> fmt::Result {
         let between = Between(&ports.flow);
@@ -572,6 +621,12 @@ impl Finding {
                 "The application does not close: {} connections {between} were ended by the server \
                  and still hold their ports.",
                 number(TcpState::CloseWait)
+            ),
+            _ if ports.by_state.get(TcpState::Established) > 0 => write!(
+                f,
+                "New connections are not answered: {} attempts {between} wait, beside {} open ones.",
+                number(TcpState::SynSent),
+                number(TcpState::Established)
             ),
             _ => write!(
                 f,
@@ -607,19 +662,24 @@ fn write_service_port(
 
 fn write_nat_failed(
     f: &mut fmt::Formatter<'_>,
-    insert_failed: u64,
+    (insert_failed, ambiguous): (u64, bool),
     dropped: u64,
     grown: u64,
 ) -> fmt::Result {
     write!(
         f,
-        "Connection tracking could not take {} and dropped {} since it began{}.",
+        "Connection tracking could not take {}{} and dropped {} since it began{}.",
         counted(insert_failed, "connection"),
+        if ambiguous {
+            " at first (before Linux 5.10 those it took after all are among them)"
+        } else {
+            ""
+        },
         counted(dropped, "packet"),
         if grown > 0 {
             format!(", {} while this was looked at", count(grown))
         } else {
-            ", none in the moment of this look".into()
+            "; whether it still does, one short look does not tell".into()
         }
     )
 }

@@ -32,7 +32,7 @@ pub(super) const LEAK_FROM: u64 = 100;
 
 /// So many attempts at once that nobody answers, and most of a flow's live sockets, are a server
 /// that is down: one answered in time takes a round trip.
-const PILE_FROM: u64 = 10;
+pub(super) const PILE_FROM: u64 = 10;
 
 /// So many ports in a row are no accident.
 const OWN_RANGE_FROM: u32 = 50;

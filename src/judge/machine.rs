@@ -28,7 +28,11 @@ fn inbound_leak(snapshot: &Snapshot) -> Option<Finding> {
     let open = snapshot.tally.states.get(TcpState::Established);
     let open = snapshot.counters.established.unwrap_or(0).max(open);
     let most = waiting >= LEAK_FROM && waiting * 2 > open;
-    (most || waiting >= INBOUND_LEAK_FROM).then_some(Finding::InboundCloseWait { port, waiting })
+    (most || waiting >= INBOUND_LEAK_FROM).then_some(Finding::InboundCloseWait {
+        port,
+        waiting,
+        owner: None,
+    })
 }
 
 /// Outbound connections on ports that a service may want.
@@ -53,14 +57,17 @@ fn service_port_taken(snapshot: &Snapshot) -> Option<Finding> {
 fn nat_failure(snapshot: &Snapshot) -> Option<(Level, Finding)> {
     let insert_failed = snapshot.counters.insert_failed.unwrap_or(0);
     let dropped = snapshot.counters.dropped.unwrap_or(0);
+    let ambiguous = snapshot.counters.resolved_clashes_fail;
     let grown = snapshot.growth.map_or(0, |grown| {
-        grown.insert_failed.max(grown.dropped).unwrap_or(0)
+        let failed = grown.insert_failed.filter(|_| !ambiguous);
+        failed.max(grown.dropped).unwrap_or(0)
     });
     let level = if grown > 0 { Level::Warning } else { Level::Ok };
     (insert_failed > 0 || dropped > 0).then_some((
         level,
         Finding::NatFailed {
             insert_failed,
+            ambiguous,
             dropped,
             grown,
         },
@@ -115,11 +122,10 @@ pub(super) fn findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<
         found(Level::Warning, Finding::DangerousSetting { sysctl, value });
     }
     for gap in snapshot
-        .gaps
-        .iter()
+        .all_gaps()
         .filter(|gap| gap.weight == Weight::Decisive)
     {
-        found(Level::Unknown, Finding::CouldNotRead(gap.clone()));
+        found(Level::Unknown, Finding::CouldNotRead(gap));
     }
     findings
 }

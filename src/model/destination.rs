@@ -259,7 +259,7 @@ pub struct Path {
     /// The interface that leads there; `None` likewise.
     pub interface: Option<String>,
     /// The source address that the kernel chooses for a socket that is not bound to one; `None`
-    /// where it has none to choose.
+    /// where it has none to choose that the other end could answer to.
     pub source: Option<IpAddr>,
     /// The number of the error that connect() ends with at once, before a port is looked for.
     pub errno: Option<i32>,

@@ -17,7 +17,9 @@ pub use holders::Holders;
 pub use owner::{Look, Owner, Owners, Placeless, Unplaced};
 pub use ports::{LooseEnd, PortRange, PortSet};
 pub use reuse::{Reuse, Timestamps, Trial};
-pub use snapshot::{Counters, Disagreement, Gap, Growth, Host, Snapshot, SourceName, Weight};
+pub use snapshot::{
+    Counters, Disagreement, Gap, Growth, Host, OtherNamespaces, Snapshot, SourceName, Weight,
+};
 pub use socket::{Flow, Interface, Origin, Socket};
 pub use source::{SourceUse, Sources};
 pub use state::{StateCounts, TcpState};

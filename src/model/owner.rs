@@ -71,6 +71,8 @@ pub struct Look {
     pub table: Duration,
     /// Processes that could not be read.
     pub hidden: usize,
+    /// Whether this process may trace any other, as root may: then more rights read no more.
+    pub may_trace: bool,
 }
 
 /// Who holds the live sockets of some flows.
@@ -81,6 +83,9 @@ pub struct Owners {
     pub by_flow: HashMap<Flow, Vec<Owner>>,
     /// Who has TCP sockets that are in no flow; `None` where nobody looked for them.
     pub unplaced: Option<Vec<Unplaced>>,
+    /// Who has most sockets of the service that was asked about; `None` where none was, or nobody
+    /// was found.
+    pub service: Option<Owner>,
     /// Why somebody may be missing.
     pub gap: Option<Gap>,
     /// How closely it was looked.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Flow, FlowUse, PortRange, PortSet, Tally, Timestamps, Trial, Tunables};
+use crate::words::{count, counted};
 
 /// Something that could not be read. Unknown, never zero.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -57,6 +58,15 @@ pub struct Host {
     pub netns: Option<u64>,
 }
 
+/// Network namespaces beside the one looked at, such as those of containers, that have TCP sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct OtherNamespaces {
+    /// How many were found.
+    pub number: usize,
+    /// A process in the one that has most of them.
+    pub pid: i32,
+}
+
 /// What the kernel counts, unless noted since the namespace was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -71,6 +81,9 @@ pub struct Counters {
     /// `tw` of /proc/net/sockstat, now: TIME_WAIT sockets, orphans in FIN_WAIT2 among them. This is
     /// what `tcp_max_tw_buckets` limits.
     pub time_wait: Option<u64>,
+    /// TCP sockets in no table, now: those that are bound to a port without a connection, those that
+    /// are not, and as far as the kernel does not tell them apart those of other namespaces.
+    pub outside: Option<u64>,
     /// Connections tracked now (`net.netfilter.nf_conntrack_count`, formerly
     /// `net.ipv4.netfilter.ip_conntrack_count`) and at most (`…_max`); `None` where connection
     /// tracking is not loaded.
@@ -79,6 +92,9 @@ pub struct Counters {
     /// tracked because the same one was tracked already, as where translated ports run out. `None`
     /// where connection tracking is not loaded.
     pub insert_failed: Option<u64>,
+    /// Whether `insert_failed` counts clashes too that were resolved without any loss, as from Linux
+    /// 4.7 to 5.9; before, there was no resolving, and the counters look the same.
+    pub resolved_clashes_fail: bool,
     /// `drop` likewise: packets that were dropped because their connection could not be tracked, as
     /// where the table is full.
     pub dropped: Option<u64>,
@@ -210,7 +226,34 @@ impl Snapshot {
     /// Everything that is unknown about the ports: what could not be read, and bound ports where
     /// the source does not show them.
     pub fn all_gaps(&self) -> impl Iterator<Item = Gap> {
-        let bound = self.bound.is_none().then(|| Gap {
+        let bound = self.bound.is_none().then(|| self.bound_unknown());
+        self.gaps
+            .iter()
+            .cloned()
+            .chain(bound)
+            .chain(self.interfaces_unknown())
+    }
+
+    /// That bound ports are not known, and whether it matters.
+    fn bound_unknown(&self) -> Gap {
+        if let Some((outside, most, usable)) = self.may_be_bound() {
+            return Gap {
+                what: "ports bound but neither listening nor connected".into(),
+                why: format!(
+                    "up to {} here hold one each, which {} does not show; the fullest flow takes {} of \
+                     {}, so that few or none may be left. An attempt tells: `twcheck verdict HOST:PORT --connect`",
+                    counted(outside, "TCP socket"),
+                    match self.source {
+                        SourceName::Proc => "/proc/net/tcp",
+                        SourceName::SockDiag => "this kernel (before Linux 6.8)",
+                    },
+                    count(most),
+                    count(usable)
+                ),
+                weight: Weight::Decisive,
+            };
+        }
+        Gap {
             what: "ports bound but neither listening nor connected".into(),
             why: match self.source {
                 SourceName::Proc => {
@@ -227,12 +270,32 @@ impl Snapshot {
                 SourceName::Proc => Weight::Minor,
                 SourceName::SockDiag => Weight::None,
             },
-        });
-        self.gaps
-            .iter()
-            .cloned()
-            .chain(bound)
-            .chain(self.interfaces_unknown())
+        }
+    }
+
+    /// How many sockets may hold a port that is not shown, how many the fullest flow takes, and how
+    /// many there are, where that may turn plenty into few or few into none; `None` where the kernel
+    /// was asked for ports.
+    fn may_be_bound(&self) -> Option<(u64, u32, u32)> {
+        if self.passed_over.is_some() {
+            return None;
+        }
+        let rule = self.tally.rule();
+        let can_be_had = |port: &u16| {
+            !rule.reserved.contains(*port) && !self.tally.listening.ports().contains(*port)
+        };
+        let usable = self.tunables.ip_local_port_range?.ports();
+        let usable = u32::try_from(usable.filter(can_be_had).count()).ok()?;
+        let outside = self.counters.outside.filter(|&outside| outside > 0)?;
+        let flows = self.tally.flows.values().map(FlowUse::countable_in_use);
+        let most = flows.max().unwrap_or(0);
+        let (taken, all) = (u64::from(most), u64::from(usable));
+        let matters = if taken * 2 >= all {
+            taken < all && taken + outside >= all
+        } else {
+            taken * 2 + outside >= all
+        };
+        matters.then_some((outside, most, usable))
     }
 
     /// Sockets bound to an interface have ports of their own, which /proc/net/tcp does not tell

@@ -1,5 +1,5 @@
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -80,7 +80,7 @@ pub struct Listeners {
     ports: PortSet,
     /// Ports that listen on every address.
     everywhere: PortSet,
-    /// Listeners on one address.
+    /// Listeners as they are, the unspecified address of each family among them.
     at: HashSet<SocketAddr>,
 }
 
@@ -88,11 +88,21 @@ impl Listeners {
     /// Adds one; the unspecified address of either family is every address.
     pub fn insert(&mut self, local: SocketAddr) {
         self.ports.insert(local.port());
+        self.at.insert(local);
         if local.ip().is_unspecified() {
             self.everywhere.insert(local.port());
-        } else {
-            self.at.insert(local);
         }
+    }
+
+    /// Whether a listener that is known takes what comes for `local`: one on it, or on every address
+    /// of its family. Those on every IPv6 address are taken to hear IPv4 too, as they do unless they
+    /// ask not to.
+    #[must_use]
+    pub fn hear(&self, local: SocketAddr) -> bool {
+        let on = |ip: IpAddr| self.at.contains(&SocketAddr::new(ip, local.port()));
+        on(local.ip())
+            || on(Ipv6Addr::UNSPECIFIED.into())
+            || (local.is_ipv4() && on(Ipv4Addr::UNSPECIFIED.into()))
     }
 
     /// Ports that listen on any address: connect() skips them all.

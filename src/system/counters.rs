@@ -10,15 +10,20 @@ pub(super) fn read(proc: &ProcRoot, gaps: &mut Vec<Gap>) -> Counters {
     let tcp_ext = snmp(proc, "netstat", "TcpExt:", gaps);
     let tcp = snmp(proc, "snmp", "Tcp:", &mut Vec::new());
     // A module of its own: where it is not loaded, nobody needs to know.
-    let [insert_failed, dropped] = conntrack_stat(proc);
+    let conntrack_stat = conntrack_stat(proc);
+    let sum = |column| sum_over_cpus(conntrack_stat.as_deref()?, column);
     Counters {
         time_wait_overflows: tcp_ext.get("TCPTimeWaitOverflow").copied(),
         time_wait_recycled: tcp_ext.get("TWRecycled").copied(),
         established: tcp.get("CurrEstab").copied(),
         time_wait: sockstat(proc, "sockstat").and_then(|counts| counts("TCP:", "tw")),
+        outside: outside_the_table(proc),
         conntrack: conntrack(proc),
-        insert_failed,
-        dropped,
+        insert_failed: sum("insert_failed"),
+        resolved_clashes_fail: conntrack_stat
+            .as_deref()
+            .is_some_and(counts_resolved_clashes),
+        dropped: sum("drop"),
     }
 }
 
@@ -73,15 +78,18 @@ fn conntrack(proc: &ProcRoot) -> Option<(u64, u64)> {
     Some((first(&COUNT)?, first(&MAX)?))
 }
 
-/// `insert_failed` and `drop` of connection tracking, by the newer name of its file or the older.
-fn conntrack_stat(proc: &ProcRoot) -> [Option<u64>; 2] {
-    const COLUMNS: [&str; 2] = ["insert_failed", "drop"];
+/// What connection tracking counts, by the newer name of its file or the older.
+fn conntrack_stat(proc: &ProcRoot) -> Option<String> {
     ["stat/nf_conntrack", "stat/ip_conntrack"]
         .into_iter()
         .find_map(|name| file::text(&proc.net(name)).ok())
-        .map_or([None; 2], |text| {
-            COLUMNS.map(|column| sum_over_cpus(&text, column))
-        })
+}
+
+/// Whether `insert_failed` counts resolved clashes too: these have a column of their own since they
+/// are counted apart, in the place of `searched` (commit bc92470413f3, Linux 5.10).
+fn counts_resolved_clashes(stat: &str) -> bool {
+    let mut columns = stat.lines().next().unwrap_or_default().split_whitespace();
+    columns.all(|name| name != "clashres")
 }
 
 /// Sums a column over the CPUs: a line of names, then a line of hexadecimal numbers for each CPU
@@ -104,12 +112,16 @@ fn sum_over_cpus(text: &str, column: &str) -> Option<u64> {
 /// TCP sockets that are in no table of this namespace: those that are bound to a port without
 /// listening or being connected, those that are not, and those of other namespaces. `alloc` counts
 /// the sockets of all namespaces, `inuse` those of this one's table; neither counts TIME_WAIT
-/// (net/ipv4/proc.c). `None` when unknown.
+/// (net/ipv4/proc.c). `used` counts all sockets of this namespace, of any kind, from Linux 4.16 on
+/// (net/socket.c), so that those of other namespaces are left out as far as it tells. `None` when
+/// unknown.
 pub(super) fn outside_the_table(proc: &ProcRoot) -> Option<u64> {
     // Whatever comes between the two reads makes the second count larger, never the first.
     let (six, four) = (sockstat(proc, "sockstat6")?, sockstat(proc, "sockstat")?);
     let in_table = four("TCP:", "inuse")? + six("TCP6:", "inuse")?;
-    Some(four("TCP:", "alloc")?.saturating_sub(in_table))
+    let allocated = four("TCP:", "alloc")?;
+    let all = four("sockets:", "used").map_or(allocated, |used| used.min(allocated));
+    Some(all.saturating_sub(in_table))
 }
 
 /// Sockets of this namespace's table, of either family as far as it is known, without TIME_WAIT;
@@ -118,6 +130,12 @@ pub(super) fn in_table(proc: &ProcRoot) -> Option<u64> {
     let six = sockstat(proc, "sockstat6").and_then(|counts| counts("TCP6:", "inuse"));
     let four = sockstat(proc, "sockstat")?("TCP:", "inuse")?;
     four.checked_add(six.unwrap_or(0))
+}
+
+/// TCP sockets of this namespace, TIME_WAIT among them; `None` when unknown.
+pub(super) fn sockets_here(proc: &ProcRoot) -> Option<u64> {
+    let waiting = sockstat(proc, "sockstat")?("TCP:", "tw")?;
+    in_table(proc)?.checked_add(waiting)
 }
 
 /// TCP sockets of this kernel, and TIME_WAIT sockets of this namespace; `None` when unknown.
@@ -164,6 +182,12 @@ mod tests {
             );
             assert_eq!(outside_the_table(&proc), Some(outside), "{allocated}");
         }
+        // Most of them are of other namespaces.
+        write(
+            "sockstat",
+            "sockets: used 9\nTCP: inuse 5 orphan 0 tw 300 alloc 5000 mem 65\n",
+        );
+        assert_eq!(outside_the_table(&proc), Some(2));
         assert_eq!(in_table(&proc), Some(7));
         assert_eq!(read(&proc, &mut Vec::new()).time_wait, Some(300));
     }
@@ -205,6 +229,8 @@ mod tests {
         ] {
             assert_eq!(columns.map(|column| sum_over_cpus(text, column)), sums);
         }
+        assert!(!counts_resolved_clashes(new));
+        assert!(counts_resolved_clashes(old));
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod file;
 mod holders;
 mod host;
 mod machine;
+mod namespaces;
 pub mod netlink;
 pub mod netns;
 mod owners;
@@ -19,6 +20,7 @@ pub mod trial;
 
 pub use collect::{Judgement, View};
 pub use machine::{Machine, SourceChoice};
+pub use namespaces::other_namespaces;
 pub use owners::{LONGEST_SAMPLE, Search, owners};
 pub use proc_root::ProcRoot;
 pub use resolve::resolve;

@@ -25,6 +25,14 @@ impl ProcRoot {
         }
     }
 
+    /// What a process sees of its own network namespace.
+    pub(super) fn of_process(pid: i32) -> Self {
+        Self {
+            path: format!("/proc/{pid}").into(),
+            recorded: false,
+        }
+    }
+
     /// Whether it is a recorded copy.
     #[must_use]
     pub fn is_recorded(&self) -> bool {

@@ -28,17 +28,7 @@ pub fn paths(machine: &Machine, toward: &Toward) -> Vec<Path> {
         return Vec::new();
     }
     let addresses = toward.addresses.iter().take(MOST);
-    addresses
-        .map(|&address| match address {
-            // Each of its interfaces leads to another machine.
-            SocketAddr::V6(address)
-                if address.ip().is_unicast_link_local() && address.scope_id() == 0 =>
-            {
-                Path::default()
-            }
-            address => path(address),
-        })
-        .collect()
+    addresses.map(|&address| path(address)).collect()
 }
 
 /// The way of a TCP connection of this user to `server`; its port is 0 where any is meant.
@@ -46,11 +36,13 @@ pub fn paths(machine: &Machine, toward: &Toward) -> Vec<Path> {
 pub fn path(server: SocketAddr) -> Path {
     let (asked, tried) = (ask(server, IPPROTO_TCP), try_source(server));
     let mut path = Path::default();
+    let mut routed = false;
     let refused = match asked {
         Answer::Route(route) => {
             path.local = Some(route.kind == Kind::Local);
             path.interface = route.interface;
             path.source = route.source;
+            routed = route.routed;
             // TCP has no broadcast (`tcp_v4_connect` in net/ipv4/tcp_ipv4.c).
             (route.kind == Kind::Many).then_some(Errno::ENETUNREACH)
         }
@@ -82,12 +74,29 @@ pub fn path(server: SocketAddr) -> Path {
             path.errno = refused.or(is_about_the_way.then_some(errno)).map(number);
         }
     }
+    if path.local == Some(false) {
+        let can_be_answered = |source: &IpAddr| can_be_answered(server.ip(), *source, routed);
+        path.source = path.source.filter(can_be_answered);
+    }
     if path.errno.is_some() {
         (path.local, path.source) = (None, None);
         path.switched_off = switched_off(server.ip(), path.interface.as_deref());
         path.interface = None;
     }
     path
+}
+
+/// Whether another machine at `address`, beyond a router where the way is `routed`, can answer to
+/// `source`: not to loopback, which IPv6 takes where it has nothing else, and no router forwards
+/// packets of a link-local one (RFC 4291, 2.5.3 and 2.5.6).
+fn can_be_answered(address: IpAddr, source: IpAddr, routed: bool) -> bool {
+    match (address, source) {
+        (IpAddr::V6(address), IpAddr::V6(source)) => {
+            let is_beyond = routed && !address.is_unicast_link_local();
+            !(source.is_loopback() || source.is_unicast_link_local() && is_beyond)
+        }
+        _ => true,
+    }
 }
 
 fn number(errno: Errno) -> i32 {
@@ -133,6 +142,8 @@ struct Route {
     kind: Kind,
     interface: Option<String>,
     source: Option<IpAddr>,
+    /// Whether it leads through a router.
+    routed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,12 +166,13 @@ fn ask(server: SocketAddr, protocol: u8) -> Answer {
             ACKNOWLEDGED,
             &question(server, protocol),
             |message| {
-                if let Some((kind, interface, source)) = decode(message) {
+                if let Some((kind, interface, source, routed)) = decode(message) {
                     let interface = interface.and_then(|index| if_indextoname(index).ok());
                     answer = Answer::Route(Route {
                         kind,
                         interface: interface.map(|name| printable(&name.to_string_lossy())),
                         source,
+                        routed,
                     });
                 }
             },
@@ -178,6 +190,7 @@ fn ask(server: SocketAddr, protocol: u8) -> Answer {
 // Attributes of include/uapi/linux/rtnetlink.h. Kernels before 4.19 pass over the last two.
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
 const RTA_PREFSRC: u16 = 7;
 const RTA_IP_PROTO: u16 = 27;
 const RTA_DPORT: u16 = 29;
@@ -211,9 +224,9 @@ fn question(server: SocketAddr, protocol: u8) -> Vec<u8> {
     question
 }
 
-/// The kind of a route, the index of its interface and its source; `None` where the message is cut
-/// short.
-fn decode(message: &[u8]) -> Option<(Kind, Option<u32>, Option<IpAddr>)> {
+/// The kind of a route, the index of its interface, its source, and whether it leads through a
+/// router; `None` where the message is cut short.
+fn decode(message: &[u8]) -> Option<(Kind, Option<u32>, Option<IpAddr>, bool)> {
     const HEADER: usize = 12;
     const KIND: usize = 7;
     const RTN_LOCAL: u8 = 2;
@@ -224,7 +237,7 @@ fn decode(message: &[u8]) -> Option<(Kind, Option<u32>, Option<IpAddr>)> {
         RTN_BROADCAST | RTN_MULTICAST => Kind::Many,
         _ => Kind::Away,
     };
-    let (mut interface, mut source) = (None, None);
+    let (mut interface, mut source, mut routed) = (None, None, false);
     let mut rest = message.get(HEADER..)?;
     while !rest.is_empty() {
         let length = usize::from(u16_at(rest, 0)?);
@@ -232,11 +245,12 @@ fn decode(message: &[u8]) -> Option<(Kind, Option<u32>, Option<IpAddr>)> {
         match u16_at(rest, 2)? {
             RTA_OIF => interface = u32_at(value, 0),
             RTA_PREFSRC => source = ip(value),
+            RTA_GATEWAY => routed = true,
             _ => {}
         }
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    Some((kind, interface, source))
+    Some((kind, interface, source, routed))
 }
 
 fn ip(bytes: &[u8]) -> Option<IpAddr> {
@@ -282,7 +296,10 @@ mod tests {
     #[test]
     fn a_route_tells_its_interface_and_its_source() {
         let source = "10.6.0.1".parse().unwrap();
-        assert_eq!(decode(&answer()), Some((Kind::Away, Some(7), Some(source))));
+        assert_eq!(
+            decode(&answer()),
+            Some((Kind::Away, Some(7), Some(source), false))
+        );
         let mut local = answer();
         local[7] = 2;
         assert_eq!(decode(&local).unwrap().0, Kind::Local);

@@ -38,6 +38,9 @@ pub struct Advice {
     pub not_recommended: Vec<Remark>,
     /// What the application should do.
     pub application: Vec<Remark>,
+    /// Whether the first of these comes before any change here.
+    #[serde(skip)]
+    pub client_first: bool,
     /// What could not be read.
     pub gaps: Vec<Gap>,
 }
@@ -60,6 +63,11 @@ pub fn advise(snapshot: &Snapshot, holders: &Holders, goal: Option<Goal>) -> Adv
             destination: facts.destination(),
             ..needs(goal, facts.now, facts.room(), &steps)
         };
+        if facts.pool_of_bind().is_some() {
+            let condition = "All this once the client sets IP_BIND_ADDRESS_NO_PORT: until then its \
+                             destinations share one pool of ports.";
+            needs.sentences.insert(0, condition.into());
+        }
         if let Some(enough) = needs.changes_needed.filter(|_| !facts.drops()) {
             steps = plan::enough(&facts, std::mem::take(&mut steps), enough);
             if enough > 0 {
@@ -72,6 +80,7 @@ pub fn advise(snapshot: &Snapshot, holders: &Holders, goal: Option<Goal>) -> Adv
         schema: 1,
         summary: summary::of(&facts, &steps),
         application: remarks::application(&facts, steps.last()),
+        client_first: facts.pool_of_bind().is_some(),
         goal,
         destination: Sought::new(snapshot),
         proof: None,

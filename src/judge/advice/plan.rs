@@ -8,6 +8,7 @@ use crate::judge::Capacity;
 use crate::judge::bearing::Bearing;
 use crate::judge::change::{Change, Step, Sysctl};
 use crate::judge::finding::Cause;
+use crate::judge::flow::PILE_FROM;
 use crate::judge::goal::{Goal, Room, range_for};
 use crate::judge::machine::overflowing;
 use crate::judge::reuse::destination_has_timestamps;
@@ -169,16 +170,28 @@ impl<'a> Facts<'a> {
         overflowing(self.snapshot) || self.now.is_some_and(|now| now.drops)
     }
 
-    /// The fullest flow and what takes its ports, where that is open connections (or attempts that
-    /// nobody answers) and they are many.
+    /// The fullest flow and what takes its ports, where that is open connections and they are many, or
+    /// attempts that nobody answers.
     pub fn held_open(&self) -> Option<(&Flow, &FlowUse, Cause)> {
         let flows = &self.snapshot.tally.flows;
         let (flow, used) = flows
             .iter()
             .max_by_key(|(flow, used)| (used.ports_in_use, **flow))?;
         let cause = Cause::of(&used.by_state);
-        let is_open = !matches!(cause, Cause::Churn | Cause::Mixed);
-        (is_open && self.is_remarkable(used.ports_in_use)).then_some((flow, used, cause))
+        let counts = match cause {
+            Cause::Churn | Cause::Mixed => false,
+            // As many are a server that is down, whatever share of the ports they take.
+            Cause::SynSent => used.by_state.get(TcpState::SynSent) >= PILE_FROM,
+            Cause::HeldOpen | Cause::CloseWait => self.is_remarkable(used.ports_in_use),
+        };
+        counts.then_some((flow, used, cause))
+    }
+
+    /// The same where it is attempts that nobody answers, and nobody asks about anything else: no
+    /// setting of this machine helps.
+    pub fn unanswered(&self) -> Option<(&Flow, &FlowUse)> {
+        let (flow, used, cause) = self.held_open()?;
+        (cause == Cause::SynSent && self.goal.is_none()).then_some((flow, used))
     }
 
     /// Whether TIME_WAIT takes many ports of any flow.
@@ -234,6 +247,7 @@ pub(super) fn steps(facts: &Facts, may_grow: bool) -> Vec<Step> {
         steps: Vec::new(),
     };
     plan.recycle();
+    let may_grow = may_grow && facts.unanswered().is_none();
     let wider = plan.wider().filter(|_| may_grow);
     if wider.is_none() {
         plan.reserve();

@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::plan::Facts;
 use crate::judge::bearing::Limit;
 use crate::judge::change::Step;
-use crate::judge::finding::Cause;
+use crate::judge::finding::{Cause, dst};
+use crate::judge::forecast::History;
 use crate::model::{Flow, FlowUse, Snapshot, TcpState};
 use crate::words::{count, counted, rate, time};
 
@@ -60,7 +61,15 @@ pub(super) fn not_recommended(facts: &Facts) -> Vec<Remark> {
             },
         ),
     ];
-    if let Some((flow, used, _)) = facts.held_open().filter(|_| !facts.wants_reuse()) {
+    if let Some(source) = facts.pool_of_bind() {
+        remarks.push(remark(
+            "net.ipv4.tcp_tw_reuse = 1",
+            format!(
+                "bind() chooses the ports of {}, and takes none that is in TIME_WAIT.",
+                source.address
+            ),
+        ));
+    } else if let Some((flow, used, _)) = facts.held_open().filter(|_| !facts.wants_reuse()) {
         remarks.push(remark(
             "net.ipv4.tcp_tw_reuse = 1",
             format!(
@@ -68,6 +77,12 @@ pub(super) fn not_recommended(facts: &Facts) -> Vec<Remark> {
                 flow.server(),
                 states(used)
             ),
+        ));
+    }
+    if facts.unanswered().is_some() {
+        remarks.push(remark(
+            "a wider net.ipv4.ip_local_port_range",
+            "It lets more attempts wait, and none be answered.",
         ));
     }
     if facts.other_end == Some(false) {
@@ -120,11 +135,12 @@ pub(super) fn application(facts: &Facts, last: Option<&Step>) -> Vec<Remark> {
     let mut remarks = Vec::new();
     if let Some(source) = facts.pool_of_bind() {
         remarks.push(remark(
-            "IP_BIND_ADDRESS_NO_PORT in the client",
+            "set IP_BIND_ADDRESS_NO_PORT",
             format!(
-                "bind() hands out the ports of {}, one pool over all destinations: {} of {} are taken, \
-                 then errno 98. With that socket option before bind(), or without bind(), each \
-                 destination has all the ports. net.ipv4.tcp_tw_reuse does not help bind().",
+                "With that socket option before bind(), or without bind(), connect() chooses the \
+                 port: each destination has a set of them, where {} has one pool for all now ({} of \
+                 {} taken, then errno 98). From then on net.ipv4.tcp_tw_reuse can help too: ask \
+                 again.",
                 source.address,
                 count(source.taken),
                 count(source.usable)
@@ -158,7 +174,8 @@ fn open_connections(flow: &Flow, used: &FlowUse, cause: Cause) -> Remark {
             "close what the other end has closed",
             format!(
                 "{number} connections toward {server} hold their ports until the application \
-                 closes them: `ss -tnp state close-wait dst {server}`."
+                 closes them. Who holds them, as root: `ss -tnp state close-wait {}`.",
+                dst(server)
             ),
         ),
         Cause::SynSent => remark(
@@ -169,8 +186,10 @@ fn open_connections(flow: &Flow, used: &FlowUse, cause: Cause) -> Remark {
             "limit the pools",
             format!(
                 "{number} connections toward {server} are open at once: pools that are smaller \
-                 together, or a leak to find: `ss -tnp dst {server}`. For a number that must be, \
-                 --target-connections says how wide a range or how many addresses it takes."
+                 together, or a leak to find. For a number that must be, --target-connections says \
+                 how wide a range or how many addresses it takes. Who holds them, as root: \
+                 `ss -tnp state established {}`.",
+                dst(server)
             ),
         ),
     }
@@ -217,14 +236,19 @@ fn timestamps(facts: &Facts, last: Option<&Step>) -> Option<Remark> {
         ),
         _ => String::new(),
     };
-    let server = facts.destination().unwrap_or_else(|| "SERVER".into());
+    let toward = facts.snapshot.tally.toward.as_ref();
+    let address = toward.and_then(|toward| toward.addresses.first());
+    let whom = match address.filter(|address| address.port() != 0) {
+        Some(&server) => format!(" {}", dst(server)),
+        None => " state established".into(),
+    };
     Some(remark(
         "TCP timestamps at the other end",
         format!(
             "tcp_tw_reuse does nothing toward a server that has none, or behind a load balancer \
              that strips them (net.ipv4.tcp_timestamps there; on loopback this machine is both \
-             ends).{numbers} They are there where `ss -tie dst {server}` shows \"ts\" on a live \
-             connection, and reuse works where TWRecycled grows: `nstat -az TcpExtTWRecycled`."
+             ends).{numbers} Reuse works where TWRecycled grows (`nstat -az TcpExtTWRecycled`); a \
+             live connection to a server that has timestamps shows \"ts\": `ss -tie{whom}`."
         ),
     ))
 }
@@ -268,20 +292,19 @@ fn pool(facts: &Facts, busiest: Option<(&Flow, &FlowUse)>) -> Remark {
         )
     };
     let example = time(EXAMPLE_BUSY);
-    let hold = facts.hold_time.as_secs_f64();
+    let peak = busiest.map_or(0, |(_, used)| {
+        let history = History::new(&used.time_wait_left, facts.hold_time);
+        history.per_second().iter().copied().max().unwrap_or(0)
+    });
     let why = match busiest {
-        Some((flow, used)) if used.by_state.get(TcpState::TimeWait) > 0 => {
-            #[expect(clippy::cast_precision_loss)] // At most the number of ports.
-            let per_second = used.by_state.get(TcpState::TimeWait) as f64 / hold;
-            format!(
-                "Toward {}, {} connections/s were closed here in the last {hold} s. A pool serves \
-                 that many with {} if each is used for {example} (rate × time), and \
-                 leaves no TIME_WAIT.",
-                flow.server(),
-                rate(per_second),
-                sized(per_second)
-            )
-        }
+        Some((flow, _)) if peak > 0 => format!(
+            "Toward {}, {} were closed here in the busiest second of the last minute: a client \
+             that fails or is slowed down shows less than it wants. A pool serves as many a \
+             second with {} if each is used for {example} (rate × time), and leaves no TIME_WAIT.",
+            flow.server(),
+            counted(peak, "connection"),
+            sized(f64::from(peak))
+        ),
         _ => format!(
             "1,000 requests/s of {example} each need {} (rate × time), and \
              leave no TIME_WAIT.",

@@ -2,10 +2,10 @@
 
 use super::plan::Facts;
 use super::remarks;
-use crate::judge::bearing::Bearing;
+use crate::judge::bearing::{Bearing, Limit};
 use crate::judge::change::Step;
-use crate::model::Origin;
-use crate::words::{count, counted};
+use crate::model::{Origin, TcpState};
+use crate::words::{count, counted, rate};
 
 /// The sentences that fit what is wrong, the gravest first.
 pub(super) fn of(facts: &Facts, steps: &[Step]) -> String {
@@ -29,7 +29,9 @@ pub(super) fn of(facts: &Facts, steps: &[Step]) -> String {
     match facts.now {
         Some(now) if now.ports == 0 => summary.without_ports(),
         Some(now) if unknown.is_empty() => summary
-            .held_open(&now)
+            .client_first(&now)
+            .or_else(|| summary.unanswered(&now))
+            .or_else(|| summary.held_open(&now))
             .or_else(|| summary.dropping(&now))
             .or_else(|| summary.open_connections(&now))
             .unwrap_or_else(|| summary.rate(&now)),
@@ -82,6 +84,46 @@ impl Summary<'_> {
                  net.ipv4.ip_local_reserved_ports, or services to other ports."
             ),
         }
+    }
+
+    /// Where bind() hands out the ports: what helps first is in the client.
+    fn client_first(&self, now: &Bearing) -> Option<String> {
+        let source = self.facts.pool_of_bind()?;
+        let together = match now.rate_without_reuse {
+            Limit::At(limit) => format!(
+                " It bears at most {} connections/s to all of them together, and no setting for \
+                 TIME_WAIT helps it.",
+                rate(limit)
+            ),
+            Limit::Unknown | Limit::Unbound => String::new(),
+        };
+        let cause = format!(
+            "bind() hands out the ports of {}, one pool for all destinations, and {} of {} are \
+             taken.{together} First set IP_BIND_ADDRESS_NO_PORT in \
+             the client: then each destination has {} of its own",
+            source.address,
+            count(source.taken),
+            count(source.usable),
+            count(now.ports)
+        );
+        Some(match self.after.filter(|after| after.ports > now.ports) {
+            Some(after) => format!("{cause}. {}, {}.", self.below, count(after.ports)),
+            None => format!("{cause}."),
+        })
+    }
+
+    /// Where nobody answers.
+    fn unanswered(&self, now: &Bearing) -> Option<String> {
+        let (flow, used) = self.facts.unanswered()?;
+        Some(format!(
+            "{} from {} toward {} are not answered and take {} of the {} ports: that is about the \
+             server or the way to it, and no setting here helps.",
+            counted(used.by_state.get(TcpState::SynSent), "attempt"),
+            Origin(flow),
+            flow.server(),
+            count(used.ports_in_use),
+            count(now.ports)
+        ))
     }
 
     /// Where open connections take the ports, and nobody asks about anything else.

@@ -39,12 +39,15 @@ impl Shortage {
         let (first, last) = ports.returns()?;
         let known = history.per_second().len();
         let since_seconds = since(history, taken, threshold);
+        let below = ports.back(taken - threshold);
+        // The first and the last are told at the latest, what lies between as it is likely.
+        let below = below.map(|below| below.clamp(first, last));
         Some(Self {
             since_seconds,
             since_at_least: since_seconds == known,
             first_port_back_seconds: rounded(first),
             last_port_back_seconds: rounded(last),
-            below_threshold_seconds: ports.back(taken - threshold).map(rounded),
+            below_threshold_seconds: below.map(rounded),
         })
     }
 }
@@ -126,6 +129,17 @@ mod tests {
                 .below_threshold_seconds,
             None
         );
+    }
+
+    #[test]
+    fn ports_come_back_in_their_order() {
+        // All at once: enough of them are back with the first, and none of the times is before it.
+        for rate in [500, 501, 600, 1000] {
+            let now = shortage(1, rate, 0, 500.0).unwrap();
+            let below = now.below_threshold_seconds.unwrap();
+            assert!(now.first_port_back_seconds <= below, "{now:?}");
+            assert!(below <= now.last_port_back_seconds, "{now:?}");
+        }
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! What a verdict says of one destination, once it is known how to get there.
 
 use std::cmp::Reverse;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::Verdict;
-use crate::judge::destination::{Attempt, Sought, Trouble};
+use super::{Verdict, quiet};
+use crate::judge::destination::{Attempt, EADDRNOTAVAIL, Sought, Trouble, Unreachable};
 use crate::judge::finding::{Finding, Reported};
 use crate::judge::level::Level;
 use crate::model::Path;
@@ -16,7 +16,7 @@ impl Verdict {
         let Some(mut sought) = self.destination.take() else {
             return;
         };
-        let mut ways = Vec::new();
+        let mut ways: Vec<(IpAddr, Option<Trouble>)> = Vec::new();
         for (address, path) in sought.addresses.iter_mut().zip(paths) {
             address.local = path.local;
             address.interface.clone_from(&path.interface);
@@ -25,35 +25,50 @@ impl Verdict {
             ways.push((address.address, Trouble::of(address.address, path)));
         }
         sought.connect = attempt;
+        let is_asked = !ways.is_empty();
+        let unheard = sought.unheard();
+        for (place, (address, trouble)) in ways.iter_mut().enumerate() {
+            if trouble.is_none() && unheard.contains(address) {
+                let path = Path::default();
+                *trouble = Some(Trouble::Unheard(Unreachable::new(*address, path)));
+            }
+            if let Some(way) = trouble.as_mut().and_then(Trouble::way) {
+                way.is_first = place == 0;
+            }
+        }
         let good = ways.iter().find(|(_, trouble)| trouble.is_none());
         let unasked = sought.addresses.get(ways.len());
         let instead = good
             .map(|(address, _)| *address)
             .or(unasked.map(|unasked| unasked.address));
+        let attempted = sought.connect.as_ref().and_then(|attempt| {
+            let is_there = |(address, _): &&(IpAddr, _)| *address == attempt.server.ip();
+            let explained = ways.iter().find(is_there);
+            if explained.is_some_and(|(_, trouble)| trouble.is_some()) {
+                return None;
+            }
+            self.failed(attempt, &sought)
+        });
         let mut found = Vec::new();
-        for (index, (_, trouble)) in ways.into_iter().enumerate() {
-            let level = match instead {
-                None => Level::Critical,
-                // Some clients try the first address only.
-                Some(_) if index == 0 => Level::Warning,
-                Some(_) => Level::Ok,
-            };
-            found.extend(trouble.map(|trouble| (level, trouble.with_other(instead))));
+        for (_, mut trouble) in ways {
+            if let Some(way) = trouble.as_mut().and_then(Trouble::way) {
+                way.instead = instead;
+                let level = match instead {
+                    None => Level::Critical,
+                    // Some clients try the first address only.
+                    Some(_) if way.is_first => Level::Warning,
+                    Some(_) => Level::Ok,
+                };
+                found.extend(trouble.map(|trouble| (level, trouble)));
+            }
         }
-        if let Some(attempt) = &sought.connect
-            && let Some(why) = &attempt.failure
-            && !sought.is_explained(attempt.server.ip())
-        {
-            found.push((Level::Critical, Trouble::Failed(why.clone())));
-        }
-        let worst = found.iter().max_by_key(|(level, _)| *level);
-        if let Some((level, trouble)) = worst.filter(|(level, _)| *level > self.level) {
-            (self.level, self.summary) = (*level, trouble.to_string());
-        } else if self.level == Level::Ok
-            && let Some(room) = &sought.room
-        {
-            self.summary.clone_from(room);
-        }
+        found.extend(attempted.map(|trouble| (Level::Critical, trouble)));
+        let untried = is_asked && sought.connect.is_none();
+        self.summary = self.headline(&sought, &found, untried);
+        self.level = found
+            .iter()
+            .map(|(level, _)| *level)
+            .fold(self.level, Level::max);
         self.findings
             .extend(found.into_iter().map(|(level, trouble)| Reported {
                 level,
@@ -63,6 +78,61 @@ impl Verdict {
         self.findings
             .sort_by_key(|reported| Reverse(reported.level));
         self.destination = Some(sought);
+    }
+
+    /// What an attempt that failed tells; nothing new where the flow is full.
+    fn failed(&self, attempt: &Attempt, sought: &Sought) -> Option<Trouble> {
+        let why = attempt.failure.as_ref()?;
+        let server = attempt.server;
+        let is_out_of_ports = why.errno == Some(EADDRNOTAVAIL);
+        if is_out_of_ports && self.is_full(server) {
+            return None;
+        }
+        let source = sought
+            .addresses
+            .iter()
+            .find(|way| way.address == server.ip())
+            .and_then(|way| way.source);
+        Some(match source {
+            Some(source) if is_out_of_ports => Trouble::NoPort { server, source },
+            _ => Trouble::Failed(why.clone()),
+        })
+    }
+
+    /// The sentence about the destination, the worst of what was `found` there or of its flows; what
+    /// is wrong with the machine besides comes after it, unless it is why no port can be had.
+    fn headline(&self, sought: &Sought, found: &[(Level, Trouble)], untried: bool) -> String {
+        let is_about_it = |reported: &&Reported| {
+            reported.flow.is_some() || matches!(reported.finding, Finding::NoUsablePort { .. })
+        };
+        let of_flows = self.findings.iter().find(is_about_it);
+        let worst = found.iter().max_by_key(|(level, _)| *level);
+        let (level, mut text) = match (of_flows, worst) {
+            (Some(reported), worst) if worst.is_none_or(|(level, _)| *level <= reported.level) => {
+                let is_told = self.findings.first() == Some(reported);
+                let text = if is_told {
+                    self.summary.clone()
+                } else {
+                    reported.finding.to_string()
+                };
+                (reported.level, text)
+            }
+            (_, Some((level, trouble))) => (*level, trouble.to_string()),
+            _ => (Level::Ok, String::new()),
+        };
+        if level == Level::Ok {
+            text = match &sought.room {
+                Some(room) => room.clone(),
+                None => quiet(self.flows.first(), self.capacity.as_ref()),
+            };
+        }
+        let besides = self.findings.iter().find(|it| !is_about_it(it));
+        if let Some(besides) = besides.filter(|besides| besides.level > level) {
+            text = format!("{text} {}", besides.finding);
+        } else if level == Level::Ok && untried {
+            text.push_str(" Whether it answers was not tried: --connect does that.");
+        }
+        text
     }
 
     /// Whether a flow toward `server` has no port left.
@@ -305,7 +375,7 @@ mod tests {
                 vec![bad(99), good()],
                 Some(refused("127.0.0.1:3306")),
                 "localhost:3306 is ::1: connect() fails at once with errno 99; 127.0.0.1 by eth0, \
-                 from 10.0.0.1; 127.0.0.1:3306 took none (90 µs); 1 flow elsewhere left out",
+                 from 10.0.0.1; 127.0.0.1:3306 took none (errno 111, 90 µs); 1 flow elsewhere left out",
             ),
             (":3306", &[], vec![], None, ":3306 at any address"),
             (

@@ -14,7 +14,9 @@ use super::level::{Level, Thresholds};
 use super::machine;
 use super::reuse::alone;
 use super::source::{Pool, bound_sources};
-use crate::model::{Gap, Host, Origin, Snapshot, TimeWaitSplit, Tunables, Unplaced};
+use crate::model::{
+    Gap, Host, Origin, OtherNamespaces, Snapshot, TimeWaitSplit, Tunables, Unplaced,
+};
 use crate::words::{count, percent};
 
 /// The share of the usable ports, in percent, below which a flow in no trouble tells nothing.
@@ -46,6 +48,10 @@ pub struct Verdict {
     /// The destination that it is about; `None`, and left out of the JSON, where it is about all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination: Option<Sought>,
+    /// Other network namespaces here, about which nothing is said; `None`, and left out of the JSON,
+    /// where none was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other_namespaces: Option<OtherNamespaces>,
     /// Who has TCP sockets that are in no flow, such as those that have no port; `None` when nobody
     /// looked.
     pub unplaced: Option<Vec<Unplaced>>,
@@ -169,6 +175,7 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
         findings,
         flows_total,
         destination: Sought::new(snapshot),
+        other_namespaces: None,
         unplaced: None,
         owner_notes: Vec::new(),
         gaps: snapshot.all_gaps().collect(),
@@ -221,6 +228,11 @@ fn summary(
             ),
         };
     }
+    quiet(fullest, capacity)
+}
+
+/// The same where nothing is wrong.
+fn quiet(fullest: Option<&FlowReport>, capacity: Option<&Capacity>) -> String {
     match (capacity, fullest) {
         (None, _) => "Nothing can be said about ports without their range.".into(),
         (Some(_), Some(flow)) => format!(
@@ -497,6 +509,55 @@ mod tests {
         let mut snapshot = host(plain(), &[], None);
         snapshot.gaps = vec![gap(Weight::Minor), gap(Weight::Decisive)];
         assert_eq!(found(&snapshot), [("COULD_NOT_READ", Unknown)]);
+    }
+
+    /// From Linux 4.7 to 5.9 `insert_failed` grows on a healthy machine too.
+    #[test]
+    fn connection_tracking_fails_where_packets_are_dropped_or_nothing_else_is_counted() {
+        let said = |ambiguous, insert_failed, dropped| {
+            let mut snapshot = host(plain(), &[], None);
+            snapshot.counters.resolved_clashes_fail = ambiguous;
+            snapshot.counters.insert_failed = Some(250);
+            snapshot.counters.dropped = Some(3);
+            snapshot.growth = Some(Growth {
+                insert_failed: Some(insert_failed),
+                dropped: Some(dropped),
+                ..Growth::default()
+            });
+            let verdict = verdict(&snapshot, DEFAULT, 10);
+            let [reported] = verdict.findings.as_slice() else {
+                panic!("{:?}", verdict.findings);
+            };
+            (reported.level, reported.finding.to_string())
+        };
+        let still = "; whether it still does, one short look does not tell.";
+        let took = "Connection tracking could not take 250 connections";
+        let but = "at first (before Linux 5.10 those it took after all are among them)";
+        let dropped = "and dropped 3 packets since it began";
+        for (ambiguous, failed, drops, expected) in [
+            (false, 0, 0, (Fine, format!("{took} {dropped}{still}"))),
+            (
+                false,
+                7,
+                0,
+                (
+                    Warning,
+                    format!("{took} {dropped}, 7 while this was looked at."),
+                ),
+            ),
+            (true, 7, 0, (Fine, format!("{took} {but} {dropped}{still}"))),
+            (
+                true,
+                7,
+                2,
+                (
+                    Warning,
+                    format!("{took} {but} {dropped}, 2 while this was looked at."),
+                ),
+            ),
+        ] {
+            assert_eq!(said(ambiguous, failed, drops), expected);
+        }
     }
 
     #[test]

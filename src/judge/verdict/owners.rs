@@ -47,6 +47,17 @@ impl Verdict {
             .collect()
     }
 
+    /// The port of a service whose process is to be named.
+    #[must_use]
+    pub fn service_to_own(&self) -> Option<u16> {
+        self.findings
+            .iter()
+            .find_map(|reported| match reported.finding {
+                Finding::InboundCloseWait { port, .. } => Some(port),
+                _ => None,
+            })
+    }
+
     /// Whether connect() fails somewhere for want of a port: whoever tries has none, and is in no
     /// table.
     #[must_use]
@@ -81,6 +92,11 @@ impl Verdict {
         if unplaced.len() > NAMED {
             let more = counted((unplaced.len() - NAMED) as u64, "process");
             self.owner_notes.push(format!("{more} more like these."));
+        }
+        for reported in &mut self.findings {
+            if let Finding::InboundCloseWait { owner, .. } = &mut reported.finding {
+                owner.clone_from(&owners.service);
+            }
         }
         self.unplaced = owners.unplaced;
         self.gaps.extend(owners.gap);
@@ -166,13 +182,7 @@ fn missed(flows: &[FlowReport], look: Look) -> Option<String> {
         Origin(&flow.flow()),
         flow.server()
     );
-    let hidden = match look.hidden {
-        0 => String::new(),
-        hidden => format!(
-            ", or be one of {} that cannot be read here (sudo reads them)",
-            counted(hidden as u64, "process")
-        ),
-    };
+    let hidden = hidden_text(look);
     if flow.ports_free == Some(0) {
         let seconds = look.watched.as_secs_f64();
         return Some(format!(
@@ -208,6 +218,22 @@ fn missed(flows: &[FlowReport], look: Look) -> Option<String> {
         look.watched.as_secs_f64(),
         how_often(chance),
     ))
+}
+
+/// That somebody may be missing because processes could not be read.
+fn hidden_text(look: Look) -> String {
+    match look.hidden {
+        0 => String::new(),
+        hidden => format!(
+            ", or be hidden: {} cannot be read here{}",
+            counted(hidden as u64, "process"),
+            if look.may_trace {
+                ""
+            } else {
+                " (sudo reads them)"
+            }
+        ),
+    }
 }
 
 /// A chance as people say it.
@@ -269,7 +295,7 @@ mod tests {
             watched: Duration::from_secs(watched),
             cycle: Duration::from_micros(cycle),
             table: Duration::from_micros(table),
-            hidden: 0,
+            ..Look::default()
         }
     }
 
@@ -342,6 +368,26 @@ mod tests {
         assert_eq!(time_to_catch(9.0, once), Some(10));
         assert_eq!(time_to_catch(9.0, look(10, 25, 500)), Some(30));
         assert_eq!(time_to_catch(0.1, once), None);
+    }
+
+    #[test]
+    fn who_may_read_everything_is_not_told_to_use_sudo() {
+        for (may_trace, said) in [
+            (
+                false,
+                "be hidden: 2 processes cannot be read here (sudo reads them).",
+            ),
+            (true, "be hidden: 2 processes cannot be read here."),
+        ] {
+            let hidden = Look {
+                hidden: 2,
+                may_trace,
+                ..look(1, 25, 500)
+            };
+            let text = hidden_text(hidden);
+            assert!(format!("{text}.").ends_with(said), "{text}");
+        }
+        assert_eq!(hidden_text(look(1, 25, 500)), "");
     }
 
     #[test]

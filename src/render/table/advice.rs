@@ -24,8 +24,22 @@ pub fn advice(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Resul
 
 fn write_changes(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     write_destination(advice.destination.as_ref(), screen, out)?;
+    let (first, application) = advice
+        .application
+        .split_at(usize::from(advice.client_first));
+    if !first.is_empty() {
+        write_remarks("First, in the client", first, screen, out)?;
+    }
     if !advice.steps.is_empty() {
-        writeln!(out)?;
+        writeln!(
+            out,
+            "{}",
+            if first.is_empty() {
+                ""
+            } else {
+                "\nThen, here:"
+            }
+        )?;
         write_steps(&advice.steps, screen, out)?;
         let text = "`twcheck advise --format sysctl` (see --help)";
         writeln!(out, "\n{}", screen.wrap("To apply: ", "          ", text))?;
@@ -37,7 +51,7 @@ fn write_changes(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Re
         write_proof(proof, screen, out)?;
     }
     write_remarks("Leave alone", &advice.not_recommended, screen, out)?;
-    write_remarks("In the application", &advice.application, screen, out)
+    write_remarks("In the application", application, screen, out)
 }
 
 fn write_steps(steps: &[Step], screen: Screen, out: &mut dyn Write) -> io::Result<()> {

@@ -16,6 +16,7 @@ pub use repro::repro;
 
 use super::Screen;
 use super::screen::unbroken;
+use crate::judge::Capacity;
 use crate::judge::destination::Sought;
 use crate::judge::flow::FlowReport;
 use crate::judge::level::Level;
@@ -145,6 +146,7 @@ fn write_evidence(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
         writeln!(out)?;
     }
     write_capacity(verdict, screen, out)?;
+    write_other_namespaces(verdict, screen, out)?;
     write_shortage(&verdict.flows, screen, out)?;
     if let Some(sought) = &verdict.destination {
         writeln!(
@@ -283,16 +285,15 @@ fn write_shortage(flows: &[FlowReport], screen: Screen, out: &mut dyn Write) -> 
             continue;
         };
         let text = format!(
-            "{} to {}: short of ports for {}{} s; if nobody connects the first is back within \
+            "{} to {}: short of ports {}; if nobody connects the first is back within \
              {:.0} s, {}all in {:.0} s",
             Origin(&flow.flow()),
             flow.server(),
-            if shortage.since_at_least {
-                "at least "
-            } else {
-                ""
+            match (shortage.since_seconds, shortage.since_at_least) {
+                (0, _) => "since just now".into(),
+                (seconds, true) => format!("for at least {seconds} s"),
+                (seconds, false) => format!("for {seconds} s"),
             },
-            shortage.since_seconds,
             shortage.first_port_back_seconds,
             shortage
                 .below_threshold_seconds
@@ -331,21 +332,18 @@ fn write_owners(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::R
 fn write_capacity(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     if let (Some(capacity), Some(range)) = (verdict.capacity, verdict.tunables.ip_local_port_range)
     {
-        let text = format!(
-            "{} usable ({}-{}, less {} reserved and {} bound), {} to one destination{}",
+        let ports = format!(
+            "{} usable ({}-{}, less {} reserved and {} bound)",
             count(capacity.usable_ports),
             range.low,
             range.high,
             count(capacity.reserved_ports),
             capacity.bound_ports,
-            at_most(capacity.max_connections_per_second),
-            capacity
-                .fast_connections_per_second
-                .map_or_else(String::new, |fast| format!(
-                    ", connect() is cheap up to {}/s",
-                    rate(fast)
-                )),
         );
+        let text = match capacity.usable_ports {
+            0 => ports,
+            _ => format!("{ports}, {}", rates(verdict, &capacity)),
+        };
         writeln!(out, "{}", screen.wrap("Ports: ", "       ", &text))?;
     }
     let split = verdict.time_wait.split;
@@ -359,6 +357,42 @@ fn write_capacity(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
         count(split.inbound),
     );
     writeln!(out, "{}", screen.wrap("TIME_WAIT: ", "           ", &text))
+}
+
+/// That containers have ports of their own, and how to look at them.
+fn write_other_namespaces(
+    verdict: &Verdict,
+    screen: Screen,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let Some(others) = verdict.other_namespaces else {
+        return Ok(());
+    };
+    let text = format!(
+        "only this network namespace is judged; {} here with TCP sockets (containers?). The busiest, \
+         as root: `nsenter -t {} -n twcheck verdict`",
+        counted(others.number as u64, "other"),
+        others.pid
+    );
+    writeln!(out, "{}", screen.wrap("Elsewhere: ", "           ", &text))
+}
+
+/// What the ports bear: MAX/S of the flows is the one or the other, each by its own TIME_WAIT.
+fn rates(verdict: &Verdict, capacity: &Capacity) -> String {
+    let is_reused = verdict.worth_a_line().any(|flow| flow.reuse.works());
+    let reused = capacity
+        .max_rate(true)
+        .filter(|_| is_reused || capacity.max_connections_per_second_with_reuse.is_some());
+    let reused = reused.map(|limit| format!(", {} where TIME_WAIT is reused", rate(limit)));
+    let fast = capacity
+        .fast_connections_per_second
+        .map(|fast| format!(", connect() is cheap up to {}/s", rate(fast)));
+    format!(
+        "{} to one destination{}{}",
+        at_most(capacity.max_connections_per_second),
+        reused.unwrap_or_default(),
+        fast.unwrap_or_default()
+    )
 }
 
 fn state_list(by_state: &StateCounts) -> String {

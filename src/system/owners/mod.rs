@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{CapabilitySet, capabilities};
 
+pub(super) use self::process::{all as processes, netns, own_netns};
 use self::process::{describe, user_name, user_of};
 use self::table::Table;
 use self::watch::Seen;
@@ -38,6 +39,8 @@ pub struct Search {
     pub sample: Option<Duration>,
     /// Look for processes with sockets that have no port, too.
     pub portless: bool,
+    /// Look for who serves this local port, too.
+    pub service: Option<u16>,
 }
 
 /// Finds who holds the live sockets of `flows` on `machine`: TIME_WAIT has no owner.
@@ -53,7 +56,7 @@ pub fn owners(machine: &Machine, flows: &[Flow], search: Search) -> Owners {
             ..Owners::default()
         };
     }
-    let mut table = Table::new(machine, flows);
+    let mut table = Table::new(machine, flows, search.service);
     table.look(false);
     let before = table.wanted_now();
     let mut seen = Seen::default();
@@ -88,14 +91,17 @@ pub fn owners(machine: &Machine, flows: &[Flow], search: Search) -> Owners {
     let hidden = guarded.len();
     let by_flow = join(&mut seen, &table, flows);
     let unplaced = unplaced(&mut seen, &by_flow, search);
+    let service = server(&mut seen, &table);
     Owners {
         gap: (!missing.is_empty()).then(|| unknown(&seen, &table, &missing, guarded).gap()),
         by_flow,
         unplaced,
+        service,
         look: Look {
             table: table.time(),
             cycle: look.cycle.max(seen.glances_of_a_cycle()),
             hidden,
+            may_trace: may_trace(),
             ..look
         },
     }
@@ -123,6 +129,24 @@ fn join(seen: &mut Seen, table: &Table<'_>, flows: &[Flow]) -> HashMap<Flow, Vec
         owners.sort_by_key(|owner| (std::cmp::Reverse(owner.sockets), owner.pid));
     }
     by_flow
+}
+
+/// Who has most sockets of the service.
+fn server(seen: &mut Seen, table: &Table<'_>) -> Option<Owner> {
+    let mut counts: HashMap<i32, u32> = HashMap::new();
+    for inode in &table.of_service {
+        if let Some(pid) = seen.of_socket.get(inode) {
+            *counts.entry(*pid).or_default() += 1;
+        }
+    }
+    let (pid, sockets) = counts
+        .into_iter()
+        .max_by_key(|&(pid, sockets)| (sockets, std::cmp::Reverse(pid)))?;
+    let owner = seen.known.entry(pid).or_insert_with(|| describe(pid));
+    Some(Owner {
+        sockets,
+        ..owner.clone()
+    })
 }
 
 /// Who has TCP sockets that are in no flow, where that may answer the question.
@@ -192,9 +216,13 @@ fn unknown(seen: &Seen, table: &Table<'_>, missing: &[u32], guarded: Vec<u32>) -
         processes: seen.processes,
         denied: guarded.len(),
         guarded: names(guarded.into_iter()),
-        may_trace: capabilities(None)
-            .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE)),
+        may_trace: may_trace(),
     }
+}
+
+/// Whether this process may trace any other.
+fn may_trace() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE))
 }
 
 /// The names of these users, each once.

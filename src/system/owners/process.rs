@@ -14,7 +14,7 @@ use procfs::process::{LimitValue, Process};
 use crate::model::Owner;
 
 /// The processes there are.
-pub(super) fn all() -> impl Iterator<Item = i32> {
+pub(in crate::system) fn all() -> impl Iterator<Item = i32> {
     let numbers = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
     let folder = fs::read_dir("/proc").into_iter();
     folder.flatten().flatten().filter_map(numbers)
@@ -136,13 +136,13 @@ pub(super) fn is_tcp(descriptor: &Path) -> bool {
 }
 
 /// The inode of its network namespace; `None` when unreadable.
-pub(super) fn netns(pid: i32) -> Option<u64> {
+pub(in crate::system) fn netns(pid: i32) -> Option<u64> {
     let namespace = fs::metadata(format!("/proc/{pid}/ns/net"));
     namespace.ok().map(|namespace| namespace.ino())
 }
 
 /// The inode of the calling thread's network namespace.
-pub(super) fn own_netns() -> Option<u64> {
+pub(in crate::system) fn own_netns() -> Option<u64> {
     let namespace = fs::metadata("/proc/thread-self/ns/net");
     namespace.ok().map(|namespace| namespace.ino())
 }

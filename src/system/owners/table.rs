@@ -18,8 +18,11 @@ pub(super) struct Placed {
 pub(super) struct Table<'a> {
     machine: &'a Machine,
     wanted: HashSet<Flow>,
+    service: Option<u16>,
     /// Every live socket of the wanted flows seen so far.
     pub placed: HashMap<u32, Placed>,
+    /// Every socket of the service seen so far.
+    pub of_service: HashSet<u32>,
     /// Every socket of the last look that a process holds, of whatever flow.
     pub now: HashSet<u32>,
     /// Whether the last look missed none.
@@ -29,11 +32,13 @@ pub(super) struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn new(machine: &'a Machine, flows: &[Flow]) -> Self {
+    pub(super) fn new(machine: &'a Machine, flows: &[Flow], service: Option<u16>) -> Self {
         Self {
             machine,
             wanted: flows.iter().copied().collect(),
+            service,
             placed: HashMap::new(),
+            of_service: HashSet::new(),
             now: HashSet::new(),
             is_complete: false,
             looks: 0,
@@ -49,10 +54,15 @@ impl<'a> Table<'a> {
             now,
             placed,
             wanted,
+            service,
+            of_service,
             ..
         } = self;
         self.is_complete = self.machine.held_sockets(bound, |inode, user, socket| {
             now.insert(inode);
+            if service.is_some() && socket.map(|socket| socket.local.port()) == *service {
+                of_service.insert(inode);
+            }
             if let Some(flow) = socket.map(Flow::of)
                 && wanted.contains(&flow)
             {

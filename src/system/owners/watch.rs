@@ -175,6 +175,7 @@ impl Seen {
             cycle: watched / cycles.max(1),
             table: table.time(),
             hidden: self.denied.len(),
+            ..Look::default()
         }
     }
 
