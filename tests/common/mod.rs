@@ -173,6 +173,12 @@ pub fn linux() -> (u32, u32) {
     (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
+/// Whether this machine is an emulated one, some hundred times slower than it says: nothing is held
+/// against a clock there.
+pub fn is_emulated() -> bool {
+    env::var_os("TWCHECK_EMULATED").is_some()
+}
+
 /// A number from the environment, or `otherwise`.
 pub fn env_number(name: &str, otherwise: u64) -> u64 {
     env::var(name).map_or(otherwise, |text| {
