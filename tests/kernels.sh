@@ -17,6 +17,9 @@ suites=(bullseye bookworm trixie trixie-backports)
 between=(6.16 6.18)
 # What asks the kernel something, and the boots that a test is for, beside the plain one.
 binaries=(kernel situations passed_over machines destination sysctls boots)
+# Tests that hold the kernel to a second or less, or fill tables of many thousands.
+left_out=(a_large_table_is_counted_exactly_by_either_source the_advice_applies_as_it_is_and_is_enough
+    random_lists_of_reserved_ports_are_told_whole_and_the_kernel_agrees)
 boots=(small no_modules no_ipv6 hidden)
 # The modules that the tests need, and what they are loaded by where nothing is said.
 modules=(tcp_diag udp_diag veth nft_masq nft_chain_nat nf_conntrack nft_ct)
@@ -60,7 +63,7 @@ main() {
 # Says how it came out: the table, then what was not tried.
 finish() {
     printf '%s\n' "${table[@]+"${table[@]}"}"
-    echo "under emulation nothing was held against a clock"
+    printf 'left out under emulation: %s\n' "${left_out[@]}"
     printf 'not tried: %s\n' "${notes[@]+"${notes[@]}"}"
     [ ${#failed[@]} = 0 ] || { echo "failed: ${failed[*]}" && exit 1; }
     [ ${#table[@]} -gt 0 ] && echo "every kernel that was booted passed"
@@ -235,7 +238,7 @@ try() {
 }
 if [ "\$TWCHECK_BOOT" = plain ]; then
     for binary in ${binaries[*]}; do
-        try \$binary
+        try \$binary ${left_out[*]/#/--skip }
     done
 else
     try boots --ignored "\$TWCHECK_BOOT::"
