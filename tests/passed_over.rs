@@ -10,28 +10,14 @@ use std::thread;
 use std::time::Duration;
 
 use common::network::{self, Host};
-use common::{connect_until_error, in_namespace, json, linux, port_range, run, serve, sysctl};
+use common::{
+    connect_until_error, grants_single_ports, in_namespace, is_emulated, json, own_port_range,
+    port_range, run, serve, sysctl,
+};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
-
-mod option {
-    //! `IP_LOCAL_PORT_RANGE` (Linux 6.3).
-    use nix::{libc, setsockopt_impl, sockopt_impl};
-
-    const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
-    sockopt_impl!(
-        LocalPortRange,
-        SetOnly,
-        libc::IPPROTO_IP,
-        IP_LOCAL_PORT_RANGE,
-        u32
-    );
-}
-
-/// From this one on the kernel can be asked for one port.
-const BY_PORT: (u32, u32) = (6, 3);
 
 fn verdict() -> Value {
     json(&["verdict", "--json", "--top", "0"])
@@ -77,7 +63,7 @@ fn a_pool_of_bind_in_time_wait_is_not_given_back_by_reuse() {
             thread::sleep(Duration::from_millis(2200));
             let said = verdict();
             assert_eq!(said["level"], "critical", "{said}");
-            if linux() >= BY_PORT {
+            if grants_single_ports() {
                 assert_eq!(codes(&said), ["SOURCE_BOUND"]);
                 assert_eq!(usable(&said), 0);
             }
@@ -102,7 +88,7 @@ fn a_pool_of_bind_is_told_however_it_is_spread_over_destinations() {
             }
             let said = verdict();
             assert_eq!(said["level"], "critical", "{said}");
-            if linux() >= BY_PORT {
+            if grants_single_ports() {
                 assert_eq!(codes(&said), ["SOURCE_BOUND"]);
             }
             let server = serve("127.0.0.5:3306");
@@ -124,7 +110,7 @@ fn pools_of_bind_of_several_sources_take_their_ports_from_connect_too() {
     in_namespace(
         "pools_of_bind_of_several_sources_take_their_ports_from_connect_too",
         || {
-            if linux() < BY_PORT {
+            if !grants_single_ports() {
                 return; // Seen in no row: told by the kernel only once there is no port at all.
             }
             port_range(40000, 40099);
@@ -148,7 +134,7 @@ fn a_bind_that_names_no_address_has_what_no_address_has() {
     in_namespace(
         "a_bind_that_names_no_address_has_what_no_address_has",
         || {
-            if linux() < BY_PORT {
+            if !grants_single_ports() {
                 return; // As above.
             }
             port_range(40000, 40099);
@@ -195,7 +181,7 @@ fn a_bind_that_names_no_address_has_what_no_address_has() {
 #[test]
 fn sources_that_share_their_ports_are_a_pool_too() {
     in_namespace("sources_that_share_their_ports_are_a_pool_too", || {
-        if linux() < BY_PORT {
+        if !grants_single_ports() {
             return; // As above.
         }
         port_range(40000, 40099);
@@ -223,7 +209,7 @@ fn connections_that_outlive_their_listener_keep_its_port() {
     in_namespace(
         "connections_that_outlive_their_listener_keep_its_port",
         || {
-            if linux() < BY_PORT {
+            if !grants_single_ports() {
                 return; // As above.
             }
             port_range(40000, 40019);
@@ -249,7 +235,7 @@ fn clients_with_a_part_of_the_range_each_are_no_pool_of_bind() {
     in_namespace(
         "clients_with_a_part_of_the_range_each_are_no_pool_of_bind",
         || {
-            if linux() < BY_PORT {
+            if !grants_single_ports() {
                 return; // There is no such option.
             }
             port_range(40000, 40199);
@@ -260,7 +246,7 @@ fn clients_with_a_part_of_the_range_each_are_no_pool_of_bind() {
                 for _ in 0..13 {
                     let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
                     setsockopt(&client, IpBindAddressNoPort, &true).unwrap();
-                    setsockopt(&client, option::LocalPortRange, &(high << 16 | low)).unwrap();
+                    own_port_range(&client, low, high).unwrap();
                     let source: SocketAddr = ([127, 0, 0, 1], 0).into();
                     client.bind(&source.into()).unwrap();
                     client.connect(&server.into()).unwrap();
@@ -291,7 +277,7 @@ fn old_time_wait_tells_more_than_a_live_connection() {
         let _live = TcpStream::connect(server).unwrap();
         thread::sleep(Duration::from_millis(2200));
         let said = verdict();
-        if linux() >= BY_PORT {
+        if grants_single_ports() {
             assert_eq!(
                 reuse(&said),
                 (&json!("refuted"), &json!("critical")),
@@ -299,7 +285,8 @@ fn old_time_wait_tells_more_than_a_live_connection() {
             );
         }
         assert_eq!(connect_until_error(server, 100), (29, Some(99)));
-        assert_eq!(verdict()["level"], "critical");
+        // Within the second after which the latest come back.
+        assert!(is_emulated() || verdict()["level"] == "critical");
     });
 }
 
@@ -316,7 +303,7 @@ fn sockets_of_a_time_without_timestamps_are_not_reused_on_this_machine_either() 
             sysctl("net.ipv4.tcp_timestamps", "1");
             thread::sleep(Duration::from_millis(2200));
             let said = verdict();
-            if linux() >= BY_PORT {
+            if grants_single_ports() {
                 assert_eq!(
                     reuse(&said),
                     (&json!("refuted"), &json!("critical")),
@@ -324,7 +311,7 @@ fn sockets_of_a_time_without_timestamps_are_not_reused_on_this_machine_either() 
                 );
             }
             assert_eq!(connect_until_error(server, 100), (30, Some(99)));
-            assert_eq!(verdict()["level"], "critical");
+            assert!(is_emulated() || verdict()["level"] == "critical");
         },
     );
 }
@@ -332,7 +319,7 @@ fn sockets_of_a_time_without_timestamps_are_not_reused_on_this_machine_either() 
 #[test]
 fn a_flow_filled_within_a_second_is_waited_for() {
     in_namespace("a_flow_filled_within_a_second_is_waited_for", || {
-        if linux() < BY_PORT {
+        if !grants_single_ports() {
             return; // It cannot be told there without a live connection.
         }
         sysctl("net.ipv4.ip_local_port_range", "40000 40199");

@@ -9,6 +9,7 @@ use nix::time::{ClockId, clock_getres};
 
 use super::machine::{Machine, SourceChoice};
 use super::netlink::{Failure, retried};
+use super::trial::Care;
 use super::{counters, host, proc_tcp, sock_diag, sysctl, trial};
 use crate::model::{
     Counters, Disagreement, Gap, Listeners, PortRule, PortSet, Snapshot, SourceName, Tally,
@@ -181,8 +182,12 @@ impl Machine {
         let ask_all = table.bound.is_none() && (judgement.bound_matters)(&table.tally, outside);
         let taken = rule.reserved.union(table.tally.listening.ports());
         let all: PortSet = range.ports().collect();
-        let asked = if ask_all { &all.without(&taken) } else { used };
-        let Some(passed_over) = trial::passed_over(range, &table.tally, asked, ask_all) else {
+        let (asked, care) = if ask_all {
+            (&all.without(&taken), Care::Each) // Their number is told.
+        } else {
+            (used, Care::Sample)
+        };
+        let Some(passed_over) = trial::passed_over(range, &table.tally, asked, care) else {
             return;
         };
         if ask_all {

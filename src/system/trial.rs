@@ -155,19 +155,22 @@ pub fn reuse(machine: &Machine, snapshot: &Snapshot, flows: &[Flow]) -> HashMap<
     trials
 }
 
+/// How many ports the kernel is asked for, one by one: some 3 µs each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Care {
+    /// All of them.
+    Each,
+    /// Of many some by chance first, and no more where none of these is passed over.
+    Sample,
+}
+
 /// Which of the ports in `some`, a part of `range`, connect() passes over whatever the destination,
 /// because somebody bound them: of those too that no socket in the table shows as bound. bind() marks
 /// the port, not the socket, and the mark stays while any socket has the port, in TIME_WAIT too
-/// (`fastreuse` of `inet_bind_bucket`, read in `__inet_hash_connect`). Of many only a sample is asked
-/// for, unless `every` one is to be, and the rest where that finds some. `None` where the kernel does
+/// (`fastreuse` of `inet_bind_bucket`, read in `__inet_hash_connect`). `None` where the kernel does
 /// not tell.
 #[must_use]
-pub fn passed_over(
-    range: PortRange,
-    tally: &Tally,
-    some: &PortSet,
-    every: bool,
-) -> Option<PortSet> {
+pub fn passed_over(range: PortRange, tally: &Tally, some: &PortSet, care: Care) -> Option<PortSet> {
     /// With so many there is no need for a sample: some 3 µs each.
     const FEW: u32 = 512;
     /// So many find, 11 times in 12, a part of 1 in 100.
@@ -192,7 +195,7 @@ pub fn passed_over(
         Some(found)
     };
     let all = some.len();
-    if !every && all > FEW && among(all / SAMPLE)?.is_empty() {
+    if care == Care::Sample && all > FEW && among(all / SAMPLE)?.is_empty() {
         return Some(PortSet::default());
     }
     among(1)

@@ -10,7 +10,9 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
+use nix::sys::socket::setsockopt;
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 /// The binary under test, in an environment that is the same on every machine.
 pub fn command(arguments: &[&str]) -> Command {
@@ -164,6 +166,32 @@ pub fn port_range(low: u16, high: u16) {
     sysctl("net.ipv4.tcp_tw_reuse", "0");
 }
 
+mod option {
+    //! `IP_LOCAL_PORT_RANGE` (include/uapi/linux/in.h).
+    use nix::{libc, setsockopt_impl, sockopt_impl};
+
+    const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
+    sockopt_impl!(
+        LocalPortRange,
+        SetOnly,
+        libc::IPPROTO_IP,
+        IP_LOCAL_PORT_RANGE,
+        u32
+    );
+}
+
+/// Gives a socket a port range of its own, where the kernel can.
+pub fn own_port_range(socket: &Socket, low: u16, high: u16) -> nix::Result<()> {
+    let ports = u32::from(high) << 16 | u32::from(low);
+    setsockopt(socket, option::LocalPortRange, &ports)
+}
+
+/// Whether this kernel can be asked for one port: Linux 6.3 can, and later updates of 6.1.
+pub fn grants_single_ports() -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    own_port_range(&socket, 40000, 40000).is_ok()
+}
+
 /// The version of the running kernel: what it can do is part of what a test expects.
 pub fn linux() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
@@ -171,6 +199,12 @@ pub fn linux() -> (u32, u32) {
         .split(['.', '-'])
         .map_while(|part| part.parse().ok());
     (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// Whether this machine is an emulated one, some hundred times slower than it says: nothing is held
+/// against a clock there.
+pub fn is_emulated() -> bool {
+    env::var_os("TWCHECK_EMULATED").is_some()
 }
 
 /// A number from the environment, or `otherwise`.
