@@ -266,7 +266,12 @@ fn reuse_that_the_other_end_does_not_know_is_not_counted_on() {
 fn a_live_connection_tells(timestamps: bool, told: &str, level: &str) {
     let (_host, server) = across_a_cable(timestamps);
     assert_eq!(connect_until_error(server, 99), (99, None));
-    assert_eq!(reuse(&verdict()), "allowed");
+    // On a busy machine they may be old enough to be tried by now.
+    let at_first = verdict();
+    assert!(
+        [&json!("allowed"), &json!(told)].contains(&reuse(&at_first)),
+        "{at_first}"
+    );
     let _live = TcpStream::connect(server).unwrap();
     // Older than the reuse delay.
     thread::sleep(Duration::from_millis(1200));
@@ -651,10 +656,13 @@ fn translated_ports_that_run_out_are_a_failure_of_connection_tracking() {
             });
             thread::sleep(Duration::from_millis(500));
             // The unanswered SYN are sent again after one second.
-            let said: Vec<_> = (0..8).map(|_| verdict()).collect();
+            let mut said = Vec::new();
+            let is_found = |said: &Value| found(said, "NAT_FAILED") == Some("warning".into());
+            while !said.iter().any(is_found) && !trial.is_finished() {
+                said.push(verdict());
+            }
             assert!(
-                said.iter()
-                    .any(|said| found(said, "NAT_FAILED") == Some("warning".into())),
+                said.iter().any(is_found),
                 "{:?} {}",
                 said.iter().map(codes).collect::<Vec<_>>(),
                 std::fs::read_to_string("/proc/net/stat/nf_conntrack").unwrap()
