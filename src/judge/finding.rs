@@ -326,7 +326,8 @@ impl Ports {
             Cause::CloseWait => "See CLOSE_WAIT_LEAK: no setting for TIME_WAIT helps.".into(),
             Cause::SynSent => "See SYN_SENT_PILE: no setting for TIME_WAIT helps.".into(),
             Cause::Mixed => format!(
-                "Half-closed connections end when the server closes too. See what keeps them: \
+                "Half-closed connections end when the server closes too, and those that the client has \
+                 left after net.ipv4.tcp_fin_timeout at the latest. See what keeps them: \
                  `ss -tno {}`.",
                 dst(self.flow.server())
             ),

@@ -212,6 +212,19 @@ impl Snapshot {
         }
     }
 
+    /// Whether the socket table was read without a decisive gap: otherwise what it lacks is unknown,
+    /// not zero.
+    #[must_use]
+    pub fn is_table_whole(&self) -> bool {
+        let is_of_table =
+            |gap: &Gap| gap.what.contains("net/tcp") || gap.what.starts_with("sock_diag");
+        let mut decisive = self
+            .gaps
+            .iter()
+            .filter(|gap| gap.weight == Weight::Decisive);
+        !decisive.any(is_of_table)
+    }
+
     /// Whether both ends of `flow` are this machine.
     #[must_use]
     pub fn is_own(&self, flow: &Flow) -> bool {
@@ -309,7 +322,9 @@ impl Snapshot {
                 IpAddr::V6(address) => address.is_unicast_link_local(),
                 IpAddr::V4(_) => false,
             };
-            more || link_local
+            // Where it decides, the flow of those bound to an interface is another one.
+            let many = ports.is_some_and(|ports| used.ports_in_use * 2 >= ports);
+            more || many || link_local
         };
         let matters = self.source == SourceName::Proc && self.tally.flows.iter().any(is_told_apart);
         matters.then(|| Gap {

@@ -109,7 +109,7 @@ pub fn ports(machine: &Machine, snapshot: &Snapshot, flows: &[Flow]) -> HashMap<
 #[must_use]
 pub fn reuse(machine: &Machine, snapshot: &Snapshot, flows: &[Flow]) -> HashMap<Flow, Trial> {
     /// So many of a flow, met first in a table that is in no order.
-    const TRIED: usize = 16;
+    const TRIED: usize = 8;
     /// The kernel counted whole seconds before the delay became a setting (Linux 6.14).
     const ROUNDING: Duration = Duration::from_secs(1);
     /// Between the end of a connection and the read of its time left.

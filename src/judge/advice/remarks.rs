@@ -48,7 +48,8 @@ pub(super) fn not_recommended(facts: &Facts) -> Vec<Remark> {
         remark(
             "lower net.ipv4.tcp_fin_timeout",
             format!(
-                "It limits FIN_WAIT2, not TIME_WAIT, which stays {} s: no effect on errno 99.",
+                "It limits FIN_WAIT2, not TIME_WAIT, which stays {} s: no effect on errno 99 where \
+                 TIME_WAIT is its cause.",
                 facts.hold_time.as_secs()
             ),
         ),

@@ -121,7 +121,7 @@ impl Summary<'_> {
             counted(used.by_state.get(TcpState::SynSent), "attempt"),
             Origin(flow),
             flow.server(),
-            count(used.ports_in_use),
+            count(used.countable_in_use()),
             count(now.ports)
         ))
     }
@@ -135,7 +135,7 @@ impl Summary<'_> {
         let cause = format!(
             "{} of the {} ports from {} toward {} are taken by {}, which no setting for TIME_WAIT \
              gives back.",
-            count(used.ports_in_use),
+            count(used.countable_in_use()),
             count(now.ports),
             Origin(flow),
             flow.server(),

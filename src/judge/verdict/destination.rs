@@ -103,7 +103,11 @@ impl Verdict {
     /// is wrong with the machine besides comes after it, unless it is why no port can be had.
     fn headline(&self, sought: &Sought, found: &[(Level, Trouble)], untried: bool) -> String {
         let is_about_it = |reported: &&Reported| {
-            reported.flow.is_some() || matches!(reported.finding, Finding::NoUsablePort { .. })
+            let takes_all = matches!(
+                reported.finding,
+                Finding::NoUsablePort { .. } | Finding::SourceBound(_)
+            );
+            reported.flow.is_some() || takes_all
         };
         let of_flows = self.findings.iter().find(is_about_it);
         let worst = found.iter().max_by_key(|(level, _)| *level);
@@ -143,6 +147,7 @@ impl Verdict {
             .any(|reported| match &reported.finding {
                 Finding::PortsExhausted(ports) => ports.flow.server() == server,
                 Finding::NoUsablePort { .. } => true,
+                Finding::SourceBound(pool) => pool.left_to_connect() == 0,
                 _ => false,
             })
     }

@@ -37,8 +37,8 @@ pub struct Verdict {
     pub tunables: Tunables,
     /// Its ports; `None` when the range is unknown.
     pub capacity: Option<Capacity>,
-    /// TIME_WAIT in all.
-    pub time_wait: TimeWaitReport,
+    /// TIME_WAIT in all; `None` where the socket table could not be read whole.
+    pub time_wait: Option<TimeWaitReport>,
     /// The worst flows first.
     pub flows: Vec<FlowReport>,
     /// What is wrong, worst first.
@@ -170,7 +170,9 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
         host: snapshot.host.clone(),
         tunables: snapshot.tunables.clone(),
         capacity,
-        time_wait: TimeWaitReport::new(snapshot),
+        time_wait: snapshot
+            .is_table_whole()
+            .then(|| TimeWaitReport::new(snapshot)),
         flows: reports,
         findings,
         flows_total,

@@ -346,9 +346,11 @@ fn write_capacity(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
         };
         writeln!(out, "{}", screen.wrap("Ports: ", "       ", &text))?;
     }
-    let split = verdict.time_wait.split;
-    let limit = verdict
-        .time_wait
+    let Some(time_wait) = verdict.time_wait else {
+        return Ok(());
+    };
+    let split = time_wait.split;
+    let limit = time_wait
         .limit
         .map_or_else(|| "an unknown number".into(), count);
     let text = format!(
