@@ -2,6 +2,7 @@
 
 mod format;
 mod json;
+mod notice;
 mod plain;
 mod progress;
 mod screen;
@@ -10,77 +11,19 @@ mod sysctl;
 mod table;
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 
 pub use format::{AdviseFormat, Format, ReproFormat, StatesFormat, VerdictFormat};
+pub use notice::tell;
 pub use progress::{Progress, Steps};
 pub use screen::Screen;
 
-use crate::model::{Gap, Reuse, Weight};
-use crate::repro::PortsToward;
-use crate::words::{count, rate};
+use crate::model::{Gap, Weight};
 
 /// Says on stderr what could not be read.
 pub fn note_gaps(gaps: &[Gap]) {
     for gap in gaps.iter().filter(|gap| gap.weight != Weight::None) {
         note(&format!("{}: {}", gap.what, gap.why));
     }
-}
-
-/// Says on stderr what a run is about to do: `server` is the embedded one without a name.
-pub fn announce(server: Option<&str>) {
-    note(&match server {
-        None => {
-            "connecting to an embedded server in a private network namespace with this machine's \
-                 settings; nothing outside it is touched"
-                .into()
-        }
-        Some(name) => format!(
-            "connecting to {name}; this takes this machine's ports toward it, and they come back \
-             after the run as TIME_WAIT ends"
-        ),
-    });
-}
-
-/// Says on stderr beforehand where a run may not show exhaustion, and what to use instead.
-pub fn announce_reuse(server: SocketAddr, ports: &PortsToward) {
-    let (Some(max_rate), Some(usable)) = (ports.max_rate, ports.usable) else {
-        return;
-    };
-    match ports.reuse {
-        Reuse::Off | Reuse::Refuted => {}
-        Reuse::Allowed | Reuse::Unknown => note(&format!(
-            "TIME_WAIT reuse may be in force toward {server}: if it has TCP timestamps, ports do not \
-             run out below {} connections/s; if it has none, after {} connections. The run will tell",
-            rate(max_rate),
-            count(ports.free.unwrap_or(usable))
-        )),
-        Reuse::Seen => note(&format!(
-            "ports will not run out below {} connections/s: TIME_WAIT reuse is in force toward \
-             {server}, so each of the {} ports comes back early. {}",
-            rate(max_rate),
-            count(usable),
-            if server.ip().is_loopback() {
-                "net.ipv4.tcp_tw_reuse = 2, the default, means loopback; to see them run out, use \
-                 `twcheck repro` without a server, or another address of the server's machine"
-            } else {
-                "To see them run out: twcheck repro --set net.ipv4.tcp_tw_reuse=0"
-            }
-        )),
-    }
-}
-
-/// Says on stderr that a password on the command line is no secret on this machine.
-pub fn warn_of_password() {
-    note(
-        "everybody on this machine can read the password in the URL (ps); MYSQL_PWD, ~/.my.cnf and \
-         --password-file keep it",
-    );
-}
-
-/// Says on stderr that the user's own option file does not count.
-pub fn note_ignored(error: &anyhow::Error) {
-    note(&format!("~/.my.cnf is ignored: {error:#}"));
 }
 
 fn note(text: &str) {

@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::failure::{Failure, FailureKind};
+use super::failure::{Failure, Flow};
 use super::latency::Latency;
+use super::protocol::Protocol;
 use super::run::{Cliff, End, Moment, Outcome};
 use super::stop::Signal;
 use super::target::Target;
 use super::watch::{ServerStatus, Watched};
 use crate::judge::Capacity;
 use crate::judge::reuse::{alone, reuse};
-use crate::model::{Flow, FlowUse, Reuse, Snapshot, TcpState};
+use crate::model::{Flow as ModelFlow, FlowUse, Reuse, Snapshot, TcpState};
 use crate::words;
 
 /// The ports toward one server, as one look at the table tells them: of all the source addresses
@@ -35,6 +36,8 @@ pub struct PortsToward {
     pub reuse: Reuse,
     /// `TWRecycled` of this look; `None` when unknown.
     pub recycled: Option<u64>,
+    /// `TCPAbortOnData` of this look; `None` when unknown.
+    pub reset: Option<u64>,
     /// Whether TIME_WAIT is dropped at `tcp_max_tw_buckets` before the ports are taken.
     pub buckets_bound: bool,
     /// The highest rate it can keep up; where it is open whether TIME_WAIT is reused, if it is.
@@ -122,6 +125,7 @@ impl PortsToward {
             in_use: sum(&|used| used.ports_in_use),
             reuse,
             recycled: snapshot.counters.time_wait_recycled,
+            reset: snapshot.counters.aborted_on_data,
             reuse_delay: snapshot.tunables.reuse_delay(),
             buckets_bound: capacity.is_some_and(|capacity| capacity.buckets_bound()),
             max_rate: capacity
@@ -165,7 +169,7 @@ impl PortsToward {
 }
 
 /// Whether TIME_WAIT is reused on the `way`, by its `flows` where there are any yet.
-fn reuse_toward(snapshot: &Snapshot, way: Way<'_>, flows: &[(Flow, &FlowUse)]) -> Reuse {
+fn reuse_toward(snapshot: &Snapshot, way: Way<'_>, flows: &[(ModelFlow, &FlowUse)]) -> Reuse {
     let alone = alone(snapshot);
     let known = flows
         .iter()
@@ -173,7 +177,7 @@ fn reuse_toward(snapshot: &Snapshot, way: Way<'_>, flows: &[(Flow, &FlowUse)]) -
         .min();
     known.unwrap_or_else(|| {
         let nothing = FlowUse::default();
-        let to_come = Flow {
+        let to_come = ModelFlow {
             source: way.sources.first().copied().unwrap_or(way.server.ip()),
             destination: way.server.ip(),
             destination_port: way.server.port(),
@@ -212,6 +216,9 @@ pub struct Report {
     pub connect_latency_us: LatencyReport,
     /// How long greeting and login took after it; `None` where there was none.
     pub login_latency_us: Option<Latency>,
+    /// For how long a login had been going on when the time was up, where that was long; `None`
+    /// elsewhere.
+    pub unfinished_seconds: Option<f64>,
     /// When the fast ports were spent; `None` when they never were.
     pub cliff: Option<Cliff>,
     /// TIME_WAIT left behind.
@@ -247,17 +254,6 @@ pub struct ClientReport {
     pub rate: Option<f64>,
     /// Source addresses it took in turn; empty where the kernel chose.
     pub sources: Vec<IpAddr>,
-}
-
-/// What the loop speaks with the server.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum Protocol {
-    /// Log in to MySQL
-    #[default]
-    Mysql,
-    /// Connect only: for any TCP server
-    Tcp,
 }
 
 /// The server of a run.
@@ -302,6 +298,9 @@ pub enum CameBack {
     Reuse,
     /// `tcp_max_tw_buckets` is below the ports: the kernel drops TIME_WAIT.
     BucketsFull,
+    /// The server answered the client's close, and this machine reset the connection for that: no
+    /// TIME_WAIT (`TCPAbortOnData`).
+    AnsweredAfterClose,
     /// The server closed or reset connections first, so their ports were not held here.
     ServerClosedFirst,
     /// The run was longer than TIME_WAIT.
@@ -357,16 +356,18 @@ pub struct LatencyReport {
 }
 
 /// What was seen of the server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ServerReport {
-    /// The most threads seen connected; `None` when it could not be watched.
+    /// The most threads seen connected; `None` when it could not be watched, or does not tell.
     pub threads_connected_max: Option<u64>,
     /// What it counted before the run; `None` likewise, and of the embedded server.
     pub before: Option<ServerStatus>,
-    /// What it counted after the run.
+    /// What it counted after the run; `None` also where the watch ended before the run did.
     pub after: Option<ServerStatus>,
     /// Why it could not be watched.
     pub not_watched_because: Option<String>,
+    /// Why the watch ended before the run did.
+    pub watch_ended_because: Option<String>,
 }
 
 impl ServerReport {
@@ -375,49 +376,76 @@ impl ServerReport {
     pub fn embedded(most: u64) -> Self {
         Self {
             threads_connected_max: Some(most),
-            before: None,
-            after: None,
-            not_watched_because: None,
+            ..Self::default()
+        }
+    }
+
+    /// One that nobody watched.
+    #[must_use]
+    pub fn unwatched(why: String) -> Self {
+        Self {
+            not_watched_because: Some(why),
+            ..Self::default()
         }
     }
 
     /// From what watching said.
     #[must_use]
-    pub fn new(watched: Result<Watched, String>) -> Self {
-        let (watched, why) = match watched {
-            Ok(watched) => (Some(watched), None),
-            Err(why) => (None, Some(why)),
+    pub fn new(watched: Watched) -> Self {
+        // Without a first answer nothing was seen.
+        let (never, ended) = match watched.before {
+            None => (watched.ended, None),
+            Some(_) => (None, watched.ended),
         };
         Self {
-            threads_connected_max: watched.map(|watched| watched.most),
-            before: watched.map(|watched| watched.before),
-            after: watched.map(|watched| watched.after),
-            not_watched_because: why,
+            threads_connected_max: watched.most,
+            before: watched.before,
+            after: watched.after,
+            not_watched_because: never,
+            watch_ended_because: ended,
         }
     }
 }
 
+/// What was seen around a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The ports toward the server before it.
+    pub before: &'a PortsToward,
+    /// After it; `None` when the table could not be read.
+    pub after: Option<&'a PortsToward>,
+    /// Whether another connection could be made once all TIME_WAIT could be reused; `None` where
+    /// that was not tried.
+    pub again: Option<bool>,
+}
+
 impl Report {
-    /// The report of a run against `target`: `before` and `after` are the ports toward it, and
-    /// `again` tells whether another connection could be made once all TIME_WAIT could be reused,
-    /// where that was tried.
+    /// The report of a run against `target`. `flow` tells, by whether most ports are taken, what
+    /// else is known of the flow.
     #[must_use]
     pub fn new(
-        target: &Target,
-        embedded: bool,
+        target: TargetReport,
         client: ClientReport,
         outcome: Outcome,
-        (before, after): (&PortsToward, Option<&PortsToward>),
-        again: Option<bool>,
+        facts: Facts<'_>,
+        flow: impl FnOnce(bool) -> Flow,
         server: ServerReport,
     ) -> Self {
+        let Facts {
+            before,
+            after,
+            again,
+        } = facts;
         // Where the ports are unknown, one that could connect before has run out of something.
-        let full = || {
+        let flow = || {
             let told = after.and_then(|after| after.full);
-            told.unwrap_or(outcome.turns > 0)
+            flow(told.unwrap_or(outcome.turns > 0))
         };
         let error = match &outcome.end {
-            End::Failed(error) => Some(Failure::new(error, target.name(), client.protocol, full)),
+            End::Failed(cause) => {
+                let server = (target.host.as_str(), target.address);
+                Some(Failure::new(cause, server, client.protocol, flow))
+            }
             _ => None,
         };
         let stopped_by = match (&outcome.end, &error) {
@@ -444,12 +472,8 @@ impl Report {
         let reuse = shown(before, after, again);
         Self {
             schema: 1,
-            target: TargetReport::new(target, embedded),
-            connections: match client.pool {
-                // It opens all of them at once, and more where one broke.
-                Some(size) => outcome.pooled.unwrap_or(0).max(size as u64),
-                None => outcome.turns,
-            },
+            target,
+            connections: outcome.opened.unwrap_or(outcome.turns),
             checkouts: pooled.then_some(outcome.turns),
             client,
             seconds: (seconds * 1000.0).round() / 1000.0,
@@ -463,6 +487,9 @@ impl Report {
                 after_cliff,
             },
             login_latency_us: outcome.login,
+            unfinished_seconds: outcome
+                .unfinished
+                .map(|time| words::rounded(time.as_secs_f64())),
             cliff,
             time_wait: TimeWaitSides {
                 client_side: after.map(|after| after.time_wait),
@@ -519,8 +546,11 @@ fn came_back(
     if turns <= free + free / STRAY {
         return None;
     }
+    let reset = after.and_then(|after| Some(after.reset?.saturating_sub(before.reset?)));
     if reuse.works() {
         Some(CameBack::Reuse)
+    } else if reset.is_some_and(|reset| reset >= turns / 2) {
+        Some(CameBack::AnsweredAfterClose)
     } else if elapsed >= before.hold_time {
         Some(CameBack::TimeWaitOver)
     } else {
@@ -533,14 +563,5 @@ impl Report {
     #[must_use]
     pub fn database_was_idle(&self) -> bool {
         self.stopped_by == StoppedBy::Exhausted && self.server.threads_connected_max.is_some()
-    }
-}
-
-impl Failure {
-    fn is_exhaustion(&self) -> bool {
-        matches!(
-            self.kind,
-            FailureKind::EphemeralPortsExhausted | FailureKind::SourcePortsExhausted
-        )
     }
 }
