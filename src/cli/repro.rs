@@ -542,8 +542,10 @@ mod tests {
             "--database shop",
             "--password-file secret",
             "--ask-password",
+            "-p",
             "--tls",
             "--tls-ca ca.pem",
+            "--tls-cert c.pem --tls-key k.pem",
             "--force",
         ] {
             let name = option.split_whitespace().next().unwrap();
@@ -559,6 +561,75 @@ mod tests {
         }
         assert_fine("repro mysql://app@h --tls --password-file secret");
         assert_fine("repro --protocol tcp --host h --port 6379 --force");
+    }
+
+    #[test]
+    fn a_password_is_not_for_everybody() {
+        for line in [
+            "repro --host h --password=hunter2",
+            "repro --host h --password hunter2",
+            "repro --host h -phunter2",
+            "repro -p db.example",
+        ] {
+            assert_refused(
+                line,
+                "a password on the command line shows in ps to everybody on this machine; -p and \
+                 --password take nothing behind them here",
+                "put it into MYSQL_PWD, ~/.my.cnf or a --password-file; or type -p at the end, and \
+                 be asked for it",
+            );
+        }
+        assert_fine("repro --host h -p");
+        assert_fine("repro db.example -u app -P 3307 -p");
+        assert_fine("repro --host h --password");
+    }
+
+    #[test]
+    fn tls_has_modes_of_its_own() {
+        for (mode, hint) in [
+            ("=REQUIRED", "--tls=required"),
+            (" verify_ca", "--tls=verify-ca --tls-ca FILE"),
+            ("=VERIFY_IDENTITY", "--tls=verify-full"),
+            (
+                "=DISABLED",
+                "leave it out: TLS is spoken where --tls is given",
+            ),
+        ] {
+            assert_refused(
+                &format!("repro --host h --ssl-mode{mode}"),
+                "--ssl-mode is --tls here",
+                hint,
+            );
+        }
+        for mode in ["", "=required", "=verify-ca", "=verify-full"] {
+            assert_fine(&format!("repro --host h --tls{mode}"));
+        }
+        assert_fine("repro --tls db.example");
+        assert_fine("repro db.example --ssl-ca ca.pem --ssl-cert c.pem --ssl-key k.pem");
+    }
+
+    #[test]
+    fn a_socket_takes_no_port() {
+        for socket in ["--socket=/run/mysqld/mysqld.sock", "-S /run/s"] {
+            assert_refused(
+                &format!("repro {socket}"),
+                "--socket: a unix socket takes no port, so that none can run out; this goes by TCP",
+                "--host 127.0.0.1",
+            );
+        }
+    }
+
+    #[test]
+    fn a_url_says_it_all() {
+        for option in ["--port 3307", "--user app", "--database shop"] {
+            let name = option.split(' ').next().unwrap();
+            assert_refused(
+                &format!("repro mysql://h {option}"),
+                &format!("{name} and a mysql:// URL may say different things"),
+                &format!("put it into the URL, or leave the URL out and say --host, too: {name} …"),
+            );
+            assert_fine(&format!("repro db.example {option}"));
+        }
     }
 
     #[test]
@@ -579,6 +650,8 @@ mod tests {
         for (option, why, named) in [
             ("--pool 8", "has no pool", "--pool"),
             ("--host h --tls", "speaks no TLS", "--tls"),
+            ("--host h --tls=required", "speaks no TLS", "--tls"),
+            ("--host h -p", "does not log in", "-p"),
             ("--host h --tls-ca ca.pem", "speaks no TLS", "--tls-ca"),
             ("--close abrupt", "never says COM_QUIT", "--close"),
             ("--host h --user app", "does not log in", "--user"),

@@ -402,7 +402,10 @@ impl ClientOptions {
                     .map_err(|_| "it is no port, 1 to 65535, or 0 for the default")?;
                 self.port = Some(port).filter(|port| *port != 0);
             }
-            other => tls.take(other, entry.value.as_ref().map(|_| value()).transpose()?)?,
+            ssl if ssl.contains("ssl") => {
+                tls.take(ssl, entry.value.as_ref().map(|_| value()).transpose()?)?;
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -536,12 +539,16 @@ mod tests {
         ClientOptions::read(&file)
     }
 
+    fn options(lines: &str) -> ClientOptions {
+        read(&format!("[client]\n{lines}")).unwrap()
+    }
+
     #[test]
-    fn the_group_client_is_read_as_the_client_reads_it() {
+    fn the_group_client_is_read_as_the_clients_read_it() {
         let options = read(
-            "# mine\n[mysqld]\nport=1\n[client]\n; here\nhost = db.example # not there\n\
+            "# mine\n[mysqld]\nport=1\n[CLIENT ]\n; here\nhost = db.example # not there\n\
              user=\"app user\"\npassword = 'a#b\\s\\\\c'\nloose_database=shop\nssl_ca=/ca.pem\n\
-             ssl\ndefault-character-set=utf8mb4\ncompress\n[mysql]\nuser=other\n\
+             ssl\ndefault-character-set=utf8mb4\ncompress\n[mysql]\ncompress\n\
              !includedir FOLDER/conf.d\n",
         )
         .unwrap();
@@ -553,30 +560,84 @@ mod tests {
                 user: Some("app user".into()),
                 password: Some(Secret::from("a#b \\c".to_owned())),
                 database: Some("shop".into()),
-                tls: true,
-                tls_ca: Some("/ca.pem".into()),
+                tls: Some(TlsWish {
+                    authority: Some("/ca.pem".into()),
+                    ..TlsWish::default()
+                }),
+                notes: Vec::new(),
             }
         );
-        for (line, tls) in [
-            ("ssl # insist = yes", true),
-            ("ssl=false", false),
-            ("ssl=On", true),
-            ("ssl-ca=/ca.pem", true),
-            ("ssl-ca=/ca.pem\nskip-ssl", false),
-        ] {
-            let options = read(&format!("[client]\n{line}")).unwrap();
-            assert_eq!(options.tls, tls, "{line}");
+    }
+
+    #[test]
+    fn empty_values_and_port_0_are_the_default() {
+        let none = ClientOptions::default();
+        for line in ["host=", "user=\"\"", "port=0", "database=", "password", "host=a\nhost="] {
+            assert_eq!(options(line), none, "{line}");
         }
-        let options = read("[client]\npassword=abc\\#def").unwrap();
-        assert_eq!(options.password, Some(Secret::from("abc\\".to_owned())));
-        for (mode, tls) in [
-            ("REQUIRED", true),
-            ("verify_ca", true),
-            ("PREFERRED", false),
+        assert_eq!(options("password=").password, Some(Secret::from(String::new())));
+    }
+
+    #[test]
+    fn what_a_file_says_of_tls_is_what_the_clients_take_from_it() {
+        use TlsMode::{Required, VerifyCa, VerifyFull};
+        for (lines, mode) in [
+            ("ssl # insist = yes", Some(VerifyFull)),
+            ("ssl=false", None),
+            ("ssl=On", Some(VerifyFull)),
+            ("ssl-ca=/ca.pem", Some(VerifyFull)),
+            ("ssl-ca=/ca.pem\nskip-ssl", None),
+            ("ssl\ndisable-ssl", None),
+            ("enable-ssl", Some(VerifyFull)),
+            ("ssl\nskip-ssl-verify-server-cert", Some(Required)),
+            ("ssl\nssl-verify-server-cert=0", Some(Required)),
+            ("skip-ssl-verify-server-cert", None),
+            ("ssl-mode=REQUIRED", Some(Required)),
+            ("ssl-mode=verify_ca", Some(VerifyCa)),
+            ("ssl-mode=VERIFY_IDENTITY", Some(VerifyFull)),
+            ("ssl-mode=PREFERRED", None),
+            ("ssl-ca=/ca.pem\nssl_mode=DISABLED", None),
+            ("ssl-cert=/c.pem\nssl-key=/k.pem", Some(VerifyFull)),
         ] {
-            let options = read(&format!("[client]\nssl-mode={mode}")).unwrap();
-            assert_eq!(options.tls, tls, "{mode}");
+            assert_eq!(options(lines).tls.map(|wish| wish.mode), mode, "{lines}");
         }
+    }
+
+    #[test]
+    fn where_the_clients_differ_it_is_said() {
+        let meant = |lines: &str| {
+            let options = options(lines);
+            (options.host, options.user, options.notes.len())
+        };
+        let (host, user) = (Some("a".to_owned()), Some("a".to_owned()));
+        assert_eq!(meant("hos=a"), (host.clone(), None, 1));
+        assert_eq!(meant("Host=a"), (host, None, 1));
+        assert_eq!(meant("US=a"), (None, user, 1));
+        // Not one option alone, or none of ours.
+        assert_eq!(meant("p=a\nssl=0\nss=1\nhostess=a"), (None, None, 0));
+        for (group, notes) in [("mysql", 1), ("client-mariadb", 1), ("mysqldump", 0)] {
+            let options = read(&format!("[{group}]\nhost=a\ncompress")).unwrap();
+            assert_eq!((options.host, options.notes.len()), (None, notes), "{group}");
+        }
+    }
+
+    #[test]
+    fn one_letter_that_is_not_utf_8_spoils_its_own_option_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("my.cnf");
+        fs::write(&file, b"# caf\xe9\n[client]\nhost=a\nprompt=\xff\n").unwrap();
+        assert_eq!(ClientOptions::read(&file).unwrap().host, Some("a".into()));
+        fs::write(&file, b"[client]\nhost=a\xff\n").unwrap();
+        let error = ClientOptions::read(&file).unwrap_err().to_string();
+        assert!(error.ends_with("line 2: host is not UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_file_may_be_writable_by_everyone() {
+        assert_eq!(
+            ClientOptions::read(Path::new("/dev/null")).unwrap(),
+            ClientOptions::default()
+        );
     }
 
     #[test]
@@ -586,15 +647,23 @@ mod tests {
                 "[client]\npassword=hunter2\nport=hunter3\n",
                 "line 3: it is no port",
             ),
+            ("[client]\nport=65536\n", "line 2: it is no port"),
             ("[client\npassword=hunter2\n", "line 1: ] is missing"),
             ("[client]\nhost\n", "line 2: host has no value"),
-            ("!include FOLDER/absent.cnf", "No such file"),
+            ("password=hunter2\n", "line 1: an option stands before any"),
+            ("\u{feff}[client]\n", "line 1: an option stands before any"),
+            ("[client]\nssl-mode=hunter2", "line 2: ssl-mode is none of"),
+            ("[client]\nssl-cert=/c.pem", "one of ssl-cert and ssl-key"),
+            ("!includedir FOLDER/absent", "No such file"),
             ("!include FOLDER/my.cnf", "include each other"),
         ] {
             let error = format!("{:#}", read(text).unwrap_err());
             assert!(error.contains(why), "{error}");
             assert!(!error.contains("hunter"), "{error}");
         }
+        // The clients go on without a file that is not there.
+        let options = read("!include FOLDER/absent.cnf\n[client]\nhost=a").unwrap();
+        assert_eq!((options.host, options.notes.len()), (Some("a".into()), 1));
     }
 
     /// Three lines in each of ten depths would be 59,049 files.
@@ -633,7 +702,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in any::<String>()) {
-            let _ = value(&text);
+            let _ = value(text.as_bytes());
             let _ = read(&format!("[client]\n{}", text.replace('!', "")));
         }
     }

@@ -193,3 +193,426 @@ fn farewell(close: Close) -> &'static [u8] {
 fn is_end(packet: &[u8]) -> bool {
     packet[0] == 0xfe && packet.len() < 9
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read, Write};
+    use std::net::{SocketAddr, TcpListener};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread::{self, JoinHandle};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    const NONCE_SENT: &[u8; 20] = b"abcdefghijklmnopqrst";
+    /// `openssl genrsa 2048 | openssl rsa -pubout`
+    const KEY: &[u8] = b"-----BEGIN PUBLIC KEY-----
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAj1njln+TOOhM2g/i7rk8
+aHftgWT+ZkYZuGNaUpIrW53qUNSBIPj11L3EuZiaDlL9mVKtT8iKfqus4Hq9typu
+ViEKXbtQqQesmt/qq2qfQgK7Wxf9fkbiOvc8twgQDvpZqEGvj2JaKTU2NnpSKDCQ
+Sgc4TPp7FPcV1r05xPAKI36uS5Lpl2XXpJ7YlzTPWCwJxTE8NdwBD44x9LJrCoOK
+sK6CBZWG3gKaa5pGuIdHhY1qInbVm4FTlVoKGEsXXE2bL07a7AO0pzOFsj6xrncG
+z9Vn0xaiCve84NeRs922BvtIGUpke91H3kE/Gsd9lJO28DrDRYJgGBXtKixX5+/R
+oQIDAQAB
+-----END PUBLIC KEY-----
+";
+    const OK: [u8; 7] = [0, 0, 0, 2, 0, 0, 0];
+    const EOF: [u8; 5] = [0xfe, 0, 0, 2, 0];
+    /// SHA256(password) XOR SHA256(SHA256(SHA256(password)), nonce), by Python's hashlib.
+    const PROOF: [u8; 32] = [
+        0x9e, 0xab, 0xc4, 0x26, 0xd7, 0xdd, 0x6e, 0xcb, 0x62, 0x09, 0xbc, 0x00, 0x3c, 0xb1, 0x4a,
+        0xcd, 0x5e, 0xf6, 0x53, 0x8f, 0x68, 0xad, 0x98, 0x68, 0x13, 0x7d, 0xa9, 0x32, 0x5a, 0x5e,
+        0x69, 0x28,
+    ];
+
+    /// What a server does in turn.
+    #[derive(Clone)]
+    enum Step {
+        /// It says this packet.
+        Say(Vec<u8>),
+        /// It hears one.
+        Hear,
+    }
+
+    /// What it does instead, at one byte of what it says, or of what it hears.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Deed {
+        Close,
+        Reset,
+        Stall,
+        /// It says this byte in place of another, and goes on.
+        Lie(u8),
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Direction {
+        Saying,
+        Hearing,
+    }
+
+    fn greeting() -> Vec<u8> {
+        let mut greeting = b"\x0a8.0.36\0\x01\0\0\0".to_vec();
+        greeting.extend(&NONCE_SENT[..8]);
+        let capabilities =
+            (Can::CLIENT_PROTOCOL_41 | Can::CLIENT_SECURE_CONNECTION | Can::CLIENT_PLUGIN_AUTH)
+                .bits()
+                .to_le_bytes();
+        greeting.push(0);
+        greeting.extend([capabilities[0], capabilities[1], UTF8MB4, 2, 0]);
+        greeting.extend([capabilities[2], capabilities[3], 21]);
+        greeting.extend([0; 10]);
+        greeting.extend(&NONCE_SENT[8..]);
+        greeting.extend(b"\0caching_sha2_password\0");
+        greeting
+    }
+
+    /// Each of `answers` after one packet of the client.
+    fn script(answers: &[&[u8]]) -> Vec<Step> {
+        let mut steps = vec![Step::Say(greeting())];
+        for answer in answers {
+            steps.push(Step::Hear);
+            steps.push(Step::Say(answer.to_vec()));
+        }
+        steps
+    }
+
+    fn switch(plugin: &str, nonce: &[u8]) -> Vec<u8> {
+        [&[0xfe], plugin.as_bytes(), &[0], nonce].concat()
+    }
+
+    /// A column as a result has it: nobody looks at it.
+    const COLUMN: &[u8] = b"\x03def\0\0\0\x01c\0\x0c\x21\0\0\x01\0\0\xfd\0\0\0\0\0";
+
+    /// Every conversation that a login and one question can be.
+    fn conversations() -> Vec<(&'static str, Vec<Step>)> {
+        let key = [&[1], KEY].concat();
+        let salt = [&b"\x01P\0"[..], &[7; 18]].concat();
+        let native = switch("mysql_native_password", &NONCE_SENT[..]);
+        let sha256 = switch("sha256_password", &NONCE_SENT[..]);
+        let ed25519 = switch("client_ed25519", &[9; 32]);
+        let parsec = switch("parsec", &[9; 32]);
+        let fast = Vec::from([1, 3]);
+        let row = b"\x11Threads_connected\x011".to_vec();
+        let mut all = vec![
+            ("native", script(&[&native, &OK])),
+            ("full", script(&[&[1, 4], &key, &OK])),
+            ("sha256", script(&[&sha256, &key, &OK])),
+            ("ed25519", script(&[&ed25519, &OK])),
+            ("parsec", script(&[&parsec, &salt, &OK])),
+        ];
+        let mut asked = script(&[&fast]);
+        asked.push(Step::Say(OK.to_vec()));
+        asked.push(Step::Hear);
+        for packet in [&[2][..], COLUMN, COLUMN, &EOF, &row, &EOF] {
+            asked.push(Step::Say(packet.to_vec()));
+        }
+        all.push(("question", asked));
+        all
+    }
+
+    /// A server of this script, which does the `deed` at byte `at`; what it has heard.
+    fn serve(
+        steps: Vec<Step>,
+        fault: Option<(Direction, usize, Deed)>,
+    ) -> (SocketAddr, JoinHandle<Vec<Vec<u8>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut tcp, _) = listener.accept().unwrap();
+            tcp.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let mut heard = Vec::new();
+            let _ = follow(&mut tcp, &steps, fault, &mut heard);
+            heard
+        });
+        (address, server)
+    }
+
+    fn follow(
+        tcp: &mut TcpStream,
+        steps: &[Step],
+        fault: Option<(Direction, usize, Deed)>,
+        heard: &mut Vec<Vec<u8>>,
+    ) -> io::Result<()> {
+        let (mut said, mut read, mut sequence) = (0, 0, 0_u8);
+        let fault_in = |direction, from: usize, length: usize| {
+            fault.and_then(|(way, at, deed)| {
+                let within = way == direction && (from..from + length).contains(&at);
+                within.then(|| (at - from, deed))
+            })
+        };
+        for step in steps {
+            match step {
+                Step::Say(payload) => {
+                    let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
+                    let head = [length[0], length[1], length[2], sequence];
+                    let mut packet = [&head, payload.as_slice()].concat();
+                    sequence += 1;
+                    match fault_in(Direction::Saying, said, packet.len()) {
+                        Some((at, Deed::Lie(byte))) => packet[at] = byte,
+                        Some((at, deed)) => {
+                            tcp.write_all(&packet[..at])?;
+                            return end(tcp, deed);
+                        }
+                        None => {}
+                    }
+                    said += packet.len();
+                    tcp.write_all(&packet)?;
+                }
+                Step::Hear => {
+                    let mut head = [0; 4];
+                    if let Some((at, deed)) = fault_in(Direction::Hearing, read, 4) {
+                        tcp.read_exact(&mut head[..at])?;
+                        return end(tcp, deed);
+                    }
+                    tcp.read_exact(&mut head)?;
+                    sequence = head[3].wrapping_add(1);
+                    let mut payload = vec![0; usize::from(head[0]) | usize::from(head[1]) << 8];
+                    if let Some((at, deed)) =
+                        fault_in(Direction::Hearing, read + 4, payload.len())
+                    {
+                        tcp.read_exact(&mut payload[..at])?;
+                        return end(tcp, deed);
+                    }
+                    tcp.read_exact(&mut payload)?;
+                    read += 4 + payload.len();
+                    heard.push(payload);
+                }
+            }
+        }
+        // Until the client is gone.
+        io::copy(tcp, &mut io::sink()).map(|_| ())
+    }
+
+    fn end(tcp: &TcpStream, deed: Deed) -> io::Result<()> {
+        match deed {
+            Deed::Stall => thread::sleep(2 * PATIENCE),
+            Deed::Reset => socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO))?,
+            Deed::Close | Deed::Lie(_) => {}
+        }
+        Ok(())
+    }
+
+    const PATIENCE: Duration = Duration::from_millis(100);
+    const APP: Account = Account {
+        user: Some("app"),
+        password: "correct horse",
+        database: None,
+    };
+
+    /// A login, and a question after it where there is to be one.
+    fn talk(
+        server: SocketAddr,
+        asks: bool,
+        patience: Duration,
+    ) -> Result<Vec<[String; 2]>, Cause> {
+        let tcp = TcpStream::connect(server).unwrap();
+        let mut session = Session::login(tcp, APP, None, Exchange::within(patience))?;
+        let answer = if asks {
+            session.ask("SHOW", Exchange::within(patience))
+        } else {
+            Ok(Vec::new())
+        };
+        session.leave(Close::Quit);
+        answer
+    }
+
+    fn login(server: SocketAddr) -> Result<(), Cause> {
+        talk(server, false, Duration::from_secs(5)).map(|_| ())
+    }
+
+    #[test]
+    fn a_password_that_mysql_8_has_cached_is_proved_by_its_hash() {
+        let mut steps = script(&[&[1, 3]]);
+        steps.push(Step::Say(OK.to_vec()));
+        let (server, heard) = serve(steps, None);
+        login(server).unwrap();
+        let heard = heard.join().unwrap();
+        let proved = heard[0].windows(PROOF.len()).any(|part| part == PROOF);
+        assert!(proved, "{:x?}", heard[0]);
+    }
+
+    #[test]
+    fn a_password_that_mysql_8_has_not_cached_is_sent_under_its_key() {
+        let key = [&[1], KEY].concat();
+        let (server, heard) = serve(script(&[&[1, 4], &key, &OK]), None);
+        login(server).unwrap();
+        let heard = heard.join().unwrap();
+        assert_eq!(heard[1], [2], "request_public_key");
+        assert_eq!(heard[2].len(), 256, "RSA of 2,048 bits");
+    }
+
+    #[test]
+    fn a_plugin_that_is_not_spoken_is_named() {
+        for plugin in ["auth_gssapi_client", "dialog", "mysql_clear_password", ""] {
+            let (server, _) = serve(script(&[&switch(plugin, b"x")]), None);
+            assert_eq!(login(server), Err(Cause::Plugin(plugin.into())));
+        }
+        let (server, _) = serve(script(&[&[0xfe]]), None);
+        assert_eq!(
+            login(server),
+            Err(Cause::Plugin("mysql_old_password".into()))
+        );
+    }
+
+    /// 4,096 bits, 512 bits, an even modulus, half of one, and no key at all.
+    #[test]
+    fn a_key_that_the_password_does_not_fit_under_is_told_and_no_panic() {
+        let short = b"-----BEGIN PUBLIC KEY-----
+MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAK0Gn4B5vOHcTKPUhQlX2N6wnZ1Kb6Fh
+m7kKW4J4b0jXz2nIhXoiN0e+oQYyO0F8WUSvVYnP8p4Y7xXy5q4p6zkCAwEAAQ==
+-----END PUBLIC KEY-----
+";
+        let half = &KEY[..200];
+        for (key, said) in [
+            (&short[..], "room for 21"),
+            (half, "malformed"),
+            (b"", "malformed"),
+            (
+                b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+                "malformed",
+            ),
+        ] {
+            let key = [&[1], key].concat();
+            let (server, _) = serve(script(&[&[1, 4], &key, &OK]), None);
+            let account = Account {
+                password: "correct horse battery staple",
+                ..APP
+            };
+            let tcp = TcpStream::connect(server).unwrap();
+            let exchange = Exchange::within(Duration::from_secs(5));
+            match Session::login(tcp, account, None, exchange) {
+                Err(Cause::Unsendable(why)) => assert!(why.contains(said), "{why}"),
+                other => panic!("{said}: {:?}", other.err()),
+            }
+        }
+    }
+
+    /// A server that closes, resets, stalls or lies at each byte of each login, in both directions:
+    /// the client comes back in time, and without a panic.
+    #[test]
+    fn no_server_holds_a_login_up_or_breaks_it_whatever_it_does_at_which_byte() {
+        const WORKERS: usize = 64;
+        /// This machine may be busy.
+        const SLACK: Duration = Duration::from_secs(2);
+        let mut table = Vec::new();
+        for (name, steps) in conversations() {
+            let (server, heard) = serve(steps.clone(), None);
+            let asks = name == "question";
+            let fine = talk(server, asks, Duration::from_secs(5));
+            let heard: usize = heard.join().unwrap().iter().map(|said| said.len() + 4).sum();
+            if asks {
+                let row = ["Threads_connected".to_owned(), "1".to_owned()];
+                assert_eq!(fine, Ok(vec![row]));
+            }
+            let said: usize = steps
+                .iter()
+                .map(|step| match step {
+                    Step::Say(packet) => packet.len() + 4,
+                    Step::Hear => 0,
+                })
+                .sum();
+            for at in 0..said {
+                let lies = [0x00, 0xff, 0x01].map(Deed::Lie);
+                let ends = [Deed::Close, Deed::Reset];
+                for deed in lies.into_iter().chain(ends) {
+                    table.push((name, steps.clone(), Direction::Saying, at, deed));
+                }
+                // In the middle of a long key nothing new comes.
+                if at % 8 == 0 || at < 120 {
+                    table.push((name, steps.clone(), Direction::Saying, at, Deed::Stall));
+                }
+            }
+            for at in 0..heard {
+                for deed in [Deed::Close, Deed::Reset, Deed::Stall] {
+                    table.push((name, steps.clone(), Direction::Hearing, at, deed));
+                }
+            }
+        }
+        let next = AtomicUsize::new(0);
+        let tried = thread::scope(|scope| {
+            let work = || {
+                let mut tried = 0;
+                while let Some((name, steps, direction, at, deed)) =
+                    table.get(next.fetch_add(1, Ordering::Relaxed))
+                {
+                    let begun = Instant::now();
+                    let (server, _) = serve(steps.clone(), Some((*direction, *at, *deed)));
+                    let said = talk(server, *name == "question", PATIENCE);
+                    let took = begun.elapsed();
+                    let what = format!("{name}: {direction:?} {at}, {deed:?}: {said:?}");
+                    assert!(took < 2 * PATIENCE + SLACK, "{took:?} {what}");
+                    match deed {
+                        Deed::Stall => assert!(matches!(said, Err(Cause::Slow { .. })), "{what}"),
+                        Deed::Close | Deed::Reset => assert!(said.is_err(), "{what}"),
+                        Deed::Lie(_) => {}
+                    }
+                    tried += 1;
+                }
+                tried
+            };
+            let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
+            workers
+                .into_iter()
+                .map(|worker| worker.join().expect("no panic"))
+                .sum::<usize>()
+        });
+        assert_eq!(tried, table.len());
+    }
+
+    #[test]
+    fn a_byte_now_and_then_is_no_way_to_go_on_for_ever() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let mut client = client.unwrap();
+                for byte in b"\x4a\0\0\0\x0a8.0.36\0".iter().chain(&[b'A'; 200]) {
+                    if client.write_all(&[*byte]).is_err() {
+                        break;
+                    }
+                    thread::sleep(Duration::from_millis(50));
+                }
+            }
+        });
+        let begun = Instant::now();
+        let said = talk(server, false, PATIENCE);
+        assert!(begun.elapsed() < 20 * PATIENCE, "{:?}", begun.elapsed());
+        assert!(
+            matches!(said, Err(Cause::Slow { stage: Stage::Greeting, after }) if after >= PATIENCE),
+            "{said:?}"
+        );
+    }
+
+    #[test]
+    fn an_endless_answer_is_cut_off() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = listener.local_addr().unwrap();
+        let said = thread::spawn(move || {
+            let (mut tcp, _) = listener.accept().unwrap();
+            let mut steps = script(&[&OK]);
+            steps.push(Step::Hear);
+            for packet in [&[2][..], COLUMN, COLUMN, &EOF] {
+                steps.push(Step::Say(packet.to_vec()));
+            }
+            let mut heard = Vec::new();
+            let mut said = 0_usize;
+            // `follow` ends with the client; this one goes on talking.
+            let talker = tcp.try_clone().unwrap();
+            let follower =
+                thread::spawn(move || drop(follow(&mut tcp, &steps, None, &mut heard)));
+            thread::sleep(Duration::from_millis(200));
+            let row = [&[0x62, 0xea, 0, 0][..], &[0xfd, 0x60, 0xea, 0], &[b'A'; 60_000]].concat();
+            let row = [row, b"\x011".to_vec()].concat();
+            while (&talker).write_all(&row).is_ok() {
+                said += row.len();
+            }
+            drop(follower);
+            said
+        });
+        let told = talk(server, true, Duration::from_secs(5));
+        assert_eq!(told, Err(Cause::NotMysql));
+        // What the kernel holds for the client is the rest.
+        let said = said.join().unwrap();
+        assert!(said < 16 * 1024 * 1024, "{said}");
+    }
+}

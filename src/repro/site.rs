@@ -281,6 +281,7 @@ impl Plan {
     fn log_in(&self, target: &Arc<Target>) -> Knocked {
         let exchange = Exchange::within(target.patience());
         let dialer = target.dialer(self.client.sources.clone());
+        let unreached = || Peer::Unwatched("the loop's own first login failed".into());
         let watch = |session| match Watch::start(session, self.close) {
             Ok(watch) => Peer::Watched(Arc::new(watch)),
             Err(error) => Peer::Unwatched(error.to_string()),
@@ -288,7 +289,7 @@ impl Plan {
         if self.client.pool.is_some() {
             let client = self.client(target);
             let peer = match &client {
-                Err((cause, _)) => Peer::Unwatched(super::failure::in_words(cause)),
+                Err(_) => unreached(),
                 Ok(_) => match login(target, &dialer, 0, exchange) {
                     Ok((session, _)) => watch(session),
                     Err(cause) => Peer::Unwatched(super::failure::in_words(&cause)),
@@ -314,7 +315,7 @@ impl Plan {
                 }
             }
             Err(cause) => Knocked {
-                peer: Peer::Unwatched(super::failure::in_words(&cause)),
+                peer: unreached(),
                 first: None,
                 client: Err((cause, 0)),
             },
