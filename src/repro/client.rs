@@ -38,8 +38,6 @@ pub struct Turn {
     pub(super) connect: Duration,
     /// How long greeting and login took after it.
     pub(super) login: Option<Duration>,
-    /// The server's number of the pool's connection.
-    pub(super) pooled: Option<u32>,
 }
 
 impl fmt::Debug for Client {
@@ -93,10 +91,13 @@ impl Client {
         Self { watch, ..self }
     }
 
-    /// Whether its connections stay open between turns.
+    /// Connections that stay open between turns; `None` where each turn makes its own.
     #[must_use]
-    pub fn is_pooled(&self) -> bool {
-        matches!(self.work, Work::Pool(_))
+    pub fn pooled(&self) -> Option<u64> {
+        match &self.work {
+            Work::Pool(pool) => Some(pool.size),
+            Work::Mysql(..) | Work::Tcp => None,
+        }
     }
 
     /// Makes one more connection, as any turn of the loop makes it.
@@ -136,15 +137,11 @@ impl Client {
             begun,
             connect,
             login: None,
-            pooled: None,
         };
         match &self.work {
             Work::Pool(pool) => {
-                let id = pool.work()?;
-                Ok(Turn {
-                    pooled: Some(id),
-                    ..turn(begun.elapsed())
-                })
+                pool.work()?;
+                Ok(turn(begun.elapsed()))
             }
             Work::Mysql(target, close) => {
                 let exchange = Exchange::within(target.patience()).until(end);
@@ -180,7 +177,6 @@ pub(super) fn login(
         begun,
         connect,
         login: Some(begun.elapsed().saturating_sub(connect)),
-        pooled: None,
     };
     Ok((session, turn))
 }

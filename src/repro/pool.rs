@@ -8,6 +8,8 @@ use super::wire::Exchange;
 
 /// Connections that are lent and given back, all of them opened at once.
 pub(super) struct Pool {
+    /// Of them.
+    pub size: u64,
     idle: Mutex<Vec<Session>>,
     given_back: Condvar,
     patience: Duration,
@@ -23,12 +25,14 @@ impl Pool {
         size: usize,
         open: impl Fn() -> Result<Session, Cause>,
     ) -> Result<Self, (Cause, u64)> {
+        let size = size as u64;
         let pool = Self {
+            size,
             idle: Mutex::default(),
             given_back: Condvar::new(),
             patience: target.patience(),
         };
-        for opened in 0..size as u64 {
+        for opened in 0..size {
             match open() {
                 Ok(session) => pool.give_back(session),
                 Err(cause) => return Err((cause, opened)),
@@ -37,12 +41,11 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Takes a connection, asks the server, and gives it back: the number that the server has for
-    /// it. One that broke is not given back.
+    /// Takes a connection, asks the server, and gives it back, unless it broke.
     ///
     /// # Errors
     /// Where none is free in time, or the server does not answer.
-    pub fn work(&self) -> Result<u32, Cause> {
+    pub fn work(&self) -> Result<(), Cause> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut idle, _) = self
             .given_back
@@ -56,9 +59,8 @@ impl Pool {
         };
         drop(idle);
         session.ask("DO 0", Exchange::within(self.patience))?;
-        let id = session.id;
         self.give_back(session);
-        Ok(id)
+        Ok(())
     }
 
     fn give_back(&self, session: Session) {

@@ -549,7 +549,7 @@ fn came_back(
     let reset = after.and_then(|after| Some(after.reset?.saturating_sub(before.reset?)));
     if reuse.works() {
         Some(CameBack::Reuse)
-    } else if reset.is_some_and(|reset| reset >= turns / 2) {
+    } else if reset.is_some_and(|reset| reset >= (turns - free) / 2) {
         Some(CameBack::AnsweredAfterClose)
     } else if elapsed >= before.hold_time {
         Some(CameBack::TimeWaitOver)

@@ -1,4 +1,3 @@
-use std::collections::HashSet;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,7 +72,8 @@ pub struct Cliff {
 pub struct Outcome {
     /// Turns of the loop: connections opened and closed, or checkouts of a pool.
     pub turns: u64,
-    /// Connections of a pool that were opened for them; `None` without one.
+    /// Connections that were opened for them, where that is another number: of a pool, or before it
+    /// failed.
     pub opened: Option<u64>,
     /// For how long a login had been going on when the time was up, where that was long.
     pub unfinished: Option<Duration>,
@@ -183,7 +183,10 @@ pub fn run(
     let nobody_said = || (broken("the loop ended by itself"), None);
     let end = lock(&run.end).take().unwrap_or_else(nobody_said);
     let samples = std::mem::take(&mut *lock(&run.samples));
-    samples.finish(elapsed, end, timeline.moments)
+    Outcome {
+        opened: client.pooled(),
+        ..samples.finish(elapsed, end, timeline.moments)
+    }
 }
 
 fn broken(how: &str) -> End {
@@ -306,7 +309,6 @@ fn later(seconds: f64) -> Duration {
 #[derive(Default)]
 struct Samples {
     turns: u64,
-    pooled: HashSet<u32>,
     ends: Ends,
     cliff: Option<Cliff>,
     before_cliff: Latencies,
@@ -319,7 +321,6 @@ struct Samples {
 impl Samples {
     fn add(&mut self, turn: Turn, fast_ports: Option<u64>, start: Instant) {
         self.turns += 1;
-        self.pooled.extend(turn.pooled);
         self.ends.add(turn.connect);
         self.recent.add(turn.connect);
         if let Some(login) = turn.login {
@@ -346,7 +347,7 @@ impl Samples {
     ) -> Outcome {
         Outcome {
             turns: self.turns,
-            opened: (!self.pooled.is_empty()).then_some(self.pooled.len() as u64),
+            opened: None,
             unfinished,
             elapsed,
             end,

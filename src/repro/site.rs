@@ -169,7 +169,7 @@ impl Site {
     /// Whether there is a loop to run, and it takes ports.
     #[must_use]
     pub fn takes_ports(&self) -> bool {
-        self.client.as_ref().is_ok_and(|client| !client.is_pooled())
+        self.client.as_ref().is_ok_and(|client| client.pooled().is_none())
     }
 
     fn way(&self) -> Way<'_> {
@@ -187,7 +187,7 @@ impl Site {
             Err((cause, opened)) => return Outcome::failed(cause.clone(), *opened),
         };
         let limits = Limits {
-            fast_ports: self.before.until_cliff().filter(|_| !client.is_pooled()),
+            fast_ports: self.before.until_cliff().filter(|_| client.pooled().is_none()),
             ..self.plan.limits
         };
         let ports_in_use = || {
@@ -200,8 +200,15 @@ impl Site {
     /// Looks at what the run has left behind.
     #[must_use]
     pub fn close(self, outcome: Outcome) -> Report {
-        let server = self.peer.finish();
-        let after = self.settled();
+        // The loop's first connection, over which the server is watched, is one of those that hold
+        // a port; beside a pool, whose connections stay open, the watch has one of its own.
+        let (server, after) = if self.takes_ports() {
+            let server = self.peer.finish();
+            (server, self.settled())
+        } else {
+            let after = self.settled();
+            (self.peer.finish(), after)
+        };
         let again = self.tried_again(&outcome);
         let path = &self.path;
         let flow = |full| Flow {
@@ -238,7 +245,7 @@ impl Site {
         let delay = before.reuse_delay + MARGIN;
         // By then the first ports must not come back by themselves.
         let is_in_time = outcome.elapsed + delay < before.hold_time && delay <= LONGEST;
-        let tells = before.reuse.is_open() && outcome.turns > 0 && !client.is_pooled();
+        let tells = before.reuse.is_open() && outcome.turns > 0 && client.pooled().is_none();
         if !(tells && is_out_of_ports && is_in_time) {
             return None;
         }

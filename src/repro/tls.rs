@@ -185,8 +185,11 @@ pub(super) fn trouble(error: &Error) -> TlsTrouble {
             expected,
             presented,
         }) => {
-            // `DnsName("db.example")`
-            let bare = |name: &String| name.split('"').nth(1).unwrap_or(name).to_owned();
+            // `DnsName("db.example")`, `IpAddress(192.0.2.1)`
+            let bare = |name: &String| {
+                let inner = name.split_once('(').map_or(name.as_str(), |(_, inner)| inner);
+                inner.trim_matches(['(', ')', '"']).to_owned()
+            };
             let names: Vec<_> = presented.iter().take(SHOWN).map(bare).collect();
             let more = match presented.len().saturating_sub(SHOWN) {
                 0 => String::new(),

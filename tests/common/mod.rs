@@ -217,7 +217,9 @@ pub fn assert_exhausted(report: &Value, connections: u32, host: &str) {
             "errno": 99,
             "mysql_code": null,
             "kind": "ephemeral_ports_exhausted",
-            "text": format!("ERROR 2003 (HY000): Can't connect to MySQL server on '{host}' (99)"),
+            "text": format!(
+                "ERROR 2003 (HY000): Can't connect to MySQL server on '{host}:3306' (99)"
+            ),
         })
     );
     assert_eq!(
