@@ -268,8 +268,9 @@ pub const FAILURES: &[Row] = &[
         kind: FailureKind::AuthenticationPlugin,
         errnos: &[],
         codes: &[1251, 1275, 2059],
-        meaning: "The account proves who it is in a way that this client does not know.",
-        next_step: "use an account with caching_sha2_password, sha256_password, \
+        meaning: "The account proves who it is in a way that this client does not know. Or there is \
+                  no such account: names that a server does not know get the plugin of another.",
+        next_step: "check --user; use an account with caching_sha2_password, sha256_password, \
                     mysql_native_password, ed25519 or parsec",
     },
     Row {

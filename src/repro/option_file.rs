@@ -88,7 +88,8 @@ impl OptionFile {
             ));
         }
         let mut group = None;
-        for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+        // With the end of the line, which is a blank like others.
+        for (number, line) in (1..).zip(bytes.split_inclusive(|byte| *byte == b'\n')) {
             // In C a text ends there.
             let line = line.split(|byte| *byte == 0).next().unwrap_or_default();
             let wrong = |why: &str| {
