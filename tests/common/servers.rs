@@ -170,8 +170,17 @@ impl Database {
         super::run("ip", &["address", "replace", "192.0.2.1/32", "dev", "lo"]);
         super::run("ip", &["address", "replace", "2001:db8::1/128", "dev", "lo"]);
         let socket = folder.path().join("socket");
-        let process = suite
-            .program(program)
+        // A host whose name is known can be blocked; the name comes from a file of its own.
+        let hosts = folder.path().join("hosts");
+        fs::write(&hosts, "127.0.0.1 localhost\n192.0.2.1 client.test\n").unwrap();
+        let server = suite.program(program);
+        let process = Command::new("unshare")
+            .args(["--mount", "--", "sh", "-c"])
+            .arg("mount --bind \"$0\" /etc/hosts && exec \"$@\"")
+            .arg(&hosts)
+            .arg(server.get_program())
+            .args(server.get_args())
+            .env("CARGO_TARGET_DIR", target())
             .args(arguments)
             .arg("--port=3306")
             .arg(format!("--socket={}", socket.display()))
