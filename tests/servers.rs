@@ -6,6 +6,7 @@ mod common;
 use std::fs;
 use std::process::{Command, Output};
 
+use common::network::Host;
 use common::servers::{Database, Service, Suite};
 use common::{exit, in_namespace, port_range, sysctl, text};
 use serde_json::{Value, json};
@@ -416,6 +417,197 @@ fn an_abrupt_close_of_mysql_9_is_told_as_what_it_is() {
         let (before, after) = (&encrypted["server"]["before"], &encrypted["server"]["after"]);
         let clients = |status: &Value| status["aborted_clients"].as_u64().unwrap();
         assert_eq!(clients(after) - clients(before), 499, "all but the one that counts");
+    });
+}
+
+/// A run through a proxy on another host.
+fn proxied(port: &str, words: &[&str]) -> Value {
+    let server = ["--host", "10.9.0.2", "--port", port, "--user", "app"];
+    let report = report(PASSWORD, &[&server[..], words].concat());
+    let error = &report["error"]["text"];
+    println!("MEASURED proxy {port}: {} made, {error}", report["connections"]);
+    report
+}
+
+#[test]
+fn a_proxy_whose_own_ports_are_gone_is_told_from_this_machine() {
+    let test = "a_proxy_whose_own_ports_are_gone_is_told_from_this_machine";
+    if !Suite::Unstable.is_there(test) || !Suite::Machine.is_there(test) {
+        return;
+    }
+    in_namespace(test, || {
+        let host = Host::new("proxy", "10.9.0.1/24", "10.9.0.2/24");
+        let database = Database::mysql(&[]);
+        database.query("CREATE USER app@'%' IDENTIFIED BY 'correct horse'");
+        let ports = |range: &str| {
+            let range = format!("net.ipv4.ip_local_port_range={range}");
+            host.run(&["sysctl", "-qw", &range, "net.ipv4.tcp_tw_reuse=0"]);
+        };
+        let folder = database.folder.path();
+        let config = |name: &str, text: String| {
+            let path = folder.join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+
+        ports("40000 40099");
+        let router = config(
+            "router.conf",
+            format!(
+                "[DEFAULT]\nlogging_folder=\nplugin_folder={}\n[routing:a]\n\
+                 bind_address=0.0.0.0\nbind_port=6446\ndestinations=10.9.0.1:3306\n\
+                 routing_strategy=first-available\nprotocol=classic\nmax_connect_errors=100000\n",
+                Suite::Unstable.path("lib/mysqlrouter/plugin"),
+            ),
+        );
+        let mut command = Suite::Unstable.program("bin/mysqlrouter");
+        command.arg("-c").arg(router);
+        let _router = Service::start_at(&host, &command, 6446);
+        assert_eq!(proxied("6446", &["--connections", "5"])["error"], Value::Null);
+        let out = proxied("6446", &[]);
+        assert_eq!(
+            (&out["error"]["kind"], &out["error"]["mysql_code"], &out["stopped_by"]),
+            (&json!("proxy_cannot_connect"), &json!(2003), &json!("error")),
+            "{out}"
+        );
+        let made = out["connections"].as_u64().unwrap();
+        assert!((90..=200).contains(&made), "its 100 ports: {made}");
+
+        let haproxy = config(
+            "haproxy.cfg",
+            "global\n  maxconn 100\ndefaults\n  mode tcp\n  timeout connect 2s\n  \
+             timeout client 5s\n  timeout server 5s\n  retries 0\n\
+             listen plain\n  bind :3307\n  server a 10.9.0.1:3306\n\
+             listen announced\n  bind :3308\n  server a 10.9.0.1:3306 send-proxy\n"
+                .into(),
+        );
+        let mut command = Suite::Machine.program("sbin/haproxy");
+        command.arg("-db").arg("-f").arg(haproxy);
+        let _haproxy = Service::start_at(&host, &command, 3307);
+        // It has nothing to say, and closes.
+        let out = repro(PASSWORD, &["--host", "10.9.0.2", "--port", "3307", "--user", "app"]);
+        assert!(
+            text(&out).contains("reading initial communication packet")
+                && text(&out).contains("its own ports are gone"),
+            "{}",
+            text(&out)
+        );
+        ports("50000 50999");
+        assert_eq!(proxied("3307", &["--connections", "50"])["error"], Value::Null);
+        let announced = proxied("3308", &[]);
+        assert_eq!(announced["error"]["kind"], "out_of_step", "{announced}");
+    });
+}
+
+/// Servers of other protocols: connect() alone.
+#[test]
+fn ports_run_out_at_the_predicted_count_against_any_server() {
+    let test = "ports_run_out_at_the_predicted_count_against_any_server";
+    if !Suite::Machine.is_there(test) {
+        return;
+    }
+    in_namespace(test, || {
+        common::run("ip", &["address", "add", "192.0.2.1/32", "dev", "lo"]);
+        let suite = Suite::Machine;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let mut redis = suite.program("bin/redis-server");
+        redis.args(["--port", "6379", "--save", "", "--dir", &at(""), "--protected-mode", "no"]);
+        let _redis = Service::start(redis, 6379);
+        fs::write(
+            at("nginx.conf"),
+            format!(
+                "daemon off; master_process off; pid {}; error_log stderr; events {{}} \
+                 http {{ access_log off; client_body_temp_path {0}b; proxy_temp_path {0}p; \
+                 fastcgi_temp_path {0}f; uwsgi_temp_path {0}u; scgi_temp_path {0}s; \
+                 server {{ listen 8080; }} }}",
+                at("nginx.pid")
+            ),
+        )
+        .unwrap();
+        let mut nginx = suite.program("sbin/nginx");
+        nginx.args(["-c", &at("nginx.conf"), "-e", "stderr"]);
+        let _nginx = Service::start(nginx, 8080);
+        // PostgreSQL runs as nobody's root.
+        let home = fs::read_dir(suite.path("lib/postgresql")).unwrap().next().unwrap().unwrap();
+        let bin = format!("lib/postgresql/{}/bin", home.file_name().to_str().unwrap());
+        let as_user = |program: &str, words: &[&str]| {
+            let inner = suite.program(&format!("{bin}/{program}"));
+            let mut command = Command::new("unshare");
+            command.args(["--user", "--map-user=1000", "--"]).arg(inner.get_program());
+            command.args(inner.get_args()).args(words);
+            for (name, value) in inner.get_envs() {
+                command.env(name, value.unwrap());
+            }
+            command
+        };
+        let share = suite.path(&format!(
+            "share/postgresql/{}",
+            home.file_name().to_str().unwrap()
+        ));
+        let made = as_user("initdb", &["-D", &at("pg"), "-L", &share, "--auth=trust", "-N"])
+            .output()
+            .unwrap();
+        println!("INITDB {}", text(&made));
+        port_range(40000, 40499);
+        for port in ["6379", "8080"] {
+            let report = report(
+                "",
+                &["--protocol", "tcp", "--host", FOUR, "--port", port],
+            );
+            println!(
+                "MEASURED port {port}: {} predicted, {} made",
+                report["predicted_ports"], report["connections"]
+            );
+            // The look for a greeting takes one.
+            assert_eq!(
+                (&report["stopped_by"], &report["predicted_ports"], &report["connections"]),
+                (&json!("exhausted"), &json!(499), &json!(499)),
+                "{report}"
+            );
+        }
+    });
+}
+
+#[test]
+fn every_no_of_mariadb_11_has_its_own_name() {
+    let test = "every_no_of_mariadb_11_has_its_own_name";
+    if !Suite::Trixie.is_there(test) {
+        return;
+    }
+    in_namespace(test, || {
+        let database = Database::mariadb(&["--max-password-errors=3"]);
+        database.query(
+            "CREATE USER app@'%' IDENTIFIED BY 'correct horse'; CREATE DATABASE attic; \
+             CREATE USER locked@'%' IDENTIFIED BY 'correct horse' ACCOUNT LOCK; \
+             CREATE USER tls@'%' IDENTIFIED BY 'correct horse' REQUIRE SSL; \
+             CREATE USER careful@'%' IDENTIFIED BY 'correct horse'; \
+             CREATE USER single@'%' IDENTIFIED BY 'correct horse' WITH MAX_USER_CONNECTIONS 1; \
+             CREATE USER hourly@'%' IDENTIFIED BY 'correct horse' WITH MAX_CONNECTIONS_PER_HOUR 5",
+        );
+        let told = |words: &[&str], kind: &str, code: Value| {
+            assert_eq!(failure(PASSWORD, words), (json!(kind), code), "{words:?}");
+        };
+        told(&["--user", "app", "--database", "attic"], "no_such_database", json!(1044));
+        told(&["--user", "locked"], "account_locked", json!(4151));
+        told(&["--user", "tls"], "access_denied", json!(1045));
+        // A certificate that the server made itself, with no name of this host in it.
+        told(&["--user", "tls", "--tls"], "tls_unknown_issuer", Value::Null);
+        assert_in(PASSWORD, &["--user", "tls", "--tls=required"]);
+        for expected in [1045, 1045, 1045, 4150] {
+            let (_, code) = failure("wrong", &["--user", "careful"]);
+            assert_eq!(code, expected, "max_password_errors 3");
+        }
+        assert_in(PASSWORD, &["--user", "single"]);
+        let hourly = report(PASSWORD, &["--host", FOUR, "--user", "hourly"]);
+        assert_eq!(
+            (&hourly["connections"], &hourly["error"]["mysql_code"]),
+            (&json!(5), &json!(1226)),
+            "{hourly}"
+        );
+        database.query("SET GLOBAL require_secure_transport = 1");
+        told(&["--user", "app"], "tls_required", json!(3159));
+        assert_in(PASSWORD, &["--user", "app", "--tls=required"]);
     });
 }
 

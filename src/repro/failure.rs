@@ -161,7 +161,8 @@ pub const FAILURES: &[Row] = &[
         errnos: &[],
         codes: &[],
         meaning: "{server} answers, but not as a MySQL server.",
-        next_step: "check host and port; --protocol tcp connects to any server",
+        next_step: "check host and port, and that nothing in between puts its own words first (PROXY \
+                    protocol); --protocol tcp connects to any server",
     },
     Row {
         kind: FailureKind::TooManyConnections,
@@ -285,9 +286,10 @@ pub const FAILURES: &[Row] = &[
         kind: FailureKind::ProxyCannotConnect,
         errnos: &[],
         codes: &[2002, 2003, 2005, 2013],
-        meaning: "{server} is a proxy, and it is the proxy that cannot reach its server.",
-        next_step: "look at the server behind the proxy, and on the proxy's machine at \
-                    `twcheck verdict`: its ports toward that server may be gone",
+        meaning: "{server} is a proxy, and it is the proxy that cannot reach its server. Where it \
+                  could before, its own ports are gone: errno 99 on that machine, not on this one.",
+        next_step: "on the proxy's machine: `twcheck verdict`, then `twcheck advise`; where its \
+                    ports are free, look whether the server behind it runs",
     },
     Row {
         kind: FailureKind::ProxyOutOfPorts,

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::network::Host;
 use super::{skip_for_want_of, stdout, text};
 
 /// Whose packages are in a root.
@@ -260,9 +261,28 @@ impl Drop for Database {
 pub struct Service(Child);
 
 impl Service {
-    /// Starts it, and waits until something listens on this port of 127.0.0.1, as the table of
-    /// sockets has it: a connection would be counted.
-    pub fn start(mut command: Command, port: u16) -> Self {
+    /// Starts `command` on another host, and waits as [`Self::start`] does.
+    pub fn start_at(host: &Host, command: &Command, port: u16) -> Self {
+        let mut there = host.inside();
+        there.arg(command.get_program()).args(command.get_args());
+        there.env("CARGO_TARGET_DIR", target());
+        let listens = || {
+            let ports = format!("( sport = :{port} )");
+            !host.run(&["ss", "-Hltn", &ports]).is_empty()
+        };
+        Self::started(there, port, listens)
+    }
+
+    /// Starts it, and waits until something listens on this port, as the table of sockets has it: a
+    /// connection would be counted.
+    pub fn start(command: Command, port: u16) -> Self {
+        Self::started(command, port, || {
+            let ports = format!("( sport = :{port} )");
+            !super::run("ss", &["-Hltn", &ports]).stdout.is_empty()
+        })
+    }
+
+    fn started(mut command: Command, port: u16, listens: impl Fn() -> bool) -> Self {
         let log = env::temp_dir().join(format!("twcheck-service-{port}-{}", std::process::id()));
         let process = command
             .stdout(File::create(&log).unwrap())
@@ -271,7 +291,7 @@ impl Service {
             .unwrap();
         let mut service = Self(process);
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !listens(port) {
+        while !listens() {
             let ended = service.0.try_wait().unwrap();
             let said = fs::read_to_string(&log).unwrap_or_default();
             assert!(ended.is_none() && Instant::now() < deadline, "{port}: {said}");
@@ -287,10 +307,4 @@ impl Drop for Service {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn listens(port: u16) -> bool {
-    let ports = format!("( sport = :{port} )");
-    let said = super::run("ss", &["-Hltn", &ports]);
-    !said.stdout.is_empty()
 }
