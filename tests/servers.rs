@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use common::network::Host;
@@ -499,6 +500,32 @@ fn a_proxy_whose_own_ports_are_gone_is_told_from_this_machine() {
     });
 }
 
+/// A PostgreSQL in this folder. It refuses to be root, and starts programs by itself.
+fn postgres(folder: &Path) -> Service {
+    let suite = Suite::Machine;
+    let versions = fs::read_dir(suite.path("lib/postgresql")).unwrap();
+    let version = versions.last().unwrap().unwrap().file_name();
+    let version = version.to_str().unwrap();
+    let data = folder.join("postgres");
+    fs::create_dir(&data).unwrap();
+    let program = |name: &str, words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-user=1000", "--"]);
+        command.arg(suite.path(&format!("lib/postgresql/{version}/bin/{name}")));
+        command.args(["-D", data.to_str().unwrap()]).args(words);
+        command.env("LD_LIBRARY_PATH", suite.libraries());
+        command.env("LC_ALL", "C");
+        command
+    };
+    let share = suite.path(&format!("share/postgresql/{version}"));
+    let made = program("initdb", &["-L", &share, "--auth=trust", "--no-sync"]);
+    let made = { made }.output().unwrap();
+    assert!(made.status.success(), "{}", text(&made));
+    let socket = format!("unix_socket_directories={}", folder.display());
+    let server = program("postgres", &["-c", "listen_addresses=*", "-c", &socket]);
+    Service::start(server, 5432)
+}
+
 /// Servers of other protocols: connect() alone.
 #[test]
 fn ports_run_out_at_the_predicted_count_against_any_server() {
@@ -517,7 +544,7 @@ fn ports_run_out_at_the_predicted_count_against_any_server() {
         fs::write(
             at("nginx.conf"),
             format!(
-                "daemon off; master_process off; pid {}; error_log stderr; events {{}} \
+                "user root; daemon off; master_process off; pid {}; error_log stderr; events {{}} \
                  http {{ access_log off; client_body_temp_path {0}b; proxy_temp_path {0}p; \
                  fastcgi_temp_path {0}f; uwsgi_temp_path {0}u; scgi_temp_path {0}s; \
                  server {{ listen 8080; }} }}",
@@ -528,29 +555,9 @@ fn ports_run_out_at_the_predicted_count_against_any_server() {
         let mut nginx = suite.program("sbin/nginx");
         nginx.args(["-c", &at("nginx.conf"), "-e", "stderr"]);
         let _nginx = Service::start(nginx, 8080);
-        // PostgreSQL runs as nobody's root.
-        let home = fs::read_dir(suite.path("lib/postgresql")).unwrap().next().unwrap().unwrap();
-        let bin = format!("lib/postgresql/{}/bin", home.file_name().to_str().unwrap());
-        let as_user = |program: &str, words: &[&str]| {
-            let inner = suite.program(&format!("{bin}/{program}"));
-            let mut command = Command::new("unshare");
-            command.args(["--user", "--map-user=1000", "--"]).arg(inner.get_program());
-            command.args(inner.get_args()).args(words);
-            for (name, value) in inner.get_envs() {
-                command.env(name, value.unwrap());
-            }
-            command
-        };
-        let share = suite.path(&format!(
-            "share/postgresql/{}",
-            home.file_name().to_str().unwrap()
-        ));
-        let made = as_user("initdb", &["-D", &at("pg"), "-L", &share, "--auth=trust", "-N"])
-            .output()
-            .unwrap();
-        println!("INITDB {}", text(&made));
+        let _postgres = postgres(folder.path());
         port_range(40000, 40499);
-        for port in ["6379", "8080"] {
+        for port in ["6379", "8080", "5432"] {
             let report = report(
                 "",
                 &["--protocol", "tcp", "--host", FOUR, "--port", port],

@@ -42,6 +42,15 @@ impl Suite {
         path.to_str().expect("the target folder is text").to_owned()
     }
 
+    /// Its libraries, for programs that start others.
+    pub fn libraries(self) -> String {
+        let lib = PathBuf::from(self.path("lib"));
+        let folders = fs::read_dir(lib).unwrap().map(|entry| entry.unwrap().path());
+        let is_it = |folder: &PathBuf| folder.to_str().unwrap().ends_with("-linux-gnu");
+        let found = { folders }.find(is_it).expect("a root has libraries");
+        found.to_str().unwrap().to_owned()
+    }
+
     /// Whether it is there; where it is not, the test is skipped aloud, also in CI where the suite
     /// cannot be had.
     pub fn is_there(self, test: &str) -> bool {
