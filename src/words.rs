@@ -97,11 +97,19 @@ pub fn sparkline(values: &[u16], width: usize, full: u16) -> String {
         .collect()
 }
 
-/// `text` without what could move a terminal's cursor: names of processes are anybody's choice.
+/// `text` without what could move a terminal's cursor or turn a line round: names of processes and
+/// the words of a server are anybody's choice.
 #[must_use]
 pub fn printable(text: &str) -> String {
+    let turns_round = |letter| matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars()
-        .map(|letter| if letter.is_control() { '?' } else { letter })
+        .map(|letter| {
+            if letter.is_control() || turns_round(letter) {
+                '?'
+            } else {
+                letter
+            }
+        })
         .collect()
 }
 
@@ -193,7 +201,7 @@ mod tests {
 
     #[test]
     fn names_cannot_command_the_terminal() {
-        assert_eq!(printable("a\u{1b}[31mb\nc"), "a?[31mb?c");
+        assert_eq!(printable("a\u{1b}[31mb\nc\u{202e}d"), "a?[31mb?c?d");
     }
 
     #[test]

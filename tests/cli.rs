@@ -274,7 +274,10 @@ fn arguments_that_are_not_utf8_are_exit_3() {
             "invalid value '…' for '--target-rate <R>': it is connections per second, 0.001 to \
              1000000: for example 400",
         ),
-        (&["repro"], "invalid value '…' for '[SERVER]': it is not UTF-8"),
+        (
+            &["repro"],
+            "invalid value '…' for '[SERVER]': it is not UTF-8",
+        ),
         (
             &["repro", "--host"],
             "invalid value '…' for '--host <HOST>': it is not UTF-8",
@@ -425,7 +428,10 @@ fn help_and_version_are_success_and_on_stdout() {
             &["advise", "-h"],
             "Usage: twcheck advise [OPTIONS] [HOST:PORT]",
         ),
-        (&["repro", "--help"], "Usage: twcheck repro [OPTIONS] [SERVER]"),
+        (
+            &["repro", "--help"],
+            "Usage: twcheck repro [OPTIONS] [SERVER]",
+        ),
     ] {
         let output = twcheck(arguments);
         assert_eq!((exit(&output), stderr(&output)), (0, String::new()));

@@ -6,6 +6,8 @@ mod common;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::thread;
+use std::time::Duration;
 
 use common::network::Host;
 use common::servers::{Database, Service, Suite};
@@ -48,7 +50,11 @@ fn assert_in(password: &str, words: &[&str]) {
     let words = [&["--host", FOUR, "--connections", "3"], words].concat();
     let report = report(password, &words);
     assert_eq!(
-        (&report["stopped_by"], &report["connections"], &report["error"]),
+        (
+            &report["stopped_by"],
+            &report["connections"],
+            &report["error"]
+        ),
         (&json!("count"), &json!(3), &Value::Null),
         "{words:?}: {report}"
     );
@@ -123,7 +129,12 @@ fn every_flow_runs_out_at_its_count(database: &Database) {
         (&["--host", SIX], 500),
         (&["--host", "192.0.2.11", "--threads", "4"], 500),
         (
-            &["--host", "192.0.2.12", "--bind-address", "192.0.2.2,192.0.2.3"],
+            &[
+                "--host",
+                "192.0.2.12",
+                "--bind-address",
+                "192.0.2.2,192.0.2.3",
+            ],
             1000,
         ),
         (&["--host", "192.0.2.13", "--tls=required"], 500),
@@ -141,12 +152,24 @@ fn every_flow_runs_out_at_its_count(database: &Database) {
     let pool = report(
         PASSWORD,
         &[
-            "--host", "127.0.0.1", "--user", "app", "--pool", "5", "--threads", "3",
-            "--connections", "2000",
+            "--host",
+            "127.0.0.1",
+            "--user",
+            "app",
+            "--pool",
+            "5",
+            "--threads",
+            "3",
+            "--connections",
+            "2000",
         ],
     );
     assert_eq!(
-        (&pool["connections"], &pool["checkouts"], &pool["time_wait"]["client_side"]),
+        (
+            &pool["connections"],
+            &pool["checkouts"],
+            &pool["time_wait"]["client_side"]
+        ),
         (&json!(5), &json!(2000), &json!(0)),
         "{pool}"
     );
@@ -272,7 +295,10 @@ fn every_plugin_of_mariadb_11_is_spoken() {
         let words = ["--host", FOUR, "--user", "pam"];
         let error = &report(PASSWORD, &words)["error"];
         assert_eq!(error["kind"], "authentication_plugin", "{error}");
-        assert!(error["text"].as_str().unwrap().contains("'dialog'"), "{error}");
+        assert!(
+            error["text"].as_str().unwrap().contains("'dialog'"),
+            "{error}"
+        );
     });
 }
 
@@ -294,25 +320,55 @@ fn every_no_of_mysql_9_has_its_own_name() {
              CREATE USER careful@'%' IDENTIFIED BY 'correct horse' FAILED_LOGIN_ATTEMPTS 3 \
              PASSWORD_LOCK_TIME 1; \
              CREATE USER single@'%' IDENTIFIED BY 'correct horse' WITH MAX_USER_CONNECTIONS 1; \
+             CREATE USER few@'%' IDENTIFIED BY 'correct horse' WITH MAX_USER_CONNECTIONS 2; \
              CREATE USER hourly@'%' IDENTIFIED BY 'correct horse' WITH MAX_CONNECTIONS_PER_HOUR 5",
         );
         let authority = database.file("ca.pem");
-        let (certificate, key) = (database.file("client-cert.pem"), database.file("client-key.pem"));
+        let (certificate, key) = (
+            database.file("client-cert.pem"),
+            database.file("client-key.pem"),
+        );
         let badge = ["--tls-cert", &certificate, "--tls-key", &key];
         let told = |words: &[&str], kind: &str, code: Value| {
             assert_eq!(failure(PASSWORD, words), (json!(kind), code), "{words:?}");
         };
-        told(&["--user", "app", "--database", "none"], "no_such_database", json!(1049));
-        told(&["--user", "app", "--database", "attic"], "no_such_database", json!(1044));
+        told(
+            &["--user", "app", "--database", "none"],
+            "no_such_database",
+            json!(1049),
+        );
+        told(
+            &["--user", "app", "--database", "attic"],
+            "no_such_database",
+            json!(1044),
+        );
         told(&["--user", "locked"], "account_locked", json!(3118));
         told(&["--user", "stale"], "password_expired", json!(1862));
         told(&["--user", "tls"], "access_denied", json!(1045));
-        told(&["--user", "badge", "--tls=required"], "access_denied", json!(1045));
-        told(&["--user", "app", "--tls"], "tls_unknown_issuer", Value::Null);
-        told(&["--user", "app", "--tls-ca", &authority], "tls_wrong_name", Value::Null);
+        told(
+            &["--user", "badge", "--tls=required"],
+            "access_denied",
+            json!(1045),
+        );
+        told(
+            &["--user", "app", "--tls"],
+            "tls_unknown_issuer",
+            Value::Null,
+        );
+        told(
+            &["--user", "app", "--tls-ca", &authority],
+            "tls_wrong_name",
+            Value::Null,
+        );
         assert_in(PASSWORD, &["--user", "tls", "--tls=required"]);
-        assert_in(PASSWORD, &["--user", "tls", "--tls=verify-ca", "--tls-ca", &authority]);
-        assert_in(PASSWORD, &[&["--user", "badge", "--tls=required"][..], &badge].concat());
+        assert_in(
+            PASSWORD,
+            &["--user", "tls", "--tls=verify-ca", "--tls-ca", &authority],
+        );
+        assert_in(
+            PASSWORD,
+            &[&["--user", "badge", "--tls=required"][..], &badge].concat(),
+        );
 
         // One login is one failed login.
         for expected in [json!(1045), json!(1045), json!(3955)] {
@@ -329,20 +385,27 @@ fn every_no_of_mysql_9_has_its_own_name() {
             (&json!(5), &json!(1226)),
             "{hourly}"
         );
+        // Of a pool that fails those are told that were opened.
+        let pool = report(PASSWORD, &["--host", FOUR, "--user", "few", "--pool", "8"]);
+        assert_eq!(
+            (&pool["connections"], &pool["error"]["mysql_code"]),
+            (&json!(2), &json!(1226)),
+            "{pool}"
+        );
         database.query("SET GLOBAL max_connections = 10");
         let held: Vec<_> = (0..9)
             .map(|_| std::net::TcpStream::connect("127.0.0.1:3306").unwrap())
             .collect();
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(300));
         // One slot is left, or two: root's is one more.
         assert_in(PASSWORD, &["--user", "app"]);
         let more: Vec<_> = (0..3)
             .map(|_| std::net::TcpStream::connect("127.0.0.1:3306").unwrap())
             .collect();
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(300));
         told(&["--user", "app"], "too_many_connections", json!(1040));
         drop((held, more));
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        thread::sleep(Duration::from_millis(500));
         database.query("SET GLOBAL max_connections = 151");
         database.query("SET GLOBAL require_secure_transport = 1");
         told(&["--user", "app"], "tls_required", json!(3159));
@@ -351,10 +414,13 @@ fn every_no_of_mysql_9_has_its_own_name() {
         database.query("SET GLOBAL offline_mode = 1");
         told(&["--user", "app"], "shutting_down", json!(3032));
         database.query("SET GLOBAL offline_mode = 0");
-        database.query("UPDATE mysql.user SET plugin = 'gone' WHERE user = 'app'; FLUSH PRIVILEGES");
+        database
+            .query("UPDATE mysql.user SET plugin = 'gone' WHERE user = 'app'; FLUSH PRIVILEGES");
         told(&["--user", "app"], "plugin_not_loaded", json!(1524));
-        database.query("DROP USER app, locked, stale, tls, badge, careful, single, hourly; \
-                        FLUSH PRIVILEGES");
+        database.query(
+            "DROP USER app, locked, stale, tls, badge, careful, single, few, hourly; \
+                        FLUSH PRIVILEGES",
+        );
         told(&["--user", "app"], "host_not_allowed", json!(1130));
     });
 }
@@ -374,7 +440,11 @@ fn looking_whether_a_server_is_mysql_does_not_count_against_this_host() {
             for _ in 0..8 {
                 let output = repro("", &["--protocol", "tcp", "--host", FOUR]);
                 assert_eq!(exit(&output), 3, "{}", text(&output));
-                assert!(text(&output).contains("greets like MySQL"), "{}", text(&output));
+                assert!(
+                    text(&output).contains("greets like MySQL"),
+                    "{}",
+                    text(&output)
+                );
             }
             for _ in 0..8 {
                 let server = format!("{FOUR}:3306");
@@ -385,7 +455,18 @@ fn looking_whether_a_server_is_mysql_does_not_count_against_this_host() {
         database.query("SET GLOBAL require_secure_transport = 0");
         assert_in(PASSWORD, &["--user", "app"]);
         // What it spares the user: five of these block the host.
-        repro("", &["--protocol", "tcp", "--host", FOUR, "--force", "--connections", "8"]);
+        repro(
+            "",
+            &[
+                "--protocol",
+                "tcp",
+                "--host",
+                FOUR,
+                "--force",
+                "--connections",
+                "8",
+            ],
+        );
         assert_eq!(
             failure(PASSWORD, &["--user", "app"]),
             (json!("host_blocked"), json!(1129))
@@ -405,19 +486,77 @@ fn an_abrupt_close_of_mysql_9_is_told_as_what_it_is() {
         database.query("CREATE USER app@'%' IDENTIFIED BY 'correct horse'");
         port_range(40000, 40499);
         let abrupt = ["--host", FOUR, "--user", "app", "--close", "abrupt"];
-        let plain = report(PASSWORD, &[&abrupt[..], &["--connections", "3000"]].concat());
-        println!("MEASURED abrupt: {} made of {}", plain["connections"], plain["predicted_ports"]);
+        let plain = report(
+            PASSWORD,
+            &[&abrupt[..], &["--connections", "3000"]].concat(),
+        );
+        println!(
+            "MEASURED abrupt: {} made of {}",
+            plain["connections"], plain["predicted_ports"]
+        );
         assert_eq!(plain["ports_came_back"], "answered_after_close", "{plain}");
-        let abrupt = ["--host", SIX, "--user", "app", "--close", "abrupt", "--tls=required"];
+        let abrupt = [
+            "--host",
+            SIX,
+            "--user",
+            "app",
+            "--close",
+            "abrupt",
+            "--tls=required",
+        ];
         let encrypted = report(PASSWORD, &abrupt);
         assert_eq!(
             (&encrypted["stopped_by"], &encrypted["connections"]),
             (&json!("exhausted"), &json!(500)),
             "{encrypted}"
         );
-        let (before, after) = (&encrypted["server"]["before"], &encrypted["server"]["after"]);
+        let (before, after) = (
+            &encrypted["server"]["before"],
+            &encrypted["server"]["after"],
+        );
         let clients = |status: &Value| status["aborted_clients"].as_u64().unwrap();
-        assert_eq!(clients(after) - clients(before), 499, "all but the one that counts");
+        assert_eq!(
+            clients(after) - clients(before),
+            499,
+            "all but the one that counts"
+        );
+    });
+}
+
+#[test]
+fn what_was_seen_of_a_server_until_it_stopped_is_told() {
+    let test = "what_was_seen_of_a_server_until_it_stopped_is_told";
+    if !Suite::Unstable.is_there(test) {
+        return;
+    }
+    in_namespace(test, || {
+        let database = Database::mysql(&[]);
+        database.query("CREATE USER app@'%' IDENTIFIED BY 'correct horse'");
+        let run = thread::spawn(|| {
+            let pace = [
+                "--host",
+                FOUR,
+                "--user",
+                "app",
+                "--duration",
+                "20s",
+                "--rate",
+                "50",
+            ];
+            report(PASSWORD, &pace)
+        });
+        thread::sleep(Duration::from_secs(2));
+        drop(database);
+        let report = run.join().unwrap();
+        let server = &report["server"];
+        assert_eq!(report["stopped_by"], "error", "{report}");
+        assert_eq!(server["not_watched_because"], Value::Null, "{report}");
+        assert!(server["watch_ended_because"].is_string(), "{report}");
+        assert!(
+            server["threads_connected_max"].as_u64().unwrap() >= 1,
+            "{report}"
+        );
+        assert_eq!(server["before"]["threads_connected"], 1, "{report}");
     });
 }
 
@@ -426,7 +565,10 @@ fn proxied(port: &str, words: &[&str]) -> Value {
     let server = ["--host", "10.9.0.2", "--port", port, "--user", "app"];
     let report = report(PASSWORD, &[&server[..], words].concat());
     let error = &report["error"]["text"];
-    println!("MEASURED proxy {port}: {} made, {error}", report["connections"]);
+    println!(
+        "MEASURED proxy {port}: {} made, {error}",
+        report["connections"]
+    );
     report
 }
 
@@ -464,11 +606,22 @@ fn a_proxy_whose_own_ports_are_gone_is_told_from_this_machine() {
         let mut command = Suite::Unstable.program("bin/mysqlrouter");
         command.arg("-c").arg(router);
         let _router = Service::start_at(&host, &command, 6446);
-        assert_eq!(proxied("6446", &["--connections", "5"])["error"], Value::Null);
+        assert_eq!(
+            proxied("6446", &["--connections", "5"])["error"],
+            Value::Null
+        );
         let out = proxied("6446", &[]);
         assert_eq!(
-            (&out["error"]["kind"], &out["error"]["mysql_code"], &out["stopped_by"]),
-            (&json!("proxy_cannot_connect"), &json!(2003), &json!("error")),
+            (
+                &out["error"]["kind"],
+                &out["error"]["mysql_code"],
+                &out["stopped_by"]
+            ),
+            (
+                &json!("proxy_cannot_connect"),
+                &json!(2003),
+                &json!("error")
+            ),
             "{out}"
         );
         let made = out["connections"].as_u64().unwrap();
@@ -486,7 +639,10 @@ fn a_proxy_whose_own_ports_are_gone_is_told_from_this_machine() {
         command.arg("-db").arg("-f").arg(haproxy);
         let _haproxy = Service::start_at(&host, &command, 3307);
         // It has nothing to say, and closes.
-        let out = repro(PASSWORD, &["--host", "10.9.0.2", "--port", "3307", "--user", "app"]);
+        let out = repro(
+            PASSWORD,
+            &["--host", "10.9.0.2", "--port", "3307", "--user", "app"],
+        );
         assert!(
             text(&out).contains("reading initial communication packet")
                 && text(&out).contains("its own ports are gone"),
@@ -494,7 +650,10 @@ fn a_proxy_whose_own_ports_are_gone_is_told_from_this_machine() {
             text(&out)
         );
         ports("50000 50999");
-        assert_eq!(proxied("3307", &["--connections", "50"])["error"], Value::Null);
+        assert_eq!(
+            proxied("3307", &["--connections", "50"])["error"],
+            Value::Null
+        );
         let announced = proxied("3308", &[]);
         assert_eq!(announced["error"]["kind"], "out_of_step", "{announced}");
     });
@@ -539,7 +698,16 @@ fn ports_run_out_at_the_predicted_count_against_any_server() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let mut redis = suite.program("bin/redis-server");
-        redis.args(["--port", "6379", "--save", "", "--dir", &at(""), "--protected-mode", "no"]);
+        redis.args([
+            "--port",
+            "6379",
+            "--save",
+            "",
+            "--dir",
+            &at(""),
+            "--protected-mode",
+            "no",
+        ]);
         let _redis = Service::start(redis, 6379);
         fs::write(
             at("nginx.conf"),
@@ -558,17 +726,18 @@ fn ports_run_out_at_the_predicted_count_against_any_server() {
         let _postgres = postgres(folder.path());
         port_range(40000, 40499);
         for port in ["6379", "8080", "5432"] {
-            let report = report(
-                "",
-                &["--protocol", "tcp", "--host", FOUR, "--port", port],
-            );
+            let report = report("", &["--protocol", "tcp", "--host", FOUR, "--port", port]);
             println!(
                 "MEASURED port {port}: {} predicted, {} made",
                 report["predicted_ports"], report["connections"]
             );
             // The look for a greeting takes one.
             assert_eq!(
-                (&report["stopped_by"], &report["predicted_ports"], &report["connections"]),
+                (
+                    &report["stopped_by"],
+                    &report["predicted_ports"],
+                    &report["connections"]
+                ),
                 (&json!("exhausted"), &json!(499), &json!(499)),
                 "{report}"
             );
@@ -595,11 +764,19 @@ fn every_no_of_mariadb_11_has_its_own_name() {
         let told = |words: &[&str], kind: &str, code: Value| {
             assert_eq!(failure(PASSWORD, words), (json!(kind), code), "{words:?}");
         };
-        told(&["--user", "app", "--database", "attic"], "no_such_database", json!(1044));
+        told(
+            &["--user", "app", "--database", "attic"],
+            "no_such_database",
+            json!(1044),
+        );
         told(&["--user", "locked"], "account_locked", json!(4151));
         told(&["--user", "tls"], "access_denied", json!(1045));
         // A certificate that the server made itself, with no name of this host in it.
-        told(&["--user", "tls", "--tls"], "tls_unknown_issuer", Value::Null);
+        told(
+            &["--user", "tls", "--tls"],
+            "tls_unknown_issuer",
+            Value::Null,
+        );
         assert_in(PASSWORD, &["--user", "tls", "--tls=required"]);
         for expected in [1045, 1045, 1045, 4150] {
             let (_, code) = failure("wrong", &["--user", "careful"]);
@@ -652,7 +829,11 @@ fn option_files_are_read_as_the_clients_read_them() {
             let theirs = suite
                 .program("bin/my_print_defaults")
                 .arg(format!("--defaults-file={}", file.display()))
-                .args(if suite == Suite::Unstable { &["--show", "client"][..] } else { &["client"] })
+                .args(if suite == Suite::Unstable {
+                    &["--show", "client"][..]
+                } else {
+                    &["client"]
+                })
                 .output()
                 .unwrap();
             let said = String::from_utf8_lossy(&theirs.stdout).into_owned();
@@ -698,22 +879,50 @@ impl Dice {
             match self.roll(12) {
                 0 => {
                     let group: &[&[u8]] = &[
-                        b"[client]", b"[CLIENT]", b"[client ]", b"[ client]", b"[client] # c",
-                        b"[mysql]", b"[client", b"[client]]", b"[]", b"[client]host=a",
+                        b"[client]",
+                        b"[CLIENT]",
+                        b"[client ]",
+                        b"[ client]",
+                        b"[client] # c",
+                        b"[mysql]",
+                        b"[client",
+                        b"[client]]",
+                        b"[]",
+                        b"[client]host=a",
                     ];
                     file.extend(self.one(group));
                 }
                 1 => {
                     let line: &[&[u8]] = &[
-                        b"# c", b"; c", b"", b"#", b"!include /nonexistent", b"!bogus x", b"! x",
-                        b"!include", b"\xef\xbb\xbf",
+                        b"# c",
+                        b"; c",
+                        b"",
+                        b"#",
+                        b"!include /nonexistent",
+                        b"!bogus x",
+                        b"! x",
+                        b"!include",
+                        b"\xef\xbb\xbf",
                     ];
                     file.extend(self.one(line));
                 }
                 _ => {
                     let names: &[&[u8]] = &[
-                        b"host", b"Host", b"hos", b"user", b"password", b"port", b"ssl", b"ssl_ca",
-                        b"loose-x", b"a b", b"x#y", b"x\"y", b"skip-ssl", b"\xff", b"d\xc3\xa0",
+                        b"host",
+                        b"Host",
+                        b"hos",
+                        b"user",
+                        b"password",
+                        b"port",
+                        b"ssl",
+                        b"ssl_ca",
+                        b"loose-x",
+                        b"a b",
+                        b"x#y",
+                        b"x\"y",
+                        b"skip-ssl",
+                        b"\xff",
+                        b"d\xc3\xa0",
                     ];
                     file.extend(self.one(names));
                     for _ in 0..self.roll(4).min(1) {
@@ -721,9 +930,27 @@ impl Dice {
                     }
                     for _ in 0..self.roll(6) {
                         let parts: &[&[u8]] = &[
-                            b"a", b"b c", b"\"", b"'", b"\\", b"\\n", b"\\s", b"\\t", b"\\\\",
-                            b"\\q", b"#", b"=", b" ", b"\xff", b"\xc3\xa4", b"\xc3\xa0", b"1",
-                            b"\\\"", b"\\'", b";", b"]",
+                            b"a",
+                            b"b c",
+                            b"\"",
+                            b"'",
+                            b"\\",
+                            b"\\n",
+                            b"\\s",
+                            b"\\t",
+                            b"\\\\",
+                            b"\\q",
+                            b"#",
+                            b"=",
+                            b" ",
+                            b"\xff",
+                            b"\xc3\xa4",
+                            b"\xc3\xa0",
+                            b"1",
+                            b"\\\"",
+                            b"\\'",
+                            b";",
+                            b"]",
                         ];
                         file.extend(self.one(parts));
                     }

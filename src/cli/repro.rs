@@ -421,11 +421,7 @@ fn plain_tcp_speaks_no_mysql(args: &ReproArgs) -> Result<(), Refusal> {
             args.defaults_file.is_some(),
             "takes --host and --port",
         ),
-        (
-            "a mysql:// URL",
-            args.is_url(),
-            "takes --host and --port",
-        ),
+        ("a mysql:// URL", args.is_url(), "takes --host and --port"),
     ];
     match given.iter().find(|(_, given, _)| *given) {
         None => Ok(()),

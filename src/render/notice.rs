@@ -28,9 +28,11 @@ fn text(notice: &Notice<'_>) -> Option<String> {
              after the run as TIME_WAIT ends"
         ),
         Notice::Reuse(server, ports) => return reuse(*server, ports),
-        Notice::PasswordInUrl => "everybody on this machine can read the password in the URL (ps); \
+        Notice::PasswordInUrl => {
+            "everybody on this machine can read the password in the URL (ps); \
                                   MYSQL_PWD, ~/.my.cnf and --password-file keep it"
-            .into(),
+                .into()
+        }
         Notice::OptionFile(text) => (*text).to_owned(),
         Notice::OwnFileIgnored(error) => format!("~/.my.cnf is ignored: {error:#}"),
         Notice::LoginPathNotRead => "~/.mylogin.cnf is not read, and the mysql client takes its \

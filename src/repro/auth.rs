@@ -180,7 +180,8 @@ fn rsa_key(der: &[u8]) -> Option<RsaKey> {
     let exponent = exponent.strip_prefix(&[0]).unwrap_or(exponent);
     // mysql_common takes the modulus for an octet shorter where its first one is 1.
     let is_whole = modulus.first()? & 0x80 != 0 && modulus.last()? & 1 == 1;
-    let is_usual = USUAL.contains(&modulus.len()) && (1..=LONGEST_EXPONENT).contains(&exponent.len());
+    let is_usual =
+        USUAL.contains(&modulus.len()) && (1..=LONGEST_EXPONENT).contains(&exponent.len());
     (is_whole && is_usual).then(|| RsaKey {
         key: PublicKey::new(
             BigUint::from_bytes_be(modulus),

@@ -455,9 +455,7 @@ fn kind(cause: &Cause, flow: impl FnOnce() -> Flow) -> FailureKind {
             } => Kind::PortsHeldByBind,
             Flow { .. } => Kind::AddressNotAvailable,
         },
-        Cause::System { errno, .. } => {
-            of(|row| row.errnos.contains(errno)).unwrap_or(Kind::Other)
-        }
+        Cause::System { errno, .. } => of(|row| row.errnos.contains(errno)).unwrap_or(Kind::Other),
         // What MySQL Router passes on: "… (99)".
         Cause::Server(error)
             if matches!(error.code, 2002 | 2003) && error.message.contains("(99)") =>
@@ -480,10 +478,7 @@ fn kind(cause: &Cause, flow: impl FnOnce() -> Flow) -> FailureKind {
 }
 
 fn of(is_it: impl Fn(&Row) -> bool) -> Option<FailureKind> {
-    FAILURES
-        .iter()
-        .find(|row| is_it(row))
-        .map(|row| row.kind)
+    FAILURES.iter().find(|row| is_it(row)).map(|row| row.kind)
 }
 
 /// What an application prints: in the words of the mysql client where it has some.
@@ -529,10 +524,9 @@ fn text(cause: &Cause, name: &str, server: SocketAddr, protocol: Protocol) -> St
 /// Why the watching connection ended.
 pub(super) fn in_words(cause: &Cause) -> String {
     printable(&match cause {
-        Cause::Server(error) => format!(
-            "ERROR {} ({}): {}",
-            error.code, error.state, error.message
-        ),
+        Cause::Server(error) => {
+            format!("ERROR {} ({}): {}", error.code, error.state, error.message)
+        }
         Cause::Slow { stage, after } => format!(
             "the server had not finished {stage} after {:.1} s",
             after.as_secs_f64()

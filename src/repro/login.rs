@@ -111,11 +111,7 @@ impl Wanted {
                 .flatten()
                 .find(|user| !user.is_empty())
                 .or_else(system_user),
-            database: self
-                .database
-                .clone()
-                .or(said.database)
-                .or(file.database),
+            database: self.database.clone().or(said.database).or(file.database),
             password,
             tls: tls(self.tls.clone(), file.tls)?,
         })
@@ -146,7 +142,9 @@ impl Wanted {
 #[must_use]
 pub fn named_elsewhere() -> Option<(String, &'static str)> {
     let file = ClientOptions::of_home().and_then(Result::ok);
-    let in_file = file.and_then(|file| file.host).map(|host| (host, "~/.my.cnf"));
+    let in_file = file
+        .and_then(|file| file.host)
+        .map(|host| (host, "~/.my.cnf"));
     in_file.or_else(|| {
         let host = env::var("MYSQL_HOST").ok().filter(|host| !host.is_empty());
         host.map(|host| (host, "MYSQL_HOST"))
@@ -251,8 +249,7 @@ fn tls(typed: Option<TlsWish>, file: Option<TlsWish>) -> Result<Option<TlsWish>>
             identity: typed.identity.or(file.identity),
         }),
     };
-    let is_unsigned =
-        |wish: &TlsWish| wish.mode == TlsMode::VerifyCa && wish.authority.is_none();
+    let is_unsigned = |wish: &TlsWish| wish.mode == TlsMode::VerifyCa && wish.authority.is_none();
     if wish.as_ref().is_some_and(is_unsigned) {
         return Err(Refusal::new(
             "--tls=verify-ca leaves the name out, so that any certificate that browsers trust \

@@ -101,7 +101,9 @@ impl OptionFile {
                 )
             };
             if line.len() > LONGEST_LINE {
-                return Err(wrong("it is longer than 4,094 bytes, where the clients cut it"));
+                return Err(wrong(
+                    "it is longer than 4,094 bytes, where the clients cut it",
+                ));
             }
             match Line::parse(line).map_err(wrong)? {
                 Line::Nothing => {}
@@ -307,15 +309,7 @@ pub struct ClientOptions {
 /// The options that are about logging in. mariadb takes what begins like one of them, in letters of
 /// either size, for it; mysql does not.
 const OPTIONS: [&str; 9] = [
-    "database",
-    "host",
-    "password",
-    "port",
-    "ssl-ca",
-    "ssl-cert",
-    "ssl-key",
-    "ssl-mode",
-    "user",
+    "database", "host", "password", "port", "ssl-ca", "ssl-cert", "ssl-key", "ssl-mode", "user",
 ];
 
 /// Groups beside `[client]`, and who reads them.
@@ -477,9 +471,11 @@ impl TlsOptions {
                     "VERIFY_CA" => (true, Some(TlsMode::VerifyCa)),
                     "VERIFY_IDENTITY" => (true, Some(TlsMode::VerifyFull)),
                     _ => {
-                        return Err("ssl-mode is none of DISABLED, PREFERRED, REQUIRED, VERIFY_CA \
+                        return Err(
+                            "ssl-mode is none of DISABLED, PREFERRED, REQUIRED, VERIFY_CA \
                                     and VERIFY_IDENTITY"
-                            .into());
+                                .into(),
+                        );
                     }
                 };
                 (self.on, self.mode) = (Some(on), mode);
@@ -573,10 +569,20 @@ mod tests {
     #[test]
     fn empty_values_and_port_0_are_the_default() {
         let none = ClientOptions::default();
-        for line in ["host=", "user=\"\"", "port=0", "database=", "password", "host=a\nhost="] {
+        for line in [
+            "host=",
+            "user=\"\"",
+            "port=0",
+            "database=",
+            "password",
+            "host=a\nhost=",
+        ] {
             assert_eq!(options(line), none, "{line}");
         }
-        assert_eq!(options("password=").password, Some(Secret::from(String::new())));
+        assert_eq!(
+            options("password=").password,
+            Some(Secret::from(String::new()))
+        );
     }
 
     #[test]
@@ -618,7 +624,11 @@ mod tests {
         assert_eq!(meant("p=a\nssl=0\nss=1\nhostess=a"), (None, None, 0));
         for (group, notes) in [("mysql", 1), ("client-mariadb", 1), ("mysqldump", 0)] {
             let options = read(&format!("[{group}]\nhost=a\ncompress")).unwrap();
-            assert_eq!((options.host, options.notes.len()), (None, notes), "{group}");
+            assert_eq!(
+                (options.host, options.notes.len()),
+                (None, notes),
+                "{group}"
+            );
         }
     }
 

@@ -360,8 +360,7 @@ oQIDAQAB
                     tcp.read_exact(&mut head)?;
                     sequence = head[3].wrapping_add(1);
                     let mut payload = vec![0; usize::from(head[0]) | usize::from(head[1]) << 8];
-                    if let Some((at, deed)) =
-                        fault_in(Direction::Hearing, read + 4, payload.len())
+                    if let Some((at, deed)) = fault_in(Direction::Hearing, read + 4, payload.len())
                     {
                         tcp.read_exact(&mut payload[..at])?;
                         return end(tcp, deed);
@@ -393,11 +392,7 @@ oQIDAQAB
     };
 
     /// A login, and a question after it where there is to be one.
-    fn talk(
-        server: SocketAddr,
-        asks: bool,
-        patience: Duration,
-    ) -> Result<Vec<[String; 2]>, Cause> {
+    fn talk(server: SocketAddr, asks: bool, patience: Duration) -> Result<Vec<[String; 2]>, Cause> {
         let tcp = TcpStream::connect(server).unwrap();
         let mut session = Session::login(tcp, APP, None, Exchange::within(patience))?;
         let answer = if asks {
@@ -492,7 +487,12 @@ m7kKW4J4b0jXz2nIhXoiN0e+oQYyO0F8WUSvVYnP8p4Y7xXy5q4p6zkCAwEAAQ==
             let (server, heard) = serve(steps.clone(), None);
             let asks = name == "question";
             let fine = talk(server, asks, Duration::from_secs(5));
-            let heard: usize = heard.join().unwrap().iter().map(|said| said.len() + 4).sum();
+            let heard: usize = heard
+                .join()
+                .unwrap()
+                .iter()
+                .map(|said| said.len() + 4)
+                .sum();
             if asks {
                 let row = ["Threads_connected".to_owned(), "1".to_owned()];
                 assert_eq!(fine, Ok(vec![row]));
@@ -591,10 +591,14 @@ m7kKW4J4b0jXz2nIhXoiN0e+oQYyO0F8WUSvVYnP8p4Y7xXy5q4p6zkCAwEAAQ==
             let mut said = 0_usize;
             // `follow` ends with the client; this one goes on talking.
             let talker = tcp.try_clone().unwrap();
-            let follower =
-                thread::spawn(move || drop(follow(&mut tcp, &steps, None, &mut heard)));
+            let follower = thread::spawn(move || drop(follow(&mut tcp, &steps, None, &mut heard)));
             thread::sleep(Duration::from_millis(200));
-            let row = [&[0x62, 0xea, 0, 0][..], &[0xfd, 0x60, 0xea, 0], &[b'A'; 60_000]].concat();
+            let row = [
+                &[0x62, 0xea, 0, 0][..],
+                &[0xfd, 0x60, 0xea, 0],
+                &[b'A'; 60_000],
+            ]
+            .concat();
             let row = [row, b"\x011".to_vec()].concat();
             while (&talker).write_all(&row).is_ok() {
                 said += row.len();

@@ -13,9 +13,7 @@ use super::failure::Flow;
 use super::login::{Login, MYSQL_PORT, named_elsewhere};
 use super::notice::Notice;
 use super::protocol::Protocol;
-use super::report::{
-    ClientReport, Facts, PortsToward, Report, ServerReport, TargetReport, Way,
-};
+use super::report::{ClientReport, Facts, PortsToward, Report, ServerReport, TargetReport, Way};
 use super::run::{End, Limits, Moment, Outcome, run};
 use super::sandbox::{Sandbox, Setting};
 use super::server::Server;
@@ -143,8 +141,7 @@ impl Site {
             };
             // Who watches the server has a connection to it.
             around.snapshot.note_timestamps(around.machine.timestamps());
-            let unreached =
-                matches!(&knocked.client, Err((cause, _)) if !cause.is_from_a_server());
+            let unreached = matches!(&knocked.client, Err((cause, _)) if !cause.is_from_a_server());
             let site = around.with(plan.clone(), target, knocked);
             if !unreached {
                 return Ok(site);
@@ -169,7 +166,9 @@ impl Site {
     /// Whether there is a loop to run, and it takes ports.
     #[must_use]
     pub fn takes_ports(&self) -> bool {
-        self.client.as_ref().is_ok_and(|client| client.pooled().is_none())
+        self.client
+            .as_ref()
+            .is_ok_and(|client| client.pooled().is_none())
     }
 
     fn way(&self) -> Way<'_> {
@@ -187,7 +186,10 @@ impl Site {
             Err((cause, opened)) => return Outcome::failed(cause.clone(), *opened),
         };
         let limits = Limits {
-            fast_ports: self.before.until_cliff().filter(|_| client.pooled().is_none()),
+            fast_ports: self
+                .before
+                .until_cliff()
+                .filter(|_| client.pooled().is_none()),
             ..self.plan.limits
         };
         let ports_in_use = || {

@@ -187,7 +187,9 @@ pub(super) fn trouble(error: &Error) -> TlsTrouble {
         }) => {
             // `DnsName("db.example")`, `IpAddress(192.0.2.1)`
             let bare = |name: &String| {
-                let inner = name.split_once('(').map_or(name.as_str(), |(_, inner)| inner);
+                let inner = name
+                    .split_once('(')
+                    .map_or(name.as_str(), |(_, inner)| inner);
                 inner.trim_matches(['(', ')', '"']).to_owned()
             };
             let names: Vec<_> = presented.iter().take(SHOWN).map(bare).collect();

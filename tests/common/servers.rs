@@ -45,7 +45,9 @@ impl Suite {
     /// Its libraries, for programs that start others.
     pub fn libraries(self) -> String {
         let lib = PathBuf::from(self.path("lib"));
-        let folders = fs::read_dir(lib).unwrap().map(|entry| entry.unwrap().path());
+        let folders = fs::read_dir(lib)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
         let is_it = |folder: &PathBuf| folder.to_str().unwrap().ends_with("-linux-gnu");
         let found = { folders }.find(is_it).expect("a root has libraries");
         found.to_str().unwrap().to_owned()
@@ -120,7 +122,12 @@ impl Database {
             "--innodb-buffer-pool-size=32M",
             "--performance-schema-max-table-instances=50",
         ];
-        Self::start(suite, "sbin/mysqld", folder, &[&common[..], &own, more].concat())
+        Self::start(
+            suite,
+            "sbin/mysqld",
+            folder,
+            &[&common[..], &own, more].concat(),
+        )
     }
 
     /// MariaDB 11.8.
@@ -173,12 +180,20 @@ impl Database {
             "--plugin-load-add=auth_ed25519;auth_parsec",
             "--performance-schema=ON",
         ];
-        Self::start(suite, "sbin/mariadbd", folder, &[&common[..], &own, more].concat())
+        Self::start(
+            suite,
+            "sbin/mariadbd",
+            folder,
+            &[&common[..], &own, more].concat(),
+        )
     }
 
     fn start(suite: Suite, program: &str, folder: tempfile::TempDir, arguments: &[&str]) -> Self {
         super::run("ip", &["address", "replace", "192.0.2.1/32", "dev", "lo"]);
-        super::run("ip", &["address", "replace", "2001:db8::1/128", "dev", "lo"]);
+        super::run(
+            "ip",
+            &["address", "replace", "2001:db8::1/128", "dev", "lo"],
+        );
         let socket = folder.path().join("socket");
         // A host whose name is known can be blocked; the name comes from a file of its own.
         let hosts = folder.path().join("hosts");
@@ -194,7 +209,10 @@ impl Database {
             .args(arguments)
             .arg("--port=3306")
             .arg(format!("--socket={}", socket.display()))
-            .arg(format!("--pid-file={}", folder.path().join("pid").display()))
+            .arg(format!(
+                "--pid-file={}",
+                folder.path().join("pid").display()
+            ))
             .stdout(Stdio::null())
             .stderr(File::create(folder.path().join("log")).unwrap())
             .spawn()
@@ -249,7 +267,10 @@ impl Database {
     pub fn count(&self, status: &str) -> u64 {
         let row = self.query(&format!("SHOW GLOBAL STATUS LIKE '{status}'"));
         let value = row.split_whitespace().nth(1);
-        value.unwrap_or_else(|| panic!("{status}: {row}")).parse().unwrap()
+        value
+            .unwrap_or_else(|| panic!("{status}: {row}"))
+            .parse()
+            .unwrap()
     }
 
     /// A file that it made in its data directory.
@@ -303,7 +324,10 @@ impl Service {
         while !listens() {
             let ended = service.0.try_wait().unwrap();
             let said = fs::read_to_string(&log).unwrap_or_default();
-            assert!(ended.is_none() && Instant::now() < deadline, "{port}: {said}");
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "{port}: {said}"
+            );
             thread::sleep(Duration::from_millis(50));
         }
         let _ = fs::remove_file(log);

@@ -6,7 +6,7 @@ use crate::judge::verdict::Level;
 use crate::model::Reuse;
 use crate::render::Screen;
 use crate::repro::{
-    CameBack, Failure, Latency, Moment, Protocol, Report, ServerReport, StoppedBy,
+    CameBack, Failure, Latency, Moment, Protocol, Report, ServerReport, ServerStatus, StoppedBy,
 };
 use crate::words::{count, counted, latency, rate, sparkline};
 
@@ -98,7 +98,10 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
             format!("{}/s were asked for and could not be kept", rate(asked)),
         ));
     }
-    if let Some(seconds) = report.unfinished_seconds.filter(|seconds| *seconds >= LONG_LOGIN) {
+    if let Some(seconds) = report
+        .unfinished_seconds
+        .filter(|seconds| *seconds >= LONG_LOGIN)
+    {
         lines.push((
             "unfinished",
             format!("a login that had been going on for {seconds:.1} s when the time was up"),
@@ -151,7 +154,9 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
 
 /// What MariaDB's client prints, where it has words of its own for what MySQL's calls 2003.
 fn mariadbs_words(report: &Report, error: &Failure) -> Option<String> {
-    let errno = error.errno.filter(|_| error.text.starts_with("ERROR 2003"))?;
+    let errno = error
+        .errno
+        .filter(|_| error.text.starts_with("ERROR 2003"))?;
     let host = &report.target.host;
     Some(format!(
         "ERROR 2002 (HY000): Can't connect to server on '{host}' ({errno})"
@@ -260,6 +265,9 @@ fn database(report: &Report) -> String {
 /// What the server counted before and after.
 fn counters(server: &ServerReport) -> Option<String> {
     let (before, after) = (server.before?, server.after?);
+    if after == ServerStatus::default() {
+        return None;
+    }
     let change = |name: &str, before: Option<u64>, after: Option<u64>| {
         let known = |value: Option<u64>| value.map_or_else(|| "unknown".into(), count);
         if before == after {
