@@ -302,6 +302,50 @@ fn every_plugin_of_mariadb_11_is_spoken() {
     });
 }
 
+/// What is counted of an account, or of all: the loop takes no more of it than a client would.
+fn limits_of_mysql_9(database: &Database) {
+    let told = |words: &[&str], kind: &str, code: Value| {
+        assert_eq!(failure(PASSWORD, words), (json!(kind), code), "{words:?}");
+    };
+    // One login is one failed login.
+    for expected in [json!(1045), json!(1045), json!(3955)] {
+        let (_, code) = failure("wrong", &["--user", "careful"]);
+        assert_eq!(code, expected, "FAILED_LOGIN_ATTEMPTS 3");
+    }
+    told(&["--user", "careful"], "account_locked", json!(3955));
+
+    // Who watches gives way, and takes none of what is counted by the hour.
+    assert_in(PASSWORD, &["--user", "single"]);
+    let hourly = report(PASSWORD, &["--host", FOUR, "--user", "hourly"]);
+    assert_eq!(
+        (&hourly["connections"], &hourly["error"]["mysql_code"]),
+        (&json!(5), &json!(1226)),
+        "{hourly}"
+    );
+    // Of a pool that fails those are told that were opened.
+    let pool = report(PASSWORD, &["--host", FOUR, "--user", "few", "--pool", "8"]);
+    assert_eq!(
+        (&pool["connections"], &pool["error"]["mysql_code"]),
+        (&json!(2), &json!(1226)),
+        "{pool}"
+    );
+    database.query("SET GLOBAL max_connections = 10");
+    let held: Vec<_> = (0..9)
+        .map(|_| std::net::TcpStream::connect("127.0.0.1:3306").unwrap())
+        .collect();
+    thread::sleep(Duration::from_millis(300));
+    // One slot is left, or two: root's is one more.
+    assert_in(PASSWORD, &["--user", "app"]);
+    let more: Vec<_> = (0..3)
+        .map(|_| std::net::TcpStream::connect("127.0.0.1:3306").unwrap())
+        .collect();
+    thread::sleep(Duration::from_millis(300));
+    told(&["--user", "app"], "too_many_connections", json!(1040));
+    drop((held, more));
+    thread::sleep(Duration::from_millis(500));
+    database.query("SET GLOBAL max_connections = 151");
+}
+
 #[test]
 fn every_no_of_mysql_9_has_its_own_name() {
     let test = "every_no_of_mysql_9_has_its_own_name";
@@ -370,43 +414,7 @@ fn every_no_of_mysql_9_has_its_own_name() {
             &[&["--user", "badge", "--tls=required"][..], &badge].concat(),
         );
 
-        // One login is one failed login.
-        for expected in [json!(1045), json!(1045), json!(3955)] {
-            let (_, code) = failure("wrong", &["--user", "careful"]);
-            assert_eq!(code, expected, "FAILED_LOGIN_ATTEMPTS 3");
-        }
-        told(&["--user", "careful"], "account_locked", json!(3955));
-
-        // Who watches gives way, and takes none of what is counted by the hour.
-        assert_in(PASSWORD, &["--user", "single"]);
-        let hourly = report(PASSWORD, &["--host", FOUR, "--user", "hourly"]);
-        assert_eq!(
-            (&hourly["connections"], &hourly["error"]["mysql_code"]),
-            (&json!(5), &json!(1226)),
-            "{hourly}"
-        );
-        // Of a pool that fails those are told that were opened.
-        let pool = report(PASSWORD, &["--host", FOUR, "--user", "few", "--pool", "8"]);
-        assert_eq!(
-            (&pool["connections"], &pool["error"]["mysql_code"]),
-            (&json!(2), &json!(1226)),
-            "{pool}"
-        );
-        database.query("SET GLOBAL max_connections = 10");
-        let held: Vec<_> = (0..9)
-            .map(|_| std::net::TcpStream::connect("127.0.0.1:3306").unwrap())
-            .collect();
-        thread::sleep(Duration::from_millis(300));
-        // One slot is left, or two: root's is one more.
-        assert_in(PASSWORD, &["--user", "app"]);
-        let more: Vec<_> = (0..3)
-            .map(|_| std::net::TcpStream::connect("127.0.0.1:3306").unwrap())
-            .collect();
-        thread::sleep(Duration::from_millis(300));
-        told(&["--user", "app"], "too_many_connections", json!(1040));
-        drop((held, more));
-        thread::sleep(Duration::from_millis(500));
-        database.query("SET GLOBAL max_connections = 151");
+        limits_of_mysql_9(&database);
         database.query("SET GLOBAL require_secure_transport = 1");
         told(&["--user", "app"], "tls_required", json!(3159));
         assert_in(PASSWORD, &["--user", "app", "--tls=required"]);

@@ -38,9 +38,9 @@ pub fn knock(
             patience: DEADLINE,
         };
         let start = Instant::now();
-        let dialed = dialer.dial(0);
+        let opened = dialer.dial(0);
         let microseconds = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let failure = dialed.as_ref().err().map(|cause| {
+        let failure = opened.as_ref().err().map(|cause| {
             let flow = || Flow {
                 has_source: route::path(server).errno.is_none(),
                 is_full: is_full(server),
@@ -52,7 +52,7 @@ pub fn knock(
             microseconds,
             failure,
         };
-        if let Ok(tcp) = dialed {
+        if let Ok(tcp) = opened {
             is_mysql(tcp, GREETING);
             return Some(attempt);
         }
@@ -77,18 +77,20 @@ impl Dialer {
     /// # Errors
     /// Whatever connect() says, or bind() where the source is no address of this machine.
     pub fn dial(&self, number: u64) -> Result<TcpStream, Cause> {
-        let socket = self.socket().map_err(|error| cause(Call::Connect, error))?;
+        let socket = self
+            .socket()
+            .map_err(|error| cause(Call::Connect, &error))?;
         if let Some(source) = self.source(number) {
             // The port is chosen by connect(), per flow, instead of by bind(), per address
             // (ip(7)); so it fails with 99, not with 98.
             setsockopt(&socket, IpBindAddressNoPort, &true)
                 .map_err(io::Error::from)
                 .and_then(|()| socket.bind(&SocketAddr::new(source, 0).into()))
-                .map_err(|error| cause(Call::Bind, error))?;
+                .map_err(|error| cause(Call::Bind, &error))?;
         }
         socket
             .connect(&self.server.into())
-            .map_err(|error| cause(Call::Connect, error))?;
+            .map_err(|error| cause(Call::Connect, &error))?;
         Ok(socket.into())
     }
 
@@ -107,7 +109,7 @@ impl Dialer {
     }
 }
 
-fn cause(call: Call, error: io::Error) -> Cause {
+fn cause(call: Call, error: &io::Error) -> Cause {
     /// What connect() says when its time is up.
     const IN_PROGRESS: i32 = Errno::EINPROGRESS as i32;
     match error.raw_os_error() {

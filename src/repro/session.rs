@@ -337,8 +337,8 @@ oQIDAQAB
             match step {
                 Step::Say(payload) => {
                     let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
-                    let head = [length[0], length[1], length[2], sequence];
-                    let mut packet = [&head, payload.as_slice()].concat();
+                    let start = [length[0], length[1], length[2], sequence];
+                    let mut packet = [&start, payload.as_slice()].concat();
                     sequence += 1;
                     match fault_in(Direction::Saying, said, packet.len()) {
                         Some((at, Deed::Lie(byte))) => packet[at] = byte,
@@ -352,14 +352,14 @@ oQIDAQAB
                     tcp.write_all(&packet)?;
                 }
                 Step::Hear => {
-                    let mut head = [0; 4];
+                    let mut header = [0; 4];
                     if let Some((at, deed)) = fault_in(Direction::Hearing, read, 4) {
-                        tcp.read_exact(&mut head[..at])?;
+                        tcp.read_exact(&mut header[..at])?;
                         return end(tcp, deed);
                     }
-                    tcp.read_exact(&mut head)?;
-                    sequence = head[3].wrapping_add(1);
-                    let mut payload = vec![0; usize::from(head[0]) | usize::from(head[1]) << 8];
+                    tcp.read_exact(&mut header)?;
+                    sequence = header[3].wrapping_add(1);
+                    let mut payload = vec![0; usize::from(header[0]) | usize::from(header[1]) << 8];
                     if let Some((at, deed)) = fault_in(Direction::Hearing, read + 4, payload.len())
                     {
                         tcp.read_exact(&mut payload[..at])?;
@@ -596,7 +596,7 @@ m7kKW4J4b0jXz2nIhXoiN0e+oQYyO0F8WUSvVYnP8p4Y7xXy5q4p6zkCAwEAAQ==
             let row = [
                 &[0x62, 0xea, 0, 0][..],
                 &[0xfd, 0x60, 0xea, 0],
-                &[b'A'; 60_000],
+                &vec![b'A'; 60_000],
             ]
             .concat();
             let row = [row, b"\x011".to_vec()].concat();

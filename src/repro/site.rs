@@ -91,7 +91,7 @@ impl Site {
     pub fn open(plan: Plan, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Self> {
         match plan.place.clone() {
             Place::Sandbox(settings) => Self::embedded(plan, &settings, tell),
-            Place::Elsewhere(login) => Self::elsewhere(plan, &login, tell),
+            Place::Elsewhere(login) => Self::elsewhere(&plan, &login, tell),
         }
     }
 
@@ -124,18 +124,18 @@ impl Site {
     /// A name can have several addresses, and `localhost` often has one where nothing listens: the
     /// first that takes a connection is it, or else the first. A server that says no is not asked
     /// again at its next address: it counts failed logins.
-    fn elsewhere(plan: Plan, login: &Login, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Self> {
+    fn elsewhere(plan: &Plan, login: &Login, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Self> {
         let mut refused = None;
         for target in Target::resolve(login)? {
             let target = Arc::new(target.patient_for(plan.limits.duration));
             tell(Notice::Connecting(&TargetReport::new(&target, false)));
-            let mut around = Around::look(&target, &plan)?;
+            let mut around = Around::look(&target, plan)?;
             let knocked = match plan.client.protocol {
                 Protocol::Mysql => plan.log_in(&target),
                 Protocol::Tcp => {
                     let knocked = plan.spare_mysql(&target)?;
                     // The look at its greeting took a port.
-                    around = Around::look(&target, &plan)?;
+                    around = Around::look(&target, plan)?;
                     knocked
                 }
             };
