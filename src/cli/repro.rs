@@ -196,10 +196,10 @@ impl ReproArgs {
     /// # Errors
     /// When a login that is named cannot be read or understood.
     pub fn plan(&self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Plan> {
-        let place = if self.names_a_server() {
-            Place::Elsewhere(self.wanted().login(tell)?)
-        } else {
-            Place::Sandbox(self.set.clone())
+        let place = match self.protocol {
+            _ if !self.names_a_server() => Place::Sandbox(self.set.clone()),
+            Protocol::Tcp => Place::Elsewhere(self.wanted().address()?),
+            Protocol::Mysql => Place::Elsewhere(self.wanted().login(tell)?),
         };
         Ok(Plan {
             place,
@@ -227,14 +227,6 @@ impl ReproArgs {
     }
 
     fn wanted(&self) -> Wanted {
-        if self.protocol == Protocol::Tcp {
-            return Wanted {
-                server: self.server.clone(),
-                host: self.host.clone(),
-                port: self.port,
-                ..Wanted::default()
-            };
-        }
         let identity = self.tls_cert.clone().zip(self.tls_key.clone());
         let named = self.tls_ca.is_some() || identity.is_some();
         Wanted {

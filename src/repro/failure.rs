@@ -535,3 +535,131 @@ pub(super) fn in_words(cause: &Cause) -> String {
         _ => "the server broke off the watching connection".into(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mysql::MySqlError;
+
+    use super::*;
+
+    fn system(errno: i32) -> Cause {
+        Cause::System {
+            call: Call::Connect,
+            errno,
+        }
+    }
+
+    fn server(code: u16, message: &str) -> Cause {
+        Cause::Server(MySqlError {
+            state: "08004".into(),
+            message: message.into(),
+            code,
+        })
+    }
+
+    fn told(cause: &Cause, flow: Flow) -> Failure {
+        let address = "192.0.2.1:3306".parse().unwrap();
+        Failure::new(cause, ("db", address), Protocol::Mysql, || flow)
+    }
+
+    const FULL: Flow = Flow {
+        has_source: true,
+        is_full: true,
+    };
+
+    #[test]
+    fn every_kind_is_one_row_and_no_number_means_two_things_by_itself() {
+        let mut codes = Vec::new();
+        for (place, row) in FAILURES.iter().enumerate() {
+            let first = FAILURES.iter().position(|other| other.kind == row.kind);
+            assert_eq!(first, Some(place), "{:?}", row.kind);
+            codes.extend(row.codes);
+            assert!(row.meaning.ends_with('.') && !row.next_step.ends_with('.'));
+        }
+        let numbers = codes.len();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), numbers);
+    }
+
+    #[test]
+    fn every_look_alike_is_told_apart() {
+        use FailureKind as Kind;
+        let lost = Cause::Lost {
+            stage: Stage::Login,
+            errno: Some(104),
+        };
+        let slow = Cause::Slow {
+            stage: Stage::Greeting,
+            after: Duration::from_secs(3),
+        };
+        for (cause, kind) in [
+            (system(98), Kind::SourcePortsExhausted),
+            (system(111), Kind::ConnectionRefused),
+            (system(113), Kind::NoRoute),
+            (system(101), Kind::NoRoute),
+            (system(22), Kind::NoRoute),
+            (system(110), Kind::NoAnswer),
+            (system(24), Kind::TooManyOpenFiles),
+            (system(13), Kind::PermissionDenied),
+            (system(104), Kind::LostDuringHandshake),
+            (system(5), Kind::Other),
+            (lost, Kind::LostDuringHandshake),
+            (slow, Kind::SlowHandshake),
+            (Cause::NotMysql, Kind::NotMysql),
+            (server(1040, "no"), Kind::TooManyConnections),
+            (server(1045, "no"), Kind::AccessDenied),
+            (server(4150, "no"), Kind::AccountLocked),
+            (server(3955, "no"), Kind::AccountLocked),
+            (server(1524, "no"), Kind::PluginNotLoaded),
+            (
+                server(2003, "Can't connect (111)"),
+                Kind::ProxyCannotConnect,
+            ),
+            (server(2003, "Can't connect (99)"), Kind::ProxyOutOfPorts),
+            (server(1064, "no"), Kind::ServerError),
+            (Cause::Plugin("dialog".into()), Kind::AuthenticationPlugin),
+        ] {
+            assert_eq!(told(&cause, FULL).kind, kind, "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn errno_99_is_exhaustion_wherever_there_is_an_address_to_go_from() {
+        use FailureKind as Kind;
+        let bind = Cause::System {
+            call: Call::Bind,
+            errno: 99,
+        };
+        let flow = |has_source, is_full| Flow {
+            has_source,
+            is_full,
+        };
+        for (cause, flow, kind) in [
+            (system(99), FULL, Kind::EphemeralPortsExhausted),
+            (system(99), flow(true, false), Kind::PortsHeldByBind),
+            (system(99), flow(false, false), Kind::AddressNotAvailable),
+            (bind, FULL, Kind::AddressNotAvailable),
+        ] {
+            let failure = told(&cause, flow);
+            assert_eq!(failure.kind, kind, "{cause:?} {flow:?}");
+            assert_eq!(failure.is_exhaustion(), kind != Kind::AddressNotAvailable);
+        }
+    }
+
+    #[test]
+    fn exhaustion_is_told_in_the_applications_words() {
+        let failure = told(&system(99), FULL);
+        assert_eq!(
+            failure.text,
+            "ERROR 2003 (HY000): Can't connect to MySQL server on 'db:3306' (99)"
+        );
+        assert_eq!(
+            failure.meaning("192.0.2.1:3306".parse().unwrap()),
+            "Cannot assign requested address (errno 99): every local port toward 192.0.2.1:3306 is \
+             taken."
+        );
+    }
+}

@@ -81,14 +81,7 @@ impl Wanted {
         if said.password.is_some() {
             tell(Notice::PasswordInUrl);
         }
-        let is_named = !said.host.is_empty();
-        let host = Some(said.host)
-            .filter(|host| !host.is_empty())
-            .or_else(|| self.host.clone());
-        // A port of another server's would lead nowhere.
-        let port = [Some(said.port).filter(|port| *port != 0), self.port];
-        let port = port.into_iter().flatten().next();
-        let port = port.or(file.port.filter(|_| !is_named || said.user.is_none()));
+        let (host, port) = self.place(&said)?;
         let environment = |name| env::var(name).ok().filter(|text| !text.is_empty());
         let password = match self.password()?.or(said.password).or(file.password) {
             Some(password) => Some(password),
@@ -105,6 +98,7 @@ impl Wanted {
                 .or_else(|| environment("MYSQL_HOST"))
                 .unwrap_or_else(|| "localhost".into()),
             port: port
+                .or(file.port)
                 .or_else(|| environment("MYSQL_TCP_PORT")?.parse().ok())
                 .unwrap_or(MYSQL_PORT),
             user: user
@@ -115,6 +109,34 @@ impl Wanted {
             password,
             tls: tls(self.tls.clone(), file.tls)?,
         })
+    }
+
+    /// The place alone, for a loop that does not log in: nothing but the command line counts.
+    ///
+    /// # Errors
+    /// When it cannot be understood.
+    pub fn address(&self) -> Result<Login> {
+        let said = self.server.as_ref().map(named).transpose()?;
+        let (host, port) = self.place(&said.unwrap_or_default())?;
+        Ok(Login {
+            host: host.unwrap_or_default(),
+            port: port.unwrap_or(MYSQL_PORT),
+            ..Login::default()
+        })
+    }
+
+    /// The host and the port that the command line names, one way or the other.
+    fn place(&self, said: &Login) -> Result<(Option<String>, Option<u16>)> {
+        let host = Some(said.host.clone()).filter(|host| !host.is_empty());
+        let port = Some(said.port).filter(|port| *port != 0);
+        match (port, self.port) {
+            (Some(named), Some(typed)) if named != typed => Err(Refusal::new(
+                format!("the server is named with port {named}, and --port is {typed}"),
+                "leave one of the two out",
+            )
+            .into()),
+            _ => Ok((host.or_else(|| self.host.clone()), port.or(self.port))),
+        }
     }
 
     /// The password from a file of its own or from a prompt.
@@ -288,5 +310,114 @@ fn environment_password() -> Result<Option<Secret>> {
             "put the password into a file for --password-file",
         )
         .into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named_as(text: &str) -> Result<(String, u16)> {
+        named(&Secret::from(text.to_owned())).map(|login| (login.host, login.port))
+    }
+
+    #[test]
+    fn a_server_is_named_by_a_host_a_port_or_a_url() {
+        for (text, host, port) in [
+            ("db.example", "db.example", 0),
+            ("db.example:3307", "db.example", 3307),
+            ("192.0.2.1", "192.0.2.1", 0),
+            ("192.0.2.1:3306", "192.0.2.1", 3306),
+            ("2001:db8::1", "2001:db8::1", 0),
+            ("[2001:db8::1]", "[2001:db8::1]", 0),
+            ("[2001:db8::1]:3306", "[2001:db8::1]", 3306),
+            ("mysql://app@db.example/shop", "db.example", 3306),
+            ("mysql://db.example:3307", "db.example", 3307),
+        ] {
+            assert_eq!(named_as(text).unwrap(), (host.to_owned(), port), "{text}");
+        }
+        for (text, said) in [
+            ("db.example:0", "does not end in a port"),
+            ("db.example:mysql", "does not end in a port"),
+            (":3306", "names no server"),
+            ("", "names no server"),
+            ("app@db.example", "not a MySQL URL"),
+            ("app:hunter2@db.example:3306", "not a MySQL URL"),
+            ("postgres://app:hunter2@db.example", "not a MySQL URL"),
+            ("mysql://app:hunter2@db.example?ssl=1", "not a MySQL URL"),
+        ] {
+            let error = format!("{:#}", named_as(text).unwrap_err());
+            assert!(
+                error.contains(said) && !error.contains("hunter2"),
+                "{text}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_command_line_counts_before_the_option_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("my.cnf");
+        std::fs::write(
+            &file,
+            "[client]\nhost=a\nport=1\nuser=u\npassword=p\ndatabase=d\nssl-mode=REQUIRED\n\
+             ssl-ca=/ca.pem\n",
+        )
+        .unwrap();
+        let wanted = Wanted {
+            defaults_file: Some(file),
+            ..Wanted::default()
+        };
+        let told = |wanted: &Wanted| {
+            let login = wanted.login(&mut |_| {}).unwrap();
+            let mode = login.tls.map(|wish| (wish.mode, wish.authority.is_some()));
+            (login.host, login.port, login.user, login.database, mode)
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            told(&wanted),
+            (
+                "a".into(),
+                1,
+                some("u"),
+                some("d"),
+                Some((TlsMode::Required, true))
+            )
+        );
+        let typed = Wanted {
+            server: Some("b:2".to_owned().into()),
+            user: some("v"),
+            tls: Some(TlsWish::default()),
+            ..wanted
+        };
+        assert_eq!(
+            told(&typed),
+            (
+                "b".into(),
+                2,
+                some("v"),
+                some("d"),
+                Some((TlsMode::VerifyFull, true))
+            )
+        );
+    }
+
+    #[test]
+    fn an_authority_is_needed_where_the_name_is_left_out() {
+        let wish = |authority: Option<&str>| {
+            let wish = TlsWish {
+                mode: TlsMode::VerifyCa,
+                authority: authority.map(PathBuf::from),
+                identity: None,
+            };
+            tls(Some(wish), None)
+        };
+        assert!(wish(Some("ca.pem")).is_ok());
+        assert!(
+            wish(None)
+                .unwrap_err()
+                .to_string()
+                .contains("--tls=verify-ca")
+        );
     }
 }
