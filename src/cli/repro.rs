@@ -94,7 +94,7 @@ pub struct ReproArgs {
     /// Read [client] of this MySQL option file instead of ~/.my.cnf
     #[arg(long, value_name = "FILE", help_heading = SERVER)]
     defaults_file: Option<PathBuf>,
-    /// Insist on TLS [default of MODE: verify-full]
+    /// Insist on TLS, and on a certificate [default of MODE: verify-full]
     #[arg(
         long,
         value_enum,

@@ -571,7 +571,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_one_row_and_no_number_means_two_things_by_itself() {
-        let mut codes = Vec::new();
+        let mut codes: Vec<u16> = Vec::new();
         for (place, row) in FAILURES.iter().enumerate() {
             let first = FAILURES.iter().position(|other| other.kind == row.kind);
             assert_eq!(first, Some(place), "{:?}", row.kind);

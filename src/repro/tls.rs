@@ -20,11 +20,11 @@ use crate::system::file;
 /// What the server's certificate must show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
 pub enum TlsMode {
-    /// Nothing: encrypted, with whoever answers
+    /// Any certificate: encrypted, with whoever answers
     Required,
-    /// That an authority of --tls-ca signed it
+    /// One that an authority of --tls-ca has signed
     VerifyCa,
-    /// That, and the server's name; without --tls-ca the authorities that browsers trust
+    /// One for the server's name, signed by an authority of --tls-ca or one that browsers trust
     #[default]
     VerifyFull,
 }
