@@ -70,6 +70,23 @@ fn what_is_mistyped_is_exit_3_and_is_told_what_to_type() {
              hint: --warn 60 --crit 90\n",
         ),
         (
+            &["repro", "mysql://app@db", "--user", "app"],
+            "error: --user and a mysql:// URL may say different things\n\
+             hint: put it into the URL, or leave the URL out and say --host, too: --user …\n",
+        ),
+        (
+            &["repro", "db", "--password=hunter2"],
+            "error: a password on the command line shows in ps to everybody on this machine; -p \
+             and --password take nothing behind them here\n\
+             hint: put it into MYSQL_PWD, ~/.my.cnf or a --password-file; or type -p at the end, \
+             and be asked for it\n",
+        ),
+        (
+            &["repro", "db:3306", "--port", "3307"],
+            "error: the server is named with port 3306, and --port is 3307\n\
+             hint: leave one of the two out\n",
+        ),
+        (
             &["repro", "--source", "192.0.2.2,192.0.2.3"],
             "error: --source chooses how the other commands read the socket table; the address \
              that this client connects from is --bind-address\n\
@@ -87,7 +104,6 @@ fn what_excludes_each_other_is_refused() {
         &["advise", "--prove", "--proc-root", BUSY],
         &["advise", "10.0.0.5:80", "--flow", "10.0.0.5:80"],
         &["repro", "mysql://app@db", "--host", "db"],
-        &["repro", "mysql://app@db", "--user", "app"],
         &["repro", "--ask-password", "--password-file", "file"],
     ] {
         let output = twcheck(arguments);

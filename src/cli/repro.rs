@@ -6,14 +6,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
 use clap::Args;
 
 use super::{FormatArgs, values};
 use crate::refusal::Refusal;
 use crate::render::ReproFormat;
 use crate::repro::{
-    ClientReport, Close, Limits, Notice, Place, Plan, Protocol, Setting, TlsMode, TlsWish, Wanted,
+    ClientReport, Close, Limits, Place, Plan, Protocol, Setting, TlsMode, TlsWish, Wanted,
 };
 use crate::secret::Secret;
 
@@ -191,17 +190,10 @@ pub struct ReproArgs {
 const SERVER: &str = "A server of yours";
 
 impl ReproArgs {
-    /// What is to be done where. `tell` hears what the user may not expect.
-    ///
-    /// # Errors
-    /// When a login that is named cannot be read or understood.
-    pub fn plan(&self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Plan> {
-        let place = match self.protocol {
-            _ if !self.names_a_server() => Place::Sandbox(self.set.clone()),
-            Protocol::Tcp => Place::Elsewhere(self.wanted().address()?),
-            Protocol::Mysql => Place::Elsewhere(self.wanted().login(tell)?),
-        };
-        Ok(Plan {
+    /// What is to be done at this `place`.
+    #[must_use]
+    pub fn plan(&self, place: Place) -> Plan {
+        Plan {
             place,
             client: ClientReport {
                 protocol: self.protocol,
@@ -219,17 +211,31 @@ impl ReproArgs {
                 threads: self.threads,
                 fast_ports: None,
             },
-        })
+        }
+    }
+
+    /// Whether the loop logs in.
+    #[must_use]
+    pub fn logs_in(&self) -> bool {
+        self.protocol == Protocol::Mysql
+    }
+
+    /// The sysctls to change in the private namespace.
+    #[must_use]
+    pub fn settings(&self) -> Vec<Setting> {
+        self.set.clone()
     }
 
     fn names_a_server(&self) -> bool {
         self.server.is_some() || self.host.is_some() || self.defaults_file.is_some()
     }
 
-    fn wanted(&self) -> Wanted {
+    /// What is said about a server of the user's, and the login there; `None` where none is named.
+    #[must_use]
+    pub fn wanted(&self) -> Option<Wanted> {
         let identity = self.tls_cert.clone().zip(self.tls_key.clone());
         let named = self.tls_ca.is_some() || identity.is_some();
-        Wanted {
+        self.names_a_server().then(|| Wanted {
             server: self.server.clone(),
             host: self.host.clone(),
             port: self.port,
@@ -241,9 +247,9 @@ impl ReproArgs {
             tls: (self.tls.is_some() || named).then(|| TlsWish {
                 mode: self.tls.unwrap_or_default(),
                 authority: self.tls_ca.clone(),
-                identity,
+                identity: identity.clone(),
             }),
-        }
+        })
     }
 
     fn is_url(&self) -> bool {

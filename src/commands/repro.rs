@@ -10,7 +10,7 @@ use crate::cli::ReproArgs;
 use crate::exit::Exit;
 use crate::refusal::Refusal;
 use crate::render::{self, Progress, ReproFormat, Screen};
-use crate::repro::{Failure, Notice, Report, Site, Stop, StoppedBy};
+use crate::repro::{Failure, Notice, Place, Report, Site, Stop, StoppedBy};
 
 /// Connects and closes until errno 99, or until a limit or an error ends it.
 ///
@@ -23,7 +23,12 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
         open(path)?;
     }
     let mut tell = |notice: Notice<'_>| render::tell(&notice);
-    let site = Site::open(args.plan(&mut tell)?, &mut tell)?;
+    let place = match args.wanted() {
+        None => Place::Sandbox(args.settings()),
+        Some(wanted) if args.logs_in() => Place::Elsewhere(wanted.login(&mut tell)?),
+        Some(wanted) => Place::Elsewhere(wanted.address()?),
+    };
+    let site = Site::open(args.plan(place), &mut tell)?;
     let server = site.target().address();
     if site.takes_ports() {
         tell(Notice::Reuse(server, site.before()));

@@ -417,6 +417,8 @@ pub struct Facts<'a> {
     /// Whether another connection could be made once all TIME_WAIT could be reused; `None` where
     /// that was not tried.
     pub again: Option<bool>,
+    /// Whether the loop closes while a server may still have something to say.
+    pub leaves_unread: bool,
 }
 
 impl Report {
@@ -435,6 +437,7 @@ impl Report {
             before,
             after,
             again,
+            ..
         } = facts;
         // Where the ports are unknown, one that could connect before has run out of something.
         let flow = || {
@@ -501,7 +504,7 @@ impl Report {
             reuse,
             reuse_applies: reuse.applies(),
             ports_came_back: (!pooled)
-                .then(|| came_back(outcome.turns, outcome.elapsed, before, after, reuse))
+                .then(|| came_back(outcome.turns, outcome.elapsed, facts, reuse))
                 .flatten(),
             ports_return_seconds: after
                 .and_then(|after| after.returns)
@@ -528,16 +531,11 @@ fn shown(before: &PortsToward, after: Option<&PortsToward>, again: Option<bool>)
     }
 }
 
-/// Why `turns` connections were more than the ports free `before`, or than still hold one `after`.
-fn came_back(
-    turns: u64,
-    elapsed: Duration,
-    before: &PortsToward,
-    after: Option<&PortsToward>,
-    reuse: Reuse,
-) -> Option<CameBack> {
+/// Why `turns` connections were more than the ports free before, or than still hold one after.
+fn came_back(turns: u64, elapsed: Duration, facts: Facts<'_>, reuse: Reuse) -> Option<CameBack> {
     /// A bare FIN can cross the server's and leave no TIME_WAIT (RFC 1337).
     const STRAY: u64 = 100;
+    let Facts { before, after, .. } = facts;
     let free = u64::from(before.free?);
     let dropped = after.is_some_and(|after| before.buckets_bound && after.time_wait < turns);
     if dropped && !reuse.works() {
@@ -546,7 +544,9 @@ fn came_back(
     if turns <= free + free / STRAY {
         return None;
     }
-    let reset = after.and_then(|after| Some(after.reset?.saturating_sub(before.reset?)));
+    let reset = after
+        .filter(|_| facts.leaves_unread)
+        .and_then(|after| Some(after.reset?.saturating_sub(before.reset?)));
     if reuse.works() {
         Some(CameBack::Reuse)
     } else if reset.is_some_and(|reset| reset >= (turns - free) / 2) {

@@ -225,6 +225,7 @@ impl Site {
                 before: &self.before,
                 after: after.as_ref(),
                 again,
+                leaves_unread: self.plan.close == Close::Abrupt,
             },
             flow,
             server,

@@ -66,10 +66,10 @@ impl Tls {
         match &wish.authority {
             None => trusted.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
             Some(path) => {
-                for certificate in certificates(path, AUTHORITY)? {
+                for certificate in certificates(path, &AUTHORITY)? {
                     trusted
                         .add(certificate)
-                        .map_err(|error| refusal(path, &error, AUTHORITY))?;
+                        .map_err(|error| refusal(path, &error, &AUTHORITY))?;
                 }
             }
         }
@@ -93,14 +93,14 @@ impl Tls {
         let config = match &wish.identity {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
-                let chain = certificates(certificate, IDENTITY)?;
+                let chain = certificates(certificate, &IDENTITY)?;
                 let bytes = file::bytes_named_by_user(key)
-                    .map_err(|error| refusal(key, &error, IDENTITY))?;
+                    .map_err(|error| refusal(key, &error, &IDENTITY))?;
                 let secret = PrivateKeyDer::from_pem_slice(&bytes)
-                    .map_err(|_| refusal(key, &"it holds no private key", IDENTITY))?;
+                    .map_err(|_| refusal(key, &"it holds no private key", &IDENTITY))?;
                 builder
                     .with_client_auth_cert(chain, secret)
-                    .map_err(|error| refusal(key, &error, IDENTITY))?
+                    .map_err(|error| refusal(key, &error, &IDENTITY))?
             }
         };
         Ok(Self {
@@ -218,21 +218,37 @@ pub(super) fn trouble(error: &Error) -> TlsTrouble {
     }
 }
 
-const AUTHORITY: &str = "--tls-ca takes a PEM file with the certificate that signed the server's";
-const IDENTITY: &str = "--tls-cert takes a PEM file with this client's certificate, --tls-key one \
-                        with its key, which belongs to it";
+/// A file that is named for TLS: what is in it, and how it is named.
+struct Named {
+    what: &'static str,
+    hint: &'static str,
+}
 
-fn certificates(path: &Path, hint: &'static str) -> Result<Vec<CertificateDer<'static>>> {
-    let bytes = file::bytes_named_by_user(path).map_err(|error| refusal(path, &error, hint))?;
+const AUTHORITY: Named = Named {
+    what: "the authority",
+    hint: "--tls-ca takes a PEM file with the certificate that signed the server's",
+};
+const IDENTITY: Named = Named {
+    what: "this client's certificate",
+    hint: "--tls-cert takes a PEM file with this client's certificate, --tls-key one with its key, \
+           which belongs to it",
+};
+
+fn certificates(path: &Path, named: &Named) -> Result<Vec<CertificateDer<'static>>> {
+    let bytes = file::bytes_named_by_user(path).map_err(|error| refusal(path, &error, named))?;
     let read = CertificateDer::pem_slice_iter(&bytes)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| refusal(path, &error, hint))?;
+        .map_err(|error| refusal(path, &error, named))?;
     if read.is_empty() {
-        return Err(refusal(path, &"it holds no certificate", hint).into());
+        return Err(refusal(path, &"it holds no certificate", named).into());
     }
     Ok(read)
 }
 
-fn refusal(path: &Path, why: &dyn fmt::Display, hint: &'static str) -> Refusal {
-    Refusal::new(format!("reading {}: {why}", path.display()), hint)
+fn refusal(path: &Path, why: &dyn fmt::Display, named: &Named) -> Refusal {
+    let Named { what, hint } = named;
+    Refusal::new(
+        format!("reading {what} from {}: {why}", path.display()),
+        *hint,
+    )
 }

@@ -333,3 +333,32 @@ impl Write for Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mysql_common::packets::HandshakePacket;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The parsers are the crate's.
+        #[test]
+        fn no_packet_makes_a_parser_panic(
+            begins in prop::sample::select(vec![&b"\x0a8.0.36\0"[..], b"\xff\x15\x04#28000", b""]),
+            rest in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let packet = [begins, &rest].concat();
+            if let Ok(greeting) = parse::<HandshakePacket>(&packet) {
+                let _ = (greeting.scramble_1_ref().len(), greeting.scramble_2_ref());
+                let _ = (greeting.server_version_parsed(), greeting.auth_plugin_name_ref());
+                let _ = greeting.capabilities();
+            }
+            for capabilities in [Can::empty(), Can::CLIENT_PROTOCOL_41] {
+                let _ = ParseBuf(&packet).parse::<ErrPacket>(capabilities);
+            }
+            let mut row = ParseBuf(&packet);
+            let _ = (row.checked_eat_lenenc_int(), row.checked_eat_lenenc_str());
+        }
+    }
+}
