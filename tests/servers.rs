@@ -148,6 +148,19 @@ fn every_flow_runs_out_at_its_count(database: &Database) {
         }
         assert_runs_out(database, &[&["--user", "app"], words].concat(), connections);
     }
+    // What is said for the application is what its own client says now.
+    let words = ["--host", FOUR, "--user", "app"];
+    let said = text(&repro(PASSWORD, &words)).replace("\n                ", " ");
+    let host = format!("--host={FOUR}");
+    let client = text(&database.client(&[&host, "--user=app", "--protocol=tcp"]));
+    let line = client
+        .lines()
+        .find_map(|line| Some(&line[line.find("ERROR")?..]));
+    let line = line.unwrap_or_else(|| panic!("{client}"));
+    assert!(
+        line.ends_with("(99)") && said.contains(line),
+        "{client}\n{said}"
+    );
     // In the middle of logins time is up.
     let before = counted(database);
     let host = ["--host", "127.0.0.1", "--user", "app", "--threads", "4"];

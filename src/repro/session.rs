@@ -7,12 +7,12 @@ use std::net::TcpStream;
 
 use mysql::consts::CapabilityFlags as Can;
 use mysql_common::io::ParseBuf;
-use mysql_common::packets::{AuthPlugin, HandshakePacket, HandshakeResponse, SslRequest};
+use mysql_common::packets::{AuthPlugin, HandshakeResponse, SslRequest};
 
 use super::auth::Plugin;
 use super::cause::{Cause, Stage, TlsTrouble};
 use super::tls::Tls;
-use super::wire::{Exchange, Wire, parse};
+use super::wire::{Exchange, Wire, greeting};
 
 /// How a connection ends. Either way the client sends the first FIN.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -52,13 +52,9 @@ impl Session {
         tls: Option<&Tls>,
         exchange: Exchange,
     ) -> Result<Self, Cause> {
-        const PROTOCOL: u8 = 10;
         let mut wire = Wire::new(tcp, exchange);
         let packet = wire.read()?;
-        if packet[0] != PROTOCOL {
-            return Err(Cause::NotMysql);
-        }
-        let greeting: HandshakePacket = parse(&packet)?;
+        let greeting = greeting(&packet)?;
         wire.stage = Stage::Login;
         let mut capabilities = Can::CLIENT_PROTOCOL_41
             | Can::CLIENT_SECURE_CONNECTION
@@ -243,7 +239,7 @@ oQIDAQAB
         Hearing,
     }
 
-    fn greeting() -> Vec<u8> {
+    fn greeting_sent() -> Vec<u8> {
         let mut greeting = b"\x0a8.0.36\0\x01\0\0\0".to_vec();
         greeting.extend(&NONCE_SENT[..8]);
         let capabilities =
@@ -261,7 +257,7 @@ oQIDAQAB
 
     /// Each of `answers` after one packet of the client.
     fn script(answers: &[&[u8]]) -> Vec<Step> {
-        let mut steps = vec![Step::Say(greeting())];
+        let mut steps = vec![Step::Say(greeting_sent())];
         for answer in answers {
             steps.push(Step::Hear);
             steps.push(Step::Say(answer.to_vec()));

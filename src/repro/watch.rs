@@ -1,5 +1,5 @@
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -49,6 +49,7 @@ pub struct Watched {
 pub struct Watch {
     stop: Arc<AtomicBool>,
     thread: Thread,
+    /// Hears when it is ready, and nothing more once it is over.
     over: Mutex<Receiver<()>>,
     seen: Arc<Mutex<Watched>>,
     /// When it ended for the loop's sake.
@@ -70,12 +71,11 @@ impl Watch {
         let (tell, told) = mpsc::channel();
         let (stopped, written) = (Arc::clone(&stop), Arc::clone(&seen));
         let thread = thread::Builder::new().name("watch".into()).spawn(move || {
-            // Who has stopped waiting does not hear it.
             let ready = || {
+                // Who has stopped waiting does not hear it.
                 let _ = tell.send(());
             };
             watch(session, close, &stopped, &written, ready);
-            ready();
         })?;
         // What the server counted before the run, and not during it.
         let _ = told.recv_timeout(PATIENCE);
@@ -117,10 +117,17 @@ impl Watch {
     fn end(&self) {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.unpark();
-        if lock(&self.over).recv_timeout(PATIENCE).is_err() {
-            let silent = || "the server did not answer the watching connection".into();
-            lock(&self.seen).ended.get_or_insert_with(silent);
+        let over = lock(&self.over);
+        loop {
+            match over.recv_timeout(PATIENCE) {
+                // It is ready only now.
+                Ok(()) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => break,
+            }
         }
+        let silent = || "the server did not answer the watching connection".into();
+        lock(&self.seen).ended.get_or_insert_with(silent);
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use mysql::consts::CapabilityFlags as Can;
 use mysql_common::io::ParseBuf;
-use mysql_common::packets::ErrPacket;
-use mysql_common::proto::{MyDeserialize, MySerialize};
+use mysql_common::packets::{ErrPacket, HandshakePacket};
+use mysql_common::proto::MySerialize;
 use rustls::{ClientConnection, StreamOwned};
 use socket2::SockRef;
 
@@ -246,8 +246,22 @@ pub(super) fn drain(tcp: &mut TcpStream, time: Duration) {
     }
 }
 
-/// A packet that cannot be parsed is not MySQL's.
-pub(super) fn parse<'a, T: MyDeserialize<'a, Ctx = ()>>(packet: &'a [u8]) -> Result<T, Cause> {
+/// The greeting that a connection begins with.
+///
+/// # Errors
+/// Where it is none of protocol 10.
+pub(super) fn greeting(packet: &[u8]) -> Result<HandshakePacket<'_>, Cause> {
+    const PROTOCOL: u8 = 10;
+    /// Bytes from the end of the version to the length of the challenge.
+    const FIXED: usize = 21;
+    /// In MySQL it is 21. From 128 on mysql_common counts below zero and over.
+    const LONGEST_CHALLENGE: u8 = 127;
+    let version = packet.iter().position(|byte| *byte == 0);
+    let challenge = version.and_then(|end| packet.get(end + FIXED));
+    let is_usual = challenge.is_some_and(|length| *length <= LONGEST_CHALLENGE);
+    if packet.first() != Some(&PROTOCOL) || !is_usual {
+        return Err(Cause::NotMysql);
+    }
     ParseBuf(packet).parse(()).map_err(|_| Cause::NotMysql)
 }
 
@@ -336,7 +350,6 @@ impl Write for Stream {
 
 #[cfg(test)]
 mod tests {
-    use mysql_common::packets::HandshakePacket;
     use proptest::prelude::*;
 
     use super::*;
@@ -349,7 +362,7 @@ mod tests {
             rest in prop::collection::vec(any::<u8>(), 0..200),
         ) {
             let packet = [begins, &rest].concat();
-            if let Ok(greeting) = parse::<HandshakePacket>(&packet) {
+            if let Ok(greeting) = greeting(&packet) {
                 let _ = (greeting.scramble_1_ref().len(), greeting.scramble_2_ref());
                 let _ = (greeting.server_version_parsed(), greeting.auth_plugin_name_ref());
                 let _ = greeting.capabilities();
