@@ -1,5 +1,8 @@
 //! How a client proves that it knows a password, plugin by plugin.
 
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+
 use mysql_common::crypto::rsa::{GetRandom, Pkcs1OaepPadding, PublicKey};
 use mysql_common::scramble::{create_response_for_ed25519, scramble_native, scramble_sha256};
 use num_bigint::BigUint;
@@ -87,8 +90,7 @@ impl Plugin {
         }
     }
 
-    /// Goes on after the server has answered with `more`. Each server asks once; `true` where this
-    /// was the last of it.
+    /// Goes on after the server has answered with `more`, as each does once at most.
     ///
     /// # Errors
     /// Where the password cannot be sent, or the server asks for something else.
@@ -167,7 +169,7 @@ fn rsa_key(der: &[u8]) -> Option<RsaKey> {
     const BIT_STRING: u8 = 0x03;
     const INTEGER: u8 = 0x02;
     /// Of the modulus, in octets: what OpenSSL makes and takes, so that the arithmetic ends soon.
-    const USUAL: std::ops::RangeInclusive<usize> = 64..=2048;
+    const USUAL: RangeInclusive<usize> = 64..=2048;
     /// Of the exponent, which is 65,537 nearly always.
     const LONGEST_EXPONENT: usize = 8;
     let (info, _) = element(der, SEQUENCE)?;
@@ -220,9 +222,7 @@ fn signed(salt: &[u8], password: &str, nonce: &[u8]) -> Result<Vec<u8>, Cause> {
     let &[PBKDF2, doublings @ 0..=MOST_DOUBLINGS, ref salt @ ..] = salt else {
         return Err(Cause::NotMysql);
     };
-    let rounds = std::num::NonZeroU32::MIN.saturating_mul(
-        std::num::NonZeroU32::new(1024 << doublings).unwrap_or(std::num::NonZeroU32::MIN),
-    );
+    let rounds = NonZeroU32::new(1024 << doublings).ok_or(Cause::NotMysql)?;
     let mut seed = [0; 32];
     pbkdf2::derive(
         pbkdf2::PBKDF2_HMAC_SHA512,

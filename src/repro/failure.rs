@@ -8,43 +8,75 @@ use super::protocol::Protocol;
 use crate::judge::destination::Explained;
 use crate::words::{errno_words, printable};
 
-/// What made a connection fail: each has another cure.
+/// What made a connection fail: each has another cure, and a row of [`FAILURES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs)] // Each has its row below.
 pub enum FailureKind {
+    /// errno 99: every port of the flow is taken.
     EphemeralPortsExhausted,
+    /// errno 99: the ports that the flow does not take are held by bind().
     PortsHeldByBind,
+    /// errno 98 from a socket bound to a source address: the ports of that address are taken.
     SourcePortsExhausted,
+    /// errno 99 without an address to go from.
     AddressNotAvailable,
+    /// errno 111.
     ConnectionRefused,
+    /// errno 101 or 113, or 22 of a blackhole route.
     NoRoute,
+    /// errno 110, or no answer within the time limit.
     NoAnswer,
+    /// errno 24 or 23.
     TooManyOpenFiles,
+    /// errno 1 or 13: this machine forbids it.
     PermissionDenied,
+    /// Connected, then cut off before the login had ended.
     LostDuringHandshake,
+    /// Connected, then slow or silent.
     SlowHandshake,
+    /// Something else than MySQL answered.
     NotMysql,
+    /// The server is full.
     TooManyConnections,
+    /// Too many connections broke off before the login.
     HostBlocked,
+    /// No user may come from here.
     HostNotAllowed,
+    /// The user or the password is wrong.
     AccessDenied,
+    /// The database is not there, or not for this user.
     NoSuchDatabase,
+    /// The user is at a limit.
     UserLimit,
+    /// The server takes no connection without TLS.
     TlsRequired,
+    /// The server cannot speak TLS, or not the way it must.
     TlsFailed,
+    /// The certificate is for other names.
     TlsWrongName,
+    /// Nobody who is trusted has signed the certificate.
     TlsUnknownIssuer,
+    /// The password is too old.
     PasswordExpired,
+    /// The password does not go under the key of the server.
     PasswordNotSent,
+    /// The account is locked.
     AccountLocked,
+    /// A plugin that twcheck does not speak.
     AuthenticationPlugin,
+    /// A plugin that the server does not have.
     PluginNotLoaded,
+    /// A proxy cannot reach its server.
     ProxyCannotConnect,
+    /// A proxy says that it met errno 99.
     ProxyOutOfPorts,
+    /// The server did not understand how the login began.
     OutOfStep,
+    /// The server goes down, or is closed to users.
     ShuttingDown,
+    /// Any other error of a server.
     ServerError,
+    /// Anything else.
     Other,
 }
 
@@ -462,6 +494,10 @@ fn kind(cause: &Cause, flow: impl FnOnce() -> Flow) -> FailureKind {
         {
             Kind::ProxyOutOfPorts
         }
+        // MariaDB: "Proxy header is not accepted from …".
+        Cause::Server(error) if error.code == 1130 && error.message.contains("Proxy header") => {
+            Kind::OutOfStep
+        }
         Cause::Server(error) => {
             of(|row| row.codes.contains(&error.code)).unwrap_or(Kind::ServerError)
         }
@@ -614,6 +650,14 @@ mod tests {
             (server(4150, "no"), Kind::AccountLocked),
             (server(3955, "no"), Kind::AccountLocked),
             (server(1524, "no"), Kind::PluginNotLoaded),
+            (
+                server(1130, "Host 'a' is not allowed"),
+                Kind::HostNotAllowed,
+            ),
+            (
+                server(1130, "Proxy header is not accepted from a"),
+                Kind::OutOfStep,
+            ),
             (
                 server(2003, "Can't connect (111)"),
                 Kind::ProxyCannotConnect,

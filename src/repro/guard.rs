@@ -6,8 +6,11 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mysql::consts::CapabilityFlags as Can;
+
 use super::session::{Account, Session};
-use super::wire::Exchange;
+use super::tls::{Tls, TlsMode, TlsWish};
+use super::wire::{Exchange, HEADER, greeting};
 
 /// Who is denied there, and shows in the server's log.
 pub const NOBODY: &str = "twcheck";
@@ -17,14 +20,17 @@ pub const NOBODY: &str = "twcheck";
 pub(super) fn is_mysql(tcp: TcpStream, patience: Duration) -> bool {
     /// How long the login may take behind the greeting.
     const LOGIN: Duration = Duration::from_secs(2);
-    if !greets_like_mysql(&first_bytes(&tcp, patience)) {
+    let first = first_bytes(&tcp, patience);
+    if !greets_like_mysql(&first) {
         return false;
     }
+    // MariaDB counts it where it insists on TLS and gets none.
+    let tls = offers_tls(&first).then(|| unverified(&tcp)).flatten();
     let nobody = Account {
         user: Some(NOBODY),
         ..Account::default()
     };
-    if let Ok(session) = Session::login(tcp, nobody, None, Exchange::within(LOGIN)) {
+    if let Ok(session) = Session::login(tcp, nobody, tls.as_ref(), Exchange::within(LOGIN)) {
         session.leave_for_good();
     }
     true
@@ -34,10 +40,12 @@ pub(super) fn is_mysql(tcp: TcpStream, patience: Duration) -> bool {
 fn first_bytes(tcp: &TcpStream, patience: Duration) -> Vec<u8> {
     /// They nearly always come in one piece.
     const NAP: Duration = Duration::from_millis(10);
+    /// Enough to tell what it is.
+    const LEAST: usize = 5;
     let end = Instant::now() + patience;
-    let mut first = [0; 5];
+    let mut first = [0; 512];
     let mut length = 0;
-    while length < first.len() {
+    while length < LEAST {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() || tcp.set_read_timeout(Some(left)).is_err() {
             break;
@@ -50,6 +58,21 @@ fn first_bytes(tcp: &TcpStream, patience: Duration) -> Vec<u8> {
         }
     }
     first[..length].to_vec()
+}
+
+/// Whether the greeting, where it came in one piece, offers TLS.
+fn offers_tls(first: &[u8]) -> bool {
+    let packet = first.get(HEADER..).unwrap_or_default();
+    greeting(packet).is_ok_and(|greeting| greeting.capabilities().contains(Can::CLIENT_SSL))
+}
+
+/// TLS with whoever it is.
+fn unverified(tcp: &TcpStream) -> Option<Tls> {
+    let wish = TlsWish {
+        mode: TlsMode::Required,
+        ..TlsWish::default()
+    };
+    Tls::new(&tcp.peer_addr().ok()?.ip().to_string(), &wish).ok()
 }
 
 /// Whether a server that begins with these bytes speaks MySQL: a greeting of protocol 10, or an

@@ -30,7 +30,7 @@ pub use failure::{FAILURES, Failure, FailureKind, Row};
 pub use latency::Latency;
 pub use login::{Login, Wanted};
 pub use notice::Notice;
-pub use option_file::{ClientOptions, Entry, OptionFile, Place as OptionPlace};
+pub use option_file::{Entry, OptionFile, Place as OptionPlace};
 pub use proof::prove;
 pub use protocol::Protocol;
 pub use report::{

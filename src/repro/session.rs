@@ -4,6 +4,7 @@
 //! server may send, or on how long.
 
 use std::net::TcpStream;
+use std::time::Duration;
 
 use mysql::consts::CapabilityFlags as Can;
 use mysql_common::io::ParseBuf;
@@ -165,7 +166,7 @@ impl Session {
     /// The same, and waits a moment until the server has closed too.
     pub fn leave_for_good(self) {
         /// A busy server takes some milliseconds.
-        const MOMENT: std::time::Duration = std::time::Duration::from_secs(1);
+        const MOMENT: Duration = Duration::from_secs(1);
         self.wire.close(farewell(Close::Quit), Some(MOMENT));
     }
 }
@@ -189,7 +190,7 @@ mod tests {
     use std::net::{SocketAddr, TcpListener};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread::{self, JoinHandle};
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::cause::Cause;
 use super::client::{Client, Turn, login};
-use super::failure::Flow;
+use super::failure::{Flow, in_words};
 use super::login::{Login, MYSQL_PORT, named_elsewhere};
 use super::notice::Notice;
 use super::protocol::Protocol;
@@ -302,7 +302,7 @@ impl Plan {
                 Err(_) => unreached(),
                 Ok(_) => match login(target, &dialer, 0, exchange) {
                     Ok((session, _)) => watch(session),
-                    Err(cause) => Peer::Unwatched(super::failure::in_words(&cause)),
+                    Err(cause) => Peer::Unwatched(in_words(&cause)),
                 },
             };
             return Knocked {

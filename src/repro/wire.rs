@@ -63,6 +63,9 @@ struct Bounded {
     left: usize,
 }
 
+/// Bytes before the payload of a packet.
+pub(super) const HEADER: usize = 4;
+
 /// More than any packet of a usual login.
 const BUFFER: usize = 2048;
 
@@ -104,7 +107,7 @@ impl Wire {
     /// # Errors
     /// The server's, where the packet is one; else what became of the connection.
     pub fn read(&mut self) -> Result<Vec<u8>, Cause> {
-        let mut header = [0; 4];
+        let mut header = [0; HEADER];
         self.fill(&mut header)?;
         let [a, b, c, sequence] = header;
         let length = u32::from_le_bytes([a, b, c, 0]) as usize;
