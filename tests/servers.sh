@@ -66,7 +66,7 @@ END
     {
         apt-get -qq update && apt-get -qq -y -d install "$@"
     } >"$folder/log" 2>&1 || {
-        grep -E '^E:|^W:|Err:' "$folder/log" | tail -n 1
+        grep -E '^E:' "$folder/log" | head -n 1
         return 1
     }
     rm -rf "$folder/root"

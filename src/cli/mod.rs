@@ -23,8 +23,8 @@ use crate::system::{Machine, SourceChoice};
 
 /// Can this machine still open connections to that server, and if not, why, and what fixes it?
 ///
-/// For "Can't connect to MySQL server on '…' (99)", "Cannot assign requested address", and too many
-/// TIME_WAIT.
+/// For "Can't connect to MySQL server on '…' (99)", "Can't connect to server on '…' (99)", "Cannot
+/// assign requested address", and too many TIME_WAIT.
 #[derive(Debug, Parser)]
 #[command(
     version,

@@ -252,3 +252,33 @@ fn refusal(path: &Path, why: &dyn fmt::Display, named: &Named) -> Refusal {
         *hint,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_for_many_names_is_told_by_the_first_few() {
+        let told = |names: &[String]| {
+            let wrong = CertificateError::NotValidForNameContext {
+                expected: ServerName::try_from("db.example").unwrap(),
+                presented: names.to_vec(),
+            };
+            match trouble(&Error::InvalidCertificate(wrong)) {
+                TlsTrouble::WrongName(text) => text,
+                other => panic!("{other:?}"),
+            }
+        };
+        let names: Vec<_> = (0..62)
+            .map(|name| format!("DnsName(\"{name}.b\")"))
+            .collect();
+        assert_eq!(
+            told(&names),
+            "the certificate is for 0.b, 1.b, 2.b and 59 more, not for db.example"
+        );
+        assert_eq!(
+            told(&[]),
+            "the certificate is for no name at all, not for db.example"
+        );
+    }
+}
