@@ -1,6 +1,5 @@
 use std::net::SocketAddr;
 
-use super::report::TargetReport;
 use crate::judge::toward::PortsToward;
 
 /// What a user should hear before a run, beside its report.
@@ -11,7 +10,7 @@ pub enum Notice<'a> {
     /// This names a server that the run does not go to: its name, and where that stands.
     NotReached(&'a str, &'static str),
     /// It goes to this server.
-    Connecting(&'a TargetReport),
+    Connecting(&'a str),
     /// What reuse of TIME_WAIT may do to a run toward this server.
     Reuse(SocketAddr, &'a PortsToward),
     /// The password in a URL is no secret on this machine.

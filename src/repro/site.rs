@@ -134,7 +134,9 @@ impl Site {
         let mut refused = None;
         for target in Target::resolve(login)? {
             let target = Arc::new(target.patient_for(plan.limits.duration));
-            tell(Notice::Connecting(&TargetReport::new(&target, false)));
+            tell(Notice::Connecting(
+                &TargetReport::new(&target, false).to_string(),
+            ));
             let mut around = Around::look(&target, plan)?;
             let knocked = match plan.client.protocol {
                 Protocol::Mysql => plan.log_in(&target),
