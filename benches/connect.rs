@@ -1,17 +1,21 @@
 //! How fast the loop of `twcheck repro` connects, against what applications are written with: the
-//! same MariaDB, the same user, in turn in one run, TIME_WAIT reuse on.
+//! same server, the same user, in turn in one run, TIME_WAIT reuse on; MariaDB of this machine, and
+//! MySQL 9.7 where tests/servers.sh has unpacked it.
 //!
 //!     cargo bench --bench connect
 //!
-//! Needs user namespaces, mariadb-server, libmariadb-dev, gcc and python3-mysqldb.
+//! Needs user namespaces, mariadb-server, libmariadb-dev, gcc and python3-mysqldb; names what it
+//! lacks before it begins.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
 
 use std::env;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, ExitCode};
 
 use common::mariadb::MariaDb;
+use common::servers::{Database, Suite};
 use serde_json::Value;
 
 const TWCHECK: &str = env!("CARGO_BIN_EXE_twcheck");
@@ -33,8 +37,16 @@ print(connections)";
 /// Its name, and how often it connects in a second.
 type Contestant<'a> = (&'a str, Box<dyn Fn() -> f64 + 'a>);
 
-fn main() {
+fn main() -> ExitCode {
     if env::var_os(common::INSIDE).is_none() {
+        let missing = missing();
+        if !missing.is_empty() {
+            eprintln!(
+                "this benchmark needs packages that are not here: apt-get install {}",
+                missing.join(" ")
+            );
+            return ExitCode::FAILURE;
+        }
         let status = Command::new("unshare")
             .args(["--user", "--map-root-user", "--net", "--kill-child", "--"])
             .arg(env::current_exe().expect("the bench has a path"))
@@ -42,13 +54,13 @@ fn main() {
             .status()
             .expect("unshare runs");
         assert!(status.success(), "the bench failed inside its namespace");
-        return;
+        return ExitCode::SUCCESS;
     }
     common::run("ip", &["link", "set", "lo", "up"]);
     common::sysctl("net.ipv4.ip_local_port_range", "1024 65535");
     common::sysctl("net.ipv4.tcp_tw_reuse", "1");
-    let database = MariaDb::start();
-    let c_loop = database.folder.path().join("connect");
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let c_loop = folder.path().join("connect");
     let c_loop = c_loop
         .to_str()
         .expect("a temporary folder has a plain name");
@@ -56,6 +68,39 @@ fn main() {
     let include = "-I/usr/include/mariadb";
     common::run("gcc", &["-O2", include, "-o", c_loop, source, "-lmariadb"]);
 
+    let mariadb = MariaDb::start();
+    compete("MariaDB", c_loop);
+    drop(mariadb);
+    if Suite::Unstable.is_there("MySQL 9.7") {
+        let mysql = Database::mysql(&[]);
+        mysql.query("CREATE USER app@'%' IDENTIFIED BY 'correct horse'");
+        compete("MySQL 9.7", c_loop);
+    }
+    ExitCode::SUCCESS
+}
+
+/// The packages that are not installed.
+fn missing() -> Vec<&'static str> {
+    let has = |path: &str| Path::new(path).exists();
+    let python = Command::new("/usr/bin/python3")
+        .args(["-c", "import MySQLdb"])
+        .output();
+    [
+        ("mariadb-server", has("/usr/sbin/mariadbd")),
+        ("libmariadb-dev", has("/usr/include/mariadb/mysql.h")),
+        ("gcc", has("/usr/bin/gcc")),
+        (
+            "python3-mysqldb",
+            python.is_ok_and(|output| output.status.success()),
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(package, there)| (!there).then_some(package))
+    .collect()
+}
+
+/// Lets all of them connect in turn, and prints how fast they were.
+fn compete(server: &str, c_loop: &str) {
     let seconds = SECONDS.to_string();
     let words = [SERVER, PASSWORD, &seconds];
     let contestants: [Contestant; 6] = [
@@ -82,7 +127,7 @@ fn main() {
             rates[rates.len() / 2]
         })
         .collect();
-    println!("| loop | connections/s | twcheck is |");
+    println!("\n{server}:\n\n| loop | connections/s | twcheck is |");
     println!("|---|--:|--:|");
     for ((name, _), median) in contestants.iter().zip(&medians) {
         println!("| `{name}` | {median:.0} | {:.2} × |", medians[0] / median);

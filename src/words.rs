@@ -98,7 +98,7 @@ pub fn sparkline(values: &[u16], width: usize, full: u16) -> String {
 }
 
 /// `text` without what could move a terminal's cursor or turn its words around: names of processes
-/// are anybody's choice.
+/// and the words of a server are anybody's choice.
 #[must_use]
 pub fn printable(text: &str) -> String {
     text.chars()

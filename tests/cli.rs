@@ -69,6 +69,23 @@ fn what_is_mistyped_is_exit_3_and_is_told_what_to_type() {
              hint: --warn 60 --crit 90\n",
         ),
         (
+            &["repro", "mysql://app@db", "--user", "app"],
+            "error: --user and a mysql:// URL may say different things\n\
+             hint: put it into the URL, or leave the URL out and say --host, too: --user …\n",
+        ),
+        (
+            &["repro", "db", "--password=hunter2"],
+            "error: a password on the command line shows in ps to everybody on this machine; -p \
+             and --password take nothing behind them here\n\
+             hint: put it into MYSQL_PWD, ~/.my.cnf or a --password-file; or type -p at the end, \
+             and be asked for it\n",
+        ),
+        (
+            &["repro", "db:3306", "--port", "3307"],
+            "error: the server is named with port 3306, and --port is 3307\n\
+             hint: leave one of the two out\n",
+        ),
+        (
             &["repro", "--source", "192.0.2.2,192.0.2.3"],
             "error: --source chooses how the other commands read the socket table; the address \
              that this client connects from is --bind-address\n\
@@ -86,7 +103,6 @@ fn what_excludes_each_other_is_refused() {
         &["advise", "--prove", "--proc-root", BUSY],
         &["advise", "10.0.0.5:80", "--flow", "10.0.0.5:80"],
         &["repro", "mysql://app@db", "--host", "db"],
-        &["repro", "mysql://app@db", "--user", "app"],
         &["repro", "--ask-password", "--password-file", "file"],
     ] {
         let output = twcheck(arguments);
@@ -273,7 +289,10 @@ fn arguments_that_are_not_utf8_are_exit_3() {
             "invalid value '…' for '--target-rate <R>': it is connections per second, 0.001 to \
              1000000: for example 400",
         ),
-        (&["repro"], "invalid value '…' for '[URL]': it is not UTF-8"),
+        (
+            &["repro"],
+            "invalid value '…' for '[SERVER]': it is not UTF-8",
+        ),
         (
             &["repro", "--host"],
             "invalid value '…' for '--host <HOST>': it is not UTF-8",
@@ -418,7 +437,10 @@ fn help_and_version_are_success_and_on_stdout() {
             &["advise", "-h"],
             "Usage: twcheck advise [OPTIONS] [HOST:PORT]",
         ),
-        (&["repro", "--help"], "Usage: twcheck repro [OPTIONS] [URL]"),
+        (
+            &["repro", "--help"],
+            "Usage: twcheck repro [OPTIONS] [SERVER]",
+        ),
     ] {
         let output = twcheck(arguments);
         assert_eq!((exit(&output), stderr(&output)), (0, String::new()));

@@ -93,10 +93,9 @@ fn mariadb_is_idle_while_its_client_runs_out_of_ports() {
         ];
         let output = twcheck(&arguments);
         assert_eq!(exit(&output), 2, "{}", text(&output));
-        // The watching connection takes one of the 2,000 ports.
         assert_exhausted(
             &serde_json::from_slice(&output.stdout).unwrap(),
-            1999,
+            2000,
             "192.0.2.1",
         );
         assert_eq!(database.query(ABORTED), aborted);
@@ -196,7 +195,7 @@ fn errors_that_look_alike_are_told_apart_and_show_no_secret() {
             ),
             (
                 &["--host", "127.0.0.1", "--port", "3399"],
-                "then cut it off or fell silent",
+                "then cut it off",
                 "error log",
             ),
             (
@@ -231,7 +230,7 @@ fn every_no_of_the_server_has_its_own_name() {
         let database = MariaDb::start();
         let said = |arguments: &[&str]| {
             let report =
-                report(&[&["--host", "192.0.2.1", "--connections", "3"], arguments].concat());
+                report(&[&["--host", "192.0.2.1", "--connections", "300"], arguments].concat());
             let error = &report["error"];
             (error["mysql_code"].clone(), error["kind"].clone())
         };
@@ -241,7 +240,8 @@ fn every_no_of_the_server_has_its_own_name() {
                 1044,
                 "no_such_database",
             ),
-            (&["--user", "single"], 1226, "user_limit"),
+            // One at a time can connect, beside nobody who watches.
+            (&["--user", "single", "--threads", "3"], 1226, "user_limit"),
             (&["--user", "locked"], 4151, "account_locked"),
             (&["--user", "secret"], 1045, "access_denied"),
         ] {
@@ -312,15 +312,20 @@ fn every_way_to_log_in_lasts() {
         }
         assert_eq!(database.query(ABORTED), aborted);
         // The chain is verified, and the name.
-        for (arguments, why) in [
-            (&["--host", "192.0.2.1", "--tls"][..], "UnknownIssuer"),
+        for (arguments, kind, why) in [
+            (
+                &["--host", "192.0.2.1", "--tls"][..],
+                "tls_unknown_issuer",
+                "UnknownIssuer",
+            ),
             (
                 &["--host", "127.0.0.1", "--tls-ca", &authority],
-                "not valid for name",
+                "tls_wrong_name",
+                "the certificate is for localhost, 192.0.2.1, not for 127.0.0.1",
             ),
         ] {
             let report = report(&[&["--user", "secret"], arguments].concat());
-            assert_eq!(report["error"]["kind"], "tls_failed", "{report}");
+            assert_eq!(report["error"]["kind"], kind, "{report}");
             assert!(
                 report["error"]["text"].as_str().unwrap().contains(why),
                 "{report}"
@@ -347,8 +352,7 @@ fn under_tls_too_the_client_closes_first_and_runs_out_as_predicted() {
             "--tls-ca",
             &authority,
         ]);
-        // The watching connection takes one.
-        assert_exhausted(&report, 999, "192.0.2.1");
+        assert_exhausted(&report, 1000, "192.0.2.1");
     });
 }
 
@@ -430,7 +434,8 @@ fn the_servers_own_counters_tell_how_its_clients_left() {
             let count = |when: &str| server[when]["aborted_clients"].as_u64().unwrap();
             count("after") - count("before")
         };
-        assert_eq!((aborted("quit"), aborted("abrupt")), (0, 200));
+        // The first stays open until the counters are read: over it they are.
+        assert_eq!((aborted("quit"), aborted("abrupt")), (0, 199));
     });
 }
 
@@ -502,6 +507,6 @@ fn plain_connections_are_kept_from_a_mysql_server_that_would_count_them() {
         assert_eq!(aborted(), before + 1, "the look at its greeting");
         let output = twcheck(&[&plain[..], &["--force"]].concat());
         assert_eq!(exit(&output), 0, "{}", text(&output));
-        assert_eq!(aborted(), before + 22);
+        assert_eq!(aborted(), before + 22, "each of the 20, and two looks");
     });
 }

@@ -13,6 +13,7 @@ use common::{
     sysctl, text, twcheck,
 };
 use serde_json::{Value, json};
+use twcheck::repro::server::Server;
 
 #[test]
 fn the_sandbox_runs_out_of_ports_at_exactly_the_predicted_count() {
@@ -259,6 +260,187 @@ fn errno_99_with_free_ports_is_not_called_exhaustion() {
         assert!(
             said.contains("hint: check that the source address (--bind-address) is one of this"),
             "{said}"
+        );
+    });
+}
+
+/// A client of another destination that binds its source address first takes its ports from all.
+#[test]
+fn errno_99_that_comes_of_ports_held_by_bind_is_exhaustion() {
+    in_namespace(
+        "errno_99_that_comes_of_ports_held_by_bind_is_exhaustion",
+        || {
+            port_range(40000, 40099);
+            for address in ["192.0.2.1/32", "192.0.2.9/32"] {
+                run("ip", &["address", "add", address, "dev", "lo"]);
+            }
+            serve("192.0.2.1:3306");
+            let elsewhere = serve("192.0.2.9:80");
+            // Closed at once: TIME_WAIT holds them as well.
+            for _ in 0..100 {
+                let socket = socket2::Socket::new(
+                    socket2::Domain::IPV4,
+                    socket2::Type::STREAM,
+                    Some(socket2::Protocol::TCP),
+                )
+                .unwrap();
+                let source: std::net::SocketAddr = "192.0.2.9:0".parse().unwrap();
+                socket.bind(&source.into()).unwrap();
+                socket.connect(&elsewhere.into()).unwrap();
+                socket.shutdown(std::net::Shutdown::Both).unwrap();
+            }
+            let tcp = ["--protocol", "tcp", "--host", "192.0.2.1", "--port", "3306"];
+            let report = json(&[&["repro", "--json"], &tcp[..]].concat());
+            assert_eq!(
+                (&report["stopped_by"], &report["error"]["kind"]),
+                (&json!("exhausted"), &json!("ports_held_by_bind")),
+                "{report}"
+            );
+            let output = twcheck(&["verdict", "--connect", "192.0.2.1:3306"]);
+            let said = common::stdout(&output).replace('\n', " ");
+            assert!(
+                said.contains("held by bind()") && !said.contains("this is not exhaustion"),
+                "{said}"
+            );
+        },
+    );
+}
+
+/// A server in front of the embedded one that waits so long before it lets a connection through,
+/// from the connection of this number on.
+fn slow_server(address: &str, from: usize, wait: Duration) {
+    let behind = Server::start("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = TcpListener::bind(address).unwrap();
+    thread::spawn(move || {
+        for (number, client) in listener.incoming().enumerate() {
+            let client = client.unwrap();
+            let server = std::net::TcpStream::connect(behind.address()).unwrap();
+            thread::spawn(move || {
+                if number >= from {
+                    thread::sleep(wait);
+                }
+                let (mut one, mut other) =
+                    (client.try_clone().unwrap(), server.try_clone().unwrap());
+                thread::spawn(move || {
+                    let _ = std::io::copy(&mut one, &mut other);
+                    let _ = other.shutdown(std::net::Shutdown::Write);
+                });
+                let _ = std::io::copy(&mut { server }, &mut { client });
+            });
+        }
+    });
+}
+
+#[test]
+fn time_that_is_up_during_a_login_is_not_the_servers_fault() {
+    let test = "time_that_is_up_during_a_login_is_not_the_servers_fault";
+    in_namespace(test, || {
+        let wait = Duration::from_secs(8);
+        slow_server("127.0.0.1:3306", 3, wait);
+        slow_server("127.0.0.1:3307", 0, wait);
+        let host = ["repro", "--json", "--host", "127.0.0.1", "--duration", "2s"];
+        let begun = std::time::Instant::now();
+        let report = json(&host);
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            begun.elapsed()
+        );
+        common::assert_valid("repro", &report);
+        assert_eq!(
+            (
+                &report["stopped_by"],
+                &report["error"],
+                &report["connections"]
+            ),
+            (&json!("duration"), &Value::Null, &json!(3)),
+            "{report}"
+        );
+        assert!(
+            report["unfinished_seconds"].as_f64().unwrap() > 1.0,
+            "{report}"
+        );
+        // Where there is no login at all, that is what there is to tell.
+        let begun = std::time::Instant::now();
+        let output = twcheck(&[&host[..1], &host[2..], &["--port", "3307"]].concat());
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            begun.elapsed()
+        );
+        assert_eq!(exit(&output), 3);
+        let said = stderr(&output);
+        assert!(
+            said.contains("had not finished its greeting after 2.0 s")
+                && said.contains("--duration"),
+            "{said}"
+        );
+    });
+}
+
+#[test]
+fn a_server_that_tells_nothing_is_no_idle_server() {
+    in_namespace("a_server_that_tells_nothing_is_no_idle_server", || {
+        port_range(40000, 40099);
+        run("ip", &["address", "add", "192.0.2.1/32", "dev", "lo"]);
+        let _server = Server::start("192.0.2.1:3306".parse().unwrap()).unwrap();
+        let output = twcheck(&["repro", "192.0.2.1"]);
+        assert_eq!(exit(&output), 2, "{}", text(&output));
+        let said = common::stdout(&output);
+        assert!(
+            said.contains("100 predicted free, 100 connections made")
+                && said.contains("does not tell how many threads are connected")
+                && !said.contains("bottleneck")
+                && !said.contains("its counters"),
+            "{said}"
+        );
+        assert!(
+            said.contains(
+                "ERROR 2003 (HY000): Can't connect to MySQL server on '192.0.2.1:3306' (99)"
+            ) && said.contains("ERROR 2002 (HY000): Can't connect to server on '192.0.2.1' (99)"),
+            "{said}"
+        );
+    });
+}
+
+#[test]
+fn a_server_that_stands_elsewhere_is_pointed_out() {
+    in_namespace("a_server_that_stands_elsewhere_is_pointed_out", || {
+        let home = tempfile::tempdir().unwrap();
+        let said = |server: Option<&str>| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_twcheck"));
+            command
+                .args(["repro", "--connections", "3"])
+                .env("HOME", home.path());
+            command.env_remove("MYSQL_HOST");
+            if let Some(server) = server {
+                command.env("MYSQL_HOST", server);
+            }
+            let output = command.output().unwrap();
+            assert_eq!(exit(&output), 0, "{}", text(&output));
+            stderr(&output).replace("\n      ", " ")
+        };
+        let hint = |place: &str, host: &str| {
+            format!(
+                "{place} names the server {host}, and this run brings its own; to reach that one: \
+                 `twcheck repro --host {host}`"
+            )
+        };
+        assert!(!said(None).contains("names the server"));
+        assert!(said(Some("db.b")).contains(&hint("MYSQL_HOST", "db.b")));
+        std::fs::write(home.path().join(".my.cnf"), "[client]\nhost=db.a\n").unwrap();
+        assert!(said(Some("db.b")).contains(&hint("~/.my.cnf", "db.a")));
+        // And one that says more than is read.
+        std::fs::write(home.path().join(".mylogin.cnf"), "").unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_twcheck"))
+            .args(["repro", "127.0.0.1:1"])
+            .env("HOME", home.path())
+            .output()
+            .unwrap();
+        assert!(
+            stderr(&output).contains("~/.mylogin.cnf is not read"),
+            "{}",
+            text(&output)
         );
     });
 }

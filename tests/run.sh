@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need and runs them all. Its last lines say what was skipped, if anything.
+# Installs what the tests need, unpacks the servers of tests/servers.rs below the target folder (some
+# 220 MB to fetch, once), and runs all tests. Its last lines say what was skipped, if anything.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,9 +31,12 @@ if [ ${#packages[@]} -gt 0 ]; then
         tail -n 3 <<<"$said"
         return 1
     }
-    apt update && apt install -y --no-install-recommends "${packages[@]}" ||
-        echo "could not install them; tests that need them will say so"
+    if ! { apt update && apt install -y --no-install-recommends "${packages[@]}"; }; then
+        echo "tests/run.sh: apt could not install ${packages[*]}, which the tests need" >&2
+        exit 1
+    fi
 fi
+tests/servers.sh
 
 TWCHECK_SKIPPED=$(mktemp)
 export TWCHECK_SKIPPED

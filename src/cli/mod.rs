@@ -23,8 +23,8 @@ use crate::system::{Machine, SourceChoice};
 
 /// Can this machine still open connections to that server, and if not, why, and what fixes it?
 ///
-/// For "Can't connect to MySQL server on '…' (99)", "Cannot assign requested address", and too many
-/// TIME_WAIT.
+/// For "Can't connect to MySQL server on '…' (99)", "Can't connect to server on '…' (99)", "Cannot
+/// assign requested address", and too many TIME_WAIT.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -260,11 +260,11 @@ mod tests {
             ),
             (
                 &[b"repro", b"mysql://u:hunter2@h/\xff"],
-                "invalid value '…' for '[URL]': it is not UTF-8",
+                "invalid value '…' for '[SERVER]': it is not UTF-8",
             ),
             (
                 &[b"repro", b"mysql://u:hunter2\xff"],
-                "invalid value '…' for '[URL]': it is not UTF-8",
+                "invalid value '…' for '[SERVER]': it is not UTF-8",
             ),
             (
                 &[b"repro", b"--host", b"u:hunter2@\xff"],
@@ -280,10 +280,13 @@ mod tests {
                 "unexpected argument '…' found",
             ),
             (
-                &[b"repro", b"--password=hunter2"],
+                &[b"verdict", b"--password=hunter2"],
                 "unexpected argument '--password' found",
             ),
-            (&[b"repro", b"-phunter2"], "unexpected argument '-p' found"),
+            (
+                &[b"verdict", b"-phunter2"],
+                "unexpected argument '-p' found",
+            ),
         ] {
             let arguments: Vec<_> = arguments.iter().copied().map(OsStr::from_bytes).collect();
             let error = usage(&arguments);

@@ -11,7 +11,9 @@ use clap::Args;
 use super::{FormatArgs, values};
 use crate::refusal::Refusal;
 use crate::render::ReproFormat;
-use crate::repro::{Close, Protocol, Setting};
+use crate::repro::{
+    ClientReport, Close, Limits, Look, Place, Plan, Protocol, Setting, TlsMode, TlsWish, Wanted,
+};
 use crate::secret::Secret;
 
 /// `twcheck repro`.
@@ -25,61 +27,117 @@ back 60 s after the run.
 Exit status: 0 finished without exhaustion, 2 exhaustion met, 3 could not, \
 130 after Ctrl-C and 143 after SIGTERM, with the report so far.
 
+The error that applications print for it, errno 99, reads
+  ERROR 2003 (HY000): Can't connect to MySQL server on 'HOST:PORT' (99)
+  ERROR 2002 (HY000): Can't connect to server on 'HOST' (99)
+  OperationalError: (2003, \"Can't connect to MySQL server on 'HOST' (99)\")
+in mysql, mariadb and Python.
+
 Examples:
   twcheck repro                                would such a client survive here?
   twcheck repro --set net.ipv4.tcp_tw_reuse=1  and with this one changed?
   twcheck repro --pool 8                       the same work through a pool
   twcheck repro --rate 400 --duration 90s      does this rate last?
   twcheck repro --bind-address 192.0.2.2,192.0.2.3  and from two addresses?
-  twcheck repro --host db.example --user app --ask-password
+  twcheck repro db.example --user app --ask-password
   MYSQL_PWD=… twcheck repro mysql://app@db.example:3306/shop
   twcheck repro --protocol tcp --host cache.example --port 6379")]
 pub struct ReproArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub format: FormatArgs<ReproFormat>,
-    /// The server, as mysql://USER@HOST:PORT/DATABASE; the password is best left to the environment
+    /// The server, as a name, HOST:PORT or mysql://USER@HOST:PORT/DATABASE; a password is best left
+    /// to the environment
     #[arg(
-        value_name = "URL",
+        value_name = "SERVER",
         value_parser = values::url(),
         allow_negative_numbers = true,
-        conflicts_with_all = ["host", "port", "user", "database"],
+        conflicts_with_all = ["host"],
         help_heading = SERVER
     )]
-    pub url: Option<Secret>,
+    server: Option<Secret>,
     /// The server's name or address; always reached by TCP, also localhost
     #[arg(long, value_parser = values::host(), help_heading = SERVER)]
-    pub host: Option<String>,
+    host: Option<String>,
     /// Its port [default: 3306]
-    #[arg(long, value_parser = values::port(), allow_hyphen_values = true, help_heading = SERVER)]
-    pub port: Option<u16>,
+    #[arg(
+        long,
+        short = 'P',
+        value_parser = values::port(),
+        allow_hyphen_values = true,
+        help_heading = SERVER
+    )]
+    port: Option<u16>,
     /// The user to log in as [default: your login name]
-    #[arg(long, value_parser = values::name(), help_heading = SERVER)]
-    pub user: Option<String>,
+    #[arg(long, short = 'u', value_parser = values::name(), help_heading = SERVER)]
+    user: Option<String>,
     /// The database to open
     #[arg(long, value_parser = values::name(), help_heading = SERVER)]
-    pub database: Option<String>,
+    database: Option<String>,
     /// A file whose first line is the password
     #[arg(long, value_name = "FILE", conflicts_with = "ask_password", help_heading = SERVER)]
-    pub password_file: Option<PathBuf>,
-    /// Ask for the password; it can also be in an option file, or in MYSQL_PWD
+    password_file: Option<PathBuf>,
+    /// Ask for the password, as -p does; it can also be in an option file, or in MYSQL_PWD
     #[arg(long, help_heading = SERVER)]
-    pub ask_password: bool,
+    ask_password: bool,
+    /// What mysql's users type for --ask-password, or with a password behind it
+    #[arg(
+        long,
+        short = 'p',
+        hide = true,
+        num_args = 0..=1,
+        default_missing_value = "",
+        conflicts_with = "password_file"
+    )]
+    password: Option<OsString>,
     /// Read the group client of this MySQL option file instead of that of ~/.my.cnf
     #[arg(long, value_name = "FILE", help_heading = SERVER)]
-    pub defaults_file: Option<PathBuf>,
-    /// Insist on TLS, and on a certificate that browsers trust
-    #[arg(long, help_heading = SERVER)]
-    pub tls: bool,
-    /// Insist on TLS, and on a certificate signed by the one in this PEM file
-    #[arg(long, value_name = "FILE", help_heading = SERVER)]
-    pub tls_ca: Option<PathBuf>,
+    defaults_file: Option<PathBuf>,
+    /// Insist on TLS, and on a certificate [default of MODE: verify-full]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "MODE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "verify-full",
+        help_heading = SERVER
+    )]
+    tls: Option<TlsMode>,
+    /// The authority that signed the server's certificate, a PEM file; without it those that
+    /// browsers trust
+    #[arg(long, alias = "ssl-ca", value_name = "FILE", help_heading = SERVER)]
+    tls_ca: Option<PathBuf>,
+    /// This client's own certificate, a PEM file, for accounts with REQUIRE X509
+    #[arg(
+        long,
+        alias = "ssl-cert",
+        value_name = "FILE",
+        requires = "tls_key",
+        help_heading = SERVER
+    )]
+    tls_cert: Option<PathBuf>,
+    /// Its key, a PEM file
+    #[arg(
+        long,
+        alias = "ssl-key",
+        value_name = "FILE",
+        requires = "tls_cert",
+        help_heading = SERVER
+    )]
+    tls_key: Option<PathBuf>,
+    /// What mysql's users type for --tls
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "")]
+    ssl_mode: Option<OsString>,
+    /// What mysql's users type for a server on their machine
+    #[arg(long, short = 'S', hide = true)]
+    socket: Option<OsString>,
     /// What to speak with the server
     #[arg(long, value_enum, default_value_t, value_name = "PROTOCOL", help_heading = SERVER)]
-    pub protocol: Protocol,
+    protocol: Protocol,
     /// Let --protocol tcp loose on a MySQL server, which may then block this host
     #[arg(long, help_heading = SERVER)]
-    pub force: bool,
+    force: bool,
     /// Change a sysctl in the private namespace, as net.ipv4.KEY=VALUE
     #[arg(
         long,
@@ -87,16 +145,16 @@ pub struct ReproArgs {
         value_name = "KEY=VALUE",
         allow_hyphen_values = true
     )]
-    pub set: Vec<Setting>,
+    set: Vec<Setting>,
     /// Stop after this many connections
     #[arg(long, value_parser = values::connections(), value_name = "N", allow_hyphen_values = true)]
-    pub connections: Option<u64>,
+    connections: Option<u64>,
     /// Stop after this time [default: 2min, with --pool 10s]
     #[arg(long, value_parser = values::time(), value_name = "D", allow_hyphen_values = true)]
     duration: Option<Duration>,
     /// Keep this pace, in connections per second, instead of as fast as possible
     #[arg(long, value_parser = values::per_second(), value_name = "R", allow_hyphen_values = true)]
-    pub rate: Option<f64>,
+    rate: Option<f64>,
     /// Let this many threads connect
     #[arg(
         long,
@@ -105,13 +163,13 @@ pub struct ReproArgs {
         value_name = "N",
         allow_hyphen_values = true
     )]
-    pub threads: usize,
+    threads: usize,
     /// Take connections from a pool of this size instead of opening one each time
     #[arg(long, value_parser = values::pool(), value_name = "N", allow_hyphen_values = true)]
-    pub pool: Option<usize>,
+    pool: Option<usize>,
     /// How to leave a MySQL server; either way the client closes first
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
-    pub close: Close,
+    close: Close,
     /// Connect from these addresses in turn; in the private namespace any will do
     #[arg(
         long,
@@ -120,7 +178,7 @@ pub struct ReproArgs {
         value_name = "ADDR,…",
         allow_hyphen_values = true
     )]
-    pub bind_address: Vec<IpAddr>,
+    bind_address: Vec<IpAddr>,
     /// What --bind-address was called once; in the other commands it chooses the reader
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "", value_name = "ADDR,…")]
     source: Option<OsString>,
@@ -133,15 +191,76 @@ pub struct ReproArgs {
 const SERVER: &str = "A server of yours";
 
 impl ReproArgs {
-    /// Whether to connect to a server of the user's.
+    /// What is to be done at this `place`, with this `look` at the machine.
     #[must_use]
-    pub fn names_a_server(&self) -> bool {
-        self.url.is_some() || self.host.is_some() || self.defaults_file.is_some()
+    pub fn plan(&self, place: Place, look: Look) -> Plan {
+        Plan {
+            place,
+            look,
+            client: ClientReport {
+                protocol: self.protocol,
+                pool: self.pool,
+                threads: self.threads,
+                rate: self.rate,
+                sources: self.bind_address.clone(),
+            },
+            close: self.close,
+            force: self.force,
+            limits: Limits {
+                connections: self.connections,
+                duration: self.duration(),
+                rate: self.rate,
+                threads: self.threads,
+                fast_ports: None,
+            },
+        }
+    }
+
+    /// Whether the loop logs in.
+    #[must_use]
+    pub fn logs_in(&self) -> bool {
+        self.protocol == Protocol::Mysql
+    }
+
+    /// The sysctls to change in the private namespace.
+    #[must_use]
+    pub fn settings(&self) -> Vec<Setting> {
+        self.set.clone()
+    }
+
+    fn names_a_server(&self) -> bool {
+        self.server.is_some() || self.host.is_some() || self.defaults_file.is_some()
+    }
+
+    /// What is said about a server of the user's, and the login there; `None` where none is named.
+    #[must_use]
+    pub fn wanted(&self) -> Option<Wanted> {
+        let identity = self.tls_cert.clone().zip(self.tls_key.clone());
+        let named = self.tls_ca.is_some() || identity.is_some();
+        self.names_a_server().then(|| Wanted {
+            server: self.server.clone(),
+            host: self.host.clone(),
+            port: self.port,
+            user: self.user.clone(),
+            database: self.database.clone(),
+            password_file: self.password_file.clone(),
+            ask_password: self.ask_password || self.password.is_some(),
+            defaults_file: self.defaults_file.clone(),
+            tls: (self.tls.is_some() || named).then(|| TlsWish {
+                mode: self.tls.unwrap_or_default(),
+                authority: self.tls_ca.clone(),
+                identity: identity.clone(),
+            }),
+        })
+    }
+
+    fn is_url(&self) -> bool {
+        let is_url = |server: &Secret| server.reveal().contains(['@', '/']);
+        self.server.as_ref().is_some_and(is_url)
     }
 
     /// How long a run may take.
-    #[must_use]
-    pub fn duration(&self) -> Duration {
+    fn duration(&self) -> Duration {
         /// Enough for 28,232 ports, which take most of a minute.
         const UNTIL_EXHAUSTED: Duration = Duration::from_secs(120);
         /// A pool never comes to an end.
@@ -167,6 +286,10 @@ impl ReproArgs {
     /// When they do not.
     pub fn check(&self) -> Result<(), Refusal> {
         the_address_of_the_client_is_bind_address(self)?;
+        a_password_is_not_for_everybody(self)?;
+        tls_has_modes_of_its_own(self)?;
+        a_socket_takes_no_port(self)?;
+        a_url_says_it_all(self)?;
         options_of_a_server_need_one(self)?;
         settings_are_for_the_private_namespace(self)?;
         plain_tcp_speaks_no_mysql(self)?;
@@ -196,6 +319,57 @@ fn the_address_of_the_client_is_bind_address(args: &ReproArgs) -> Result<(), Ref
     ))
 }
 
+fn a_password_is_not_for_everybody(args: &ReproArgs) -> Result<(), Refusal> {
+    match &args.password {
+        // It is not repeated.
+        Some(typed) if !typed.is_empty() => Err(Refusal::new(
+            "a password on the command line shows in ps to everybody on this machine; -p and \
+             --password take nothing behind them here",
+            "put it into MYSQL_PWD, ~/.my.cnf or a --password-file; or type -p at the end, and be \
+             asked for it",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn tls_has_modes_of_its_own(args: &ReproArgs) -> Result<(), Refusal> {
+    let Some(typed) = &args.ssl_mode else {
+        return Ok(());
+    };
+    let hint = match typed.to_string_lossy().to_ascii_uppercase().as_str() {
+        "DISABLED" | "PREFERRED" => "leave it out: TLS is spoken where --tls is given",
+        "REQUIRED" => "--tls=required",
+        "VERIFY_CA" => "--tls=verify-ca --tls-ca FILE",
+        _ => "--tls=verify-full",
+    };
+    Err(Refusal::new("--ssl-mode is --tls here", hint))
+}
+
+fn a_socket_takes_no_port(args: &ReproArgs) -> Result<(), Refusal> {
+    if args.socket.is_some() {
+        return Err(Refusal::new(
+            "--socket: a unix socket takes no port, so that none can run out; this goes by TCP",
+            "--host 127.0.0.1",
+        ));
+    }
+    Ok(())
+}
+
+fn a_url_says_it_all(args: &ReproArgs) -> Result<(), Refusal> {
+    let given = [
+        ("--port", args.port.is_some()),
+        ("--user", args.user.is_some()),
+        ("--database", args.database.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((option, _)) if args.is_url() => Err(Refusal::new(
+            format!("{option} and a mysql:// URL may say different things"),
+            format!("put it into the URL, or leave the URL out and say --host, too: {option} …"),
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn options_of_a_server_need_one(args: &ReproArgs) -> Result<(), Refusal> {
     if args.names_a_server() {
         return Ok(());
@@ -206,8 +380,10 @@ fn options_of_a_server_need_one(args: &ReproArgs) -> Result<(), Refusal> {
         ("--database", args.database.is_some()),
         ("--password-file", args.password_file.is_some()),
         ("--ask-password", args.ask_password),
-        ("--tls", args.tls),
+        ("-p", args.password.is_some()),
+        ("--tls", args.tls.is_some()),
         ("--tls-ca", args.tls_ca.is_some()),
+        ("--tls-cert", args.tls_cert.is_some()),
         ("--force", args.force),
     ];
     match given.iter().find(|(_, given)| *given) {
@@ -236,8 +412,9 @@ fn plain_tcp_speaks_no_mysql(args: &ReproArgs) -> Result<(), Refusal> {
     let closes = args.close != Close::default();
     let given = [
         ("--pool", args.pool.is_some(), "has no pool"),
-        ("--tls", args.tls, "speaks no TLS"),
+        ("--tls", args.tls.is_some(), "speaks no TLS"),
         ("--tls-ca", args.tls_ca.is_some(), "speaks no TLS"),
+        ("--tls-cert", args.tls_cert.is_some(), "speaks no TLS"),
         ("--close", closes, "never says COM_QUIT"),
         ("--user", args.user.is_some(), "does not log in"),
         ("--database", args.database.is_some(), "does not log in"),
@@ -247,16 +424,13 @@ fn plain_tcp_speaks_no_mysql(args: &ReproArgs) -> Result<(), Refusal> {
             "does not log in",
         ),
         ("--ask-password", args.ask_password, "does not log in"),
+        ("-p", args.password.is_some(), "does not log in"),
         (
             "--defaults-file",
             args.defaults_file.is_some(),
             "takes --host and --port",
         ),
-        (
-            "a mysql:// URL",
-            args.url.is_some(),
-            "takes --host and --port",
-        ),
+        ("a mysql:// URL", args.is_url(), "takes --host and --port"),
     ];
     match given.iter().find(|(_, given, _)| *given) {
         None => Ok(()),
@@ -390,8 +564,10 @@ mod tests {
             "--database shop",
             "--password-file secret",
             "--ask-password",
+            "-p",
             "--tls",
             "--tls-ca ca.pem",
+            "--tls-cert c.pem --tls-key k.pem",
             "--force",
         ] {
             let name = option.split_whitespace().next().unwrap();
@@ -407,6 +583,75 @@ mod tests {
         }
         assert_fine("repro mysql://app@h --tls --password-file secret");
         assert_fine("repro --protocol tcp --host h --port 6379 --force");
+    }
+
+    #[test]
+    fn a_password_is_not_for_everybody() {
+        for line in [
+            "repro --host h --password=hunter2",
+            "repro --host h --password hunter2",
+            "repro --host h -phunter2",
+            "repro -p db.example",
+        ] {
+            assert_refused(
+                line,
+                "a password on the command line shows in ps to everybody on this machine; -p and \
+                 --password take nothing behind them here",
+                "put it into MYSQL_PWD, ~/.my.cnf or a --password-file; or type -p at the end, and \
+                 be asked for it",
+            );
+        }
+        assert_fine("repro --host h -p");
+        assert_fine("repro db.example -u app -P 3307 -p");
+        assert_fine("repro --host h --password");
+    }
+
+    #[test]
+    fn tls_has_modes_of_its_own() {
+        for (mode, hint) in [
+            ("=REQUIRED", "--tls=required"),
+            (" verify_ca", "--tls=verify-ca --tls-ca FILE"),
+            ("=VERIFY_IDENTITY", "--tls=verify-full"),
+            (
+                "=DISABLED",
+                "leave it out: TLS is spoken where --tls is given",
+            ),
+        ] {
+            assert_refused(
+                &format!("repro --host h --ssl-mode{mode}"),
+                "--ssl-mode is --tls here",
+                hint,
+            );
+        }
+        for mode in ["", "=required", "=verify-ca", "=verify-full"] {
+            assert_fine(&format!("repro --host h --tls{mode}"));
+        }
+        assert_fine("repro --tls db.example");
+        assert_fine("repro db.example --ssl-ca ca.pem --ssl-cert c.pem --ssl-key k.pem");
+    }
+
+    #[test]
+    fn a_socket_takes_no_port() {
+        for socket in ["--socket=/run/mysqld/mysqld.sock", "-S /run/s"] {
+            assert_refused(
+                &format!("repro {socket}"),
+                "--socket: a unix socket takes no port, so that none can run out; this goes by TCP",
+                "--host 127.0.0.1",
+            );
+        }
+    }
+
+    #[test]
+    fn a_url_says_it_all() {
+        for option in ["--port 3307", "--user app", "--database shop"] {
+            let name = option.split(' ').next().unwrap();
+            assert_refused(
+                &format!("repro mysql://h {option}"),
+                &format!("{name} and a mysql:// URL may say different things"),
+                &format!("put it into the URL, or leave the URL out and say --host, too: {name} …"),
+            );
+            assert_fine(&format!("repro db.example {option}"));
+        }
     }
 
     #[test]
@@ -427,6 +672,8 @@ mod tests {
         for (option, why, named) in [
             ("--pool 8", "has no pool", "--pool"),
             ("--host h --tls", "speaks no TLS", "--tls"),
+            ("--host h --tls=required", "speaks no TLS", "--tls"),
+            ("--host h -p", "does not log in", "-p"),
             ("--host h --tls-ca ca.pem", "speaks no TLS", "--tls-ca"),
             ("--close abrupt", "never says COM_QUIT", "--close"),
             ("--host h --user app", "does not log in", "--user"),

@@ -513,7 +513,7 @@ mod tests {
             ),
             (
                 vec![OsStr::new("repro"), broken],
-                "invalid value '\u{fffd}' for '[URL]': it is not UTF-8",
+                "invalid value '\u{fffd}' for '[SERVER]': it is not UTF-8",
             ),
         ] {
             let error = usage(&arguments).to_string();

@@ -39,6 +39,8 @@ pub struct PortsToward {
     pub reuse: Reuse,
     /// `TWRecycled` of this look; `None` when unknown.
     pub recycled: Option<u64>,
+    /// `TCPAbortOnData` of this look; `None` when unknown.
+    pub reset: Option<u64>,
     /// Whether TIME_WAIT is dropped at `tcp_max_tw_buckets` before the ports are taken.
     pub buckets_bound: bool,
     /// The highest rate it can keep up; where it is open whether TIME_WAIT is reused, if it is.
@@ -104,6 +106,7 @@ impl PortsToward {
             in_use: sum(&|used| used.ports_in_use),
             reuse,
             recycled: snapshot.counters.time_wait_recycled,
+            reset: snapshot.counters.aborted_on_data,
             reuse_delay: snapshot.tunables.reuse_delay(),
             buckets_bound: capacity.is_some_and(|capacity| capacity.buckets_bound()),
             max_rate: capacity

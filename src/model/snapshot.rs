@@ -76,6 +76,9 @@ pub struct Counters {
     /// `TcpExt.TWRecycled` of /proc/net/netstat: ports in TIME_WAIT that were given out again. Where
     /// it grows, `tcp_tw_reuse` works, for some flow at least.
     pub time_wait_recycled: Option<u64>,
+    /// `TcpExt.TCPAbortOnData` of /proc/net/netstat: connections that were reset, and left no
+    /// TIME_WAIT, because data came for them after this side had closed.
+    pub aborted_on_data: Option<u64>,
     /// `Tcp.CurrEstab` of /proc/net/snmp, now: sockets in ESTABLISHED or CLOSE_WAIT.
     pub established: Option<u64>,
     /// `tw` of /proc/net/sockstat, now: TIME_WAIT sockets, orphans in FIN_WAIT2 among them. This is

@@ -3,6 +3,7 @@
 mod format;
 mod json;
 mod letters;
+mod notice;
 mod plain;
 mod progress;
 mod screen;
@@ -13,6 +14,7 @@ mod table;
 use std::io::{self, Write};
 
 pub use format::{AdviseFormat, Format, ReproFormat, StatesFormat, VerdictFormat};
+pub use notice::tell;
 pub use progress::{Progress, Steps};
 pub use screen::Screen;
 
@@ -24,34 +26,6 @@ pub fn note_gaps(gaps: &[Gap]) {
     for gap in gaps.iter().filter(|gap| gap.weight != Weight::None) {
         note(&format!("{}: {}", gap.what, gap.why));
     }
-}
-
-/// Says on stderr what a run is about to do: `server` is the embedded one without a name.
-pub fn announce(server: Option<&str>) {
-    note(&match server {
-        None => {
-            "connecting to an embedded server in a private network namespace with this machine's \
-                 settings; nothing outside it is touched"
-                .into()
-        }
-        Some(name) => format!(
-            "connecting to {name}; this takes this machine's ports toward it, and they come back \
-             after the run as TIME_WAIT ends"
-        ),
-    });
-}
-
-/// Says on stderr that a password on the command line is no secret on this machine.
-pub fn warn_of_password() {
-    note(
-        "everybody on this machine can read the password in the URL (ps); MYSQL_PWD, ~/.my.cnf and \
-         --password-file keep it",
-    );
-}
-
-/// Says on stderr that the user's own option file does not count.
-pub fn note_ignored(error: &anyhow::Error) {
-    note(&format!("~/.my.cnf is ignored: {error:#}"));
 }
 
 /// Says on stderr what is wrong, and what to do about it where that is known.

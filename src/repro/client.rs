@@ -1,23 +1,28 @@
 use std::fmt;
 use std::net::{IpAddr, Shutdown};
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use mysql::Pool;
-use mysql::prelude::Queryable;
-
+use super::cause::Cause;
 use super::dial::Dialer;
-use super::session::{Close, Session, drain};
+use super::pool::Pool;
+use super::session::{Close, Session};
 use super::target::Target;
+use super::watch::Watch;
+use super::wire::{Exchange, drain};
 
 /// What the loop does again and again.
 pub struct Client {
     dialer: Dialer,
     work: Work,
+    /// Who watches the server beside it over a connection that the server may not have room for.
+    watch: Option<Arc<Watch>>,
 }
 
 enum Work {
     /// Connect, log in, close.
-    Mysql(Box<Target>, Close),
+    Mysql(Arc<Target>, Close),
     /// Connect, close.
     Tcp,
     /// Take a connection from the pool, ask, give it back.
@@ -26,13 +31,13 @@ enum Work {
 
 /// One turn of the loop.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Turn {
+pub struct Turn {
+    /// When it began.
+    pub(super) begun: Instant,
     /// How long connect() took, or the pool until its connection had answered.
-    pub connect: Duration,
+    pub(super) connect: Duration,
     /// How long greeting and login took after it.
-    pub login: Option<Duration>,
-    /// The server's number of the pool's connection.
-    pub pooled: Option<u32>,
+    pub(super) login: Option<Duration>,
 }
 
 impl fmt::Debug for Client {
@@ -46,10 +51,11 @@ impl fmt::Debug for Client {
 impl Client {
     /// Logs in to `target` from `sources` in turn, and closes as `close` says.
     #[must_use]
-    pub fn mysql(target: Target, sources: Vec<IpAddr>, close: Close) -> Self {
+    pub fn mysql(target: Arc<Target>, sources: Vec<IpAddr>, close: Close) -> Self {
         Self {
             dialer: target.dialer(sources),
-            work: Work::Mysql(Box::new(target), close),
+            work: Work::Mysql(target, close),
+            watch: None,
         }
     }
 
@@ -59,66 +65,118 @@ impl Client {
         Self {
             dialer: target.dialer(sources),
             work: Work::Tcp,
+            watch: None,
         }
     }
 
     /// Works through a pool of `size` connections to `target`.
     ///
     /// # Errors
-    /// When they cannot be opened: the pool opens all of them at once.
-    pub fn pool(target: &Target, size: usize) -> Result<Self, mysql::Error> {
+    /// When they cannot all be opened, and how many could: the pool opens them at once.
+    pub fn pool(target: &Target, size: usize) -> Result<Self, (Cause, u64)> {
+        let dialer = target.dialer(Vec::new());
+        let exchange = || Exchange::within(target.patience());
+        let open = || login(target, &dialer, 0, exchange()).map(|(session, _)| session);
+        let pool = Pool::open(target, size, open)?;
         Ok(Self {
-            dialer: target.dialer(Vec::new()),
-            work: Work::Pool(target.pool(size)?),
+            dialer,
+            work: Work::Pool(pool),
+            watch: None,
         })
     }
 
-    /// Whether its connections stay open between turns.
+    /// The same beside this `watch`.
     #[must_use]
-    pub fn is_pooled(&self) -> bool {
-        matches!(self.work, Work::Pool(_))
+    pub fn beside(self, watch: Option<Arc<Watch>>) -> Self {
+        Self { watch, ..self }
+    }
+
+    /// Connections that stay open between turns; `None` where each turn makes its own.
+    #[must_use]
+    pub fn pooled(&self) -> Option<u64> {
+        match &self.work {
+            Work::Pool(pool) => Some(pool.size),
+            Work::Mysql(..) | Work::Tcp => None,
+        }
     }
 
     /// Makes one more connection, as any turn of the loop makes it.
     ///
     /// # Errors
     /// As any turn.
-    pub fn connect_again(&self) -> Result<(), mysql::Error> {
-        self.turn(0).map(|_| ())
+    pub fn connect_again(&self) -> Result<(), Cause> {
+        /// It is the last, and nothing waits for it.
+        const PATIENCE: Duration = Duration::from_secs(10);
+        self.turn(0, Instant::now() + PATIENCE).map(|_| ())
     }
 
-    pub(super) fn turn(&self, number: u64) -> Result<Turn, mysql::Error> {
-        let start = Instant::now();
-        if let Work::Pool(pool) = &self.work {
-            let mut connection = pool.get_conn()?;
-            connection.query_drop("DO 0")?;
-            return Ok(Turn {
-                connect: start.elapsed(),
-                login: None,
-                pooled: Some(connection.connection_id()),
-            });
-        }
-        let mut tcp = self.dialer.dial(number)?;
-        let connect = start.elapsed();
-        let mut login = None;
-        match &self.work {
-            Work::Mysql(target, close) => {
-                let start = Instant::now();
-                let session = Session::login(tcp, target.options(), target.tls())?;
-                login = Some(start.elapsed());
-                session.leave(*close);
+    /// The turn of this `number`, whose login ends by `end` at the latest.
+    pub(super) fn turn(&self, number: u64, end: Instant) -> Result<Turn, Cause> {
+        /// Until a server has noticed that a connection is gone.
+        const NOTICED: Duration = Duration::from_millis(20);
+        const TRIES: u32 = 25;
+        let begun = Instant::now();
+        let mut turn = self.once(number, end);
+        for _ in 0..TRIES {
+            match (&turn, &self.watch) {
+                (Err(cause), Some(watch))
+                    if cause.is_want_of_room() && watch.gives_way(cause, begun) =>
+                {
+                    thread::sleep(NOTICED);
+                    turn = self.once(number, end);
+                }
+                _ => break,
             }
-            Work::Tcp | Work::Pool(_) => {
+        }
+        turn
+    }
+
+    fn once(&self, number: u64, end: Instant) -> Result<Turn, Cause> {
+        let begun = Instant::now();
+        let turn = |connect| Turn {
+            begun,
+            connect,
+            login: None,
+        };
+        match &self.work {
+            Work::Pool(pool) => {
+                pool.work()?;
+                Ok(turn(begun.elapsed()))
+            }
+            Work::Mysql(target, close) => {
+                let exchange = Exchange::within(target.patience()).until(end);
+                let (session, turn) = login(target, &self.dialer, number, exchange)?;
+                session.leave(*close);
+                Ok(turn)
+            }
+            Work::Tcp => {
                 /// A server that does not close its end must not stop the loop.
                 const LINGER: Duration = Duration::from_millis(200);
+                let mut tcp = self.dialer.dial(number)?;
+                let turn = turn(begun.elapsed());
                 let _ = tcp.shutdown(Shutdown::Write);
                 drain(&mut tcp, LINGER);
+                Ok(turn)
             }
         }
-        Ok(Turn {
-            connect,
-            login,
-            pooled: None,
-        })
     }
+}
+
+/// The connection of this `number`, logged in, and how long that took.
+pub(super) fn login(
+    target: &Target,
+    dialer: &Dialer,
+    number: u64,
+    exchange: Exchange,
+) -> Result<(Session, Turn), Cause> {
+    let begun = Instant::now();
+    let tcp = dialer.dial(number)?;
+    let connect = begun.elapsed();
+    let session = Session::login(tcp, target.account(), target.tls(), exchange)?;
+    let turn = Turn {
+        begun,
+        connect,
+        login: Some(begun.elapsed().saturating_sub(connect)),
+    };
+    Ok((session, turn))
 }

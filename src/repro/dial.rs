@@ -2,22 +2,24 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use mysql::DriverError;
 use nix::errno::Errno;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::failure::Failure;
+use super::cause::{Call, Cause};
+use super::failure::{Failure, Flow};
+use super::guard::is_mysql;
 use super::protocol::Protocol as Dialect;
 use crate::judge::destination::Attempt;
+use crate::system::route;
 
 /// How long one attempt may take: a server on another continent answers within half a second.
 const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Connects to the first of `servers`, addresses of one destination called `name`, that takes a
 /// connection, and closes. `is_full` is asked where it decides: whether the ports toward one are
-/// taken.
+/// taken. From a MySQL server it takes leave, which would count it otherwise and block this host.
 #[must_use]
 pub fn knock(
     servers: &[SocketAddr],
@@ -26,6 +28,8 @@ pub fn knock(
 ) -> Option<Attempt> {
     /// With four that are silent it takes 8 s.
     const TRIED: usize = 4;
+    /// Longer than a server on the same continent takes to greet; others never do.
+    const GREETING: Duration = Duration::from_millis(300);
     let mut first = None;
     for &server in servers.iter().take(TRIED) {
         let dialer = Dialer {
@@ -34,15 +38,22 @@ pub fn knock(
             patience: DEADLINE,
         };
         let start = Instant::now();
-        let failure = dialer.dial(0).err().map(|error| {
-            Failure::new(&error, name, Dialect::Tcp, || is_full(server)).explained(server)
+        let opened = dialer.dial(0);
+        let microseconds = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let failure = opened.as_ref().err().map(|cause| {
+            let flow = || Flow {
+                has_source: route::path(server).errno.is_none(),
+                is_full: is_full(server),
+            };
+            Failure::new(cause, (name, server), Dialect::Tcp, flow).explained(server)
         });
         let attempt = Attempt {
             server,
-            microseconds: u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
+            microseconds,
             failure,
         };
-        if attempt.failure.is_none() {
+        if let Ok(tcp) = opened {
+            is_mysql(tcp, GREETING);
             return Some(attempt);
         }
         first.get_or_insert(attempt);
@@ -56,7 +67,7 @@ pub(super) struct Dialer {
     pub server: SocketAddr,
     /// None lets the kernel choose, by its route.
     pub sources: Vec<IpAddr>,
-    /// How long the server may stay silent.
+    /// How long connect() may take.
     pub patience: Duration,
 }
 
@@ -64,40 +75,49 @@ impl Dialer {
     /// Opens the connection of this `number`.
     ///
     /// # Errors
-    /// Whatever connect() says, or bind() where the source is no address of this machine; as the
-    /// mysql crate puts it.
-    pub fn dial(&self, number: u64) -> Result<TcpStream, mysql::Error> {
-        self.open(number).map_err(|error| {
-            let told = (self.server.to_string(), error.to_string(), error.kind());
-            DriverError::CouldNotConnect(Some(told)).into()
-        })
-    }
-
-    fn open(&self, number: u64) -> io::Result<TcpStream> {
-        let domain = Domain::for_address(self.server);
-        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_tcp_nodelay(true)?;
-        socket.set_read_timeout(Some(self.patience))?;
-        // connect() keeps to it too: SO_SNDTIMEO in socket(7).
-        socket.set_write_timeout(Some(self.patience))?;
+    /// Whatever connect() says, or bind() where the source is no address of this machine.
+    pub fn dial(&self, number: u64) -> Result<TcpStream, Cause> {
+        let socket = self
+            .socket()
+            .map_err(|error| cause(Call::Connect, &error))?;
         if let Some(source) = self.source(number) {
             // The port is chosen by connect(), per flow, instead of by bind(), per address
             // (ip(7)); so it fails with 99, not with 98.
-            setsockopt(&socket, IpBindAddressNoPort, &true)?;
-            socket.bind(&SocketAddr::new(source, 0).into())?;
+            setsockopt(&socket, IpBindAddressNoPort, &true)
+                .map_err(io::Error::from)
+                .and_then(|()| socket.bind(&SocketAddr::new(source, 0).into()))
+                .map_err(|error| cause(Call::Bind, &error))?;
         }
-        socket.connect(&self.server.into()).map_err(|error| {
-            if error.raw_os_error() == Some(Errno::EINPROGRESS as i32) {
-                Errno::ETIMEDOUT.into()
-            } else {
-                error
-            }
-        })?;
+        socket
+            .connect(&self.server.into())
+            .map_err(|error| cause(Call::Connect, &error))?;
         Ok(socket.into())
+    }
+
+    fn socket(&self) -> io::Result<Socket> {
+        let domain = Domain::for_address(self.server);
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_tcp_nodelay(true)?;
+        // connect() keeps to it: SO_SNDTIMEO in socket(7).
+        socket.set_write_timeout(Some(self.patience))?;
+        Ok(socket)
     }
 
     fn source(&self, number: u64) -> Option<IpAddr> {
         let index = number.checked_rem(self.sources.len() as u64)?;
         self.sources.get(usize::try_from(index).ok()?).copied()
+    }
+}
+
+fn cause(call: Call, error: &io::Error) -> Cause {
+    /// What connect() says when its time is up.
+    const IN_PROGRESS: i32 = Errno::EINPROGRESS as i32;
+    match error.raw_os_error() {
+        Some(IN_PROGRESS) => Cause::System {
+            call,
+            errno: Errno::ETIMEDOUT as i32,
+        },
+        Some(errno) => Cause::System { call, errno },
+        None => Cause::Other(error.to_string()),
     }
 }

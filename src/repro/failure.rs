@@ -1,24 +1,24 @@
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 
-use mysql::DriverError;
-use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::cause::{Call, Cause, Stage, TlsTrouble};
 use super::protocol::Protocol;
 use crate::judge::destination::Explained;
 use crate::words::{errno_words, printable};
 
-/// What made a connection fail: each has another cure.
+/// What made a connection fail: each has another cure, and a row of [`FAILURES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
-    /// errno 99, every port of the flow taken.
+    /// errno 99: every port of the flow is taken.
     EphemeralPortsExhausted,
+    /// errno 99: the ports that the flow does not take are held by bind().
+    PortsHeldByBind,
     /// errno 98 from a socket bound to a source address: the ports of that address are taken.
     SourcePortsExhausted,
-    /// errno 99 with ports left: the address does not exist here.
+    /// errno 99 without an address to go from.
     AddressNotAvailable,
     /// errno 111.
     ConnectionRefused,
@@ -30,50 +30,363 @@ pub enum FailureKind {
     TooManyOpenFiles,
     /// errno 1 or 13: this machine forbids it.
     PermissionDenied,
-    /// Connected, then cut off or silent before the greeting ended.
+    /// Connected, then cut off before the login had ended.
     LostDuringHandshake,
+    /// Connected, then slow or silent.
+    SlowHandshake,
     /// Something else than MySQL answered.
     NotMysql,
-    /// MySQL 1040.
+    /// The server is full.
     TooManyConnections,
-    /// MySQL 1129: too many connections broke off before the login.
+    /// Too many connections broke off before the login.
     HostBlocked,
-    /// MySQL 1130: no user may come from here.
+    /// No user may come from here.
     HostNotAllowed,
-    /// MySQL 1045 or 1698.
+    /// The user or the password is wrong.
     AccessDenied,
-    /// MySQL 1044 or 1049.
+    /// The database is not there, or not for this user.
     NoSuchDatabase,
-    /// MySQL 1203 or 1226.
+    /// The user is at a limit.
     UserLimit,
-    /// MySQL and MariaDB 3159: the server takes no connection without TLS.
+    /// The server takes no connection without TLS.
     TlsRequired,
     /// The server cannot speak TLS, or not the way it must.
     TlsFailed,
-    /// MySQL 1820 or 1862.
+    /// The certificate is for other names.
+    TlsWrongName,
+    /// Nobody who is trusted has signed the certificate.
+    TlsUnknownIssuer,
+    /// The password is too old.
     PasswordExpired,
-    /// MySQL 3118, MariaDB 4151: the account is locked.
+    /// The password does not go under the key of the server.
+    PasswordNotSent,
+    /// The account is locked.
     AccountLocked,
-    /// MySQL 1251, 1275 or 1524, or a plugin that twcheck does not speak.
+    /// A plugin that twcheck does not speak.
     AuthenticationPlugin,
-    /// MySQL 1053 or 3032: the server goes down, or is closed to users.
+    /// A plugin that the server does not have.
+    PluginNotLoaded,
+    /// A proxy cannot reach its server.
+    ProxyCannotConnect,
+    /// A proxy says that it met errno 99.
+    ProxyOutOfPorts,
+    /// The server did not understand how the login began.
+    OutOfStep,
+    /// The server goes down, or is closed to users.
     ShuttingDown,
-    /// Any other MySQL error.
+    /// Any other error of a server.
     ServerError,
     /// Anything else.
     Other,
 }
 
-/// Whether `error` is errno 99: no port was left, or no address.
-#[must_use]
-pub fn is_address_not_available(error: &mysql::Error) -> bool {
-    Cause::of(error) == Cause::Errno(Errno::EADDRNOTAVAIL as i32)
+/// A kind of failure: how it is recognised, what it means, and what to do about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// Its kind.
+    pub kind: FailureKind,
+    /// Numbers of the system that mean it; where two kinds share one, it depends on more.
+    pub errnos: &'static [i32],
+    /// Numbers of MySQL or MariaDB that mean it.
+    pub codes: &'static [u16],
+    /// What it means. `{server}` is where the connection went to, `{address}` that without its port,
+    /// `{error}` what the system calls it.
+    pub meaning: &'static str,
+    /// What to do.
+    pub next_step: &'static str,
+}
+
+/// Every kind of failure.
+pub const FAILURES: &[Row] = &[
+    Row {
+        kind: FailureKind::EphemeralPortsExhausted,
+        errnos: &[99],
+        codes: &[],
+        meaning: "{error}: every local port toward {server} is taken.",
+        next_step: "keep connections open (a pool); `twcheck advise` shows what else raises the \
+                    limit",
+    },
+    Row {
+        kind: FailureKind::PortsHeldByBind,
+        errnos: &[99],
+        codes: &[],
+        meaning: "{error}, and the flow toward {server} is not full: the ports that it does not \
+                  take are held by bind(), which connect() skips toward every destination.",
+        next_step: "find who binds its source address (`twcheck verdict`: SOURCE_BOUND) and let it \
+                    set IP_BIND_ADDRESS_NO_PORT before bind()",
+    },
+    Row {
+        kind: FailureKind::SourcePortsExhausted,
+        errnos: &[98],
+        codes: &[],
+        meaning: "Address already in use: the socket was bound to a source address first, and every \
+                  port of that address is taken.",
+        next_step: "do not bind the source address, or set IP_BIND_ADDRESS_NO_PORT before bind()",
+    },
+    Row {
+        kind: FailureKind::AddressNotAvailable,
+        errnos: &[99],
+        codes: &[],
+        meaning: "{error}, but ports are free: this is not exhaustion. The source address does not \
+                  exist on this machine, or {address} itself has no address to be reached from.",
+        next_step: "check that the source address (--bind-address) is one of this machine's (`ip \
+                    addr`); ::1 exists only where IPv6 is on: try 127.0.0.1",
+    },
+    Row {
+        kind: FailureKind::ConnectionRefused,
+        errnos: &[111],
+        codes: &[],
+        meaning: "Nothing listens on {server}.",
+        next_step: "check that the server runs, its port and its bind-address",
+    },
+    Row {
+        kind: FailureKind::NoRoute,
+        // 22 comes of a blackhole route, whose packets vanish (net/ipv4/fib_semantics.c).
+        errnos: &[101, 113, 22],
+        codes: &[],
+        meaning: "There is no way to {address}: {error}.",
+        next_step: "check `ip route get ADDRESS`, the firewall, and whether a --bind-address is one \
+                    of this machine (`ip addr`)",
+    },
+    Row {
+        kind: FailureKind::NoAnswer,
+        errnos: &[110],
+        codes: &[],
+        meaning: "{server} does not answer. That is not about ports.",
+        next_step: "look for a firewall that drops packets, a full conntrack or SNAT table, or a \
+                    full listen queue on the server",
+    },
+    Row {
+        kind: FailureKind::TooManyOpenFiles,
+        errnos: &[24, 23],
+        codes: &[],
+        meaning: "No file descriptor is left for another socket.",
+        next_step: "raise `ulimit -n`, or find who leaks descriptors",
+    },
+    Row {
+        kind: FailureKind::PermissionDenied,
+        errnos: &[1, 13],
+        codes: &[],
+        meaning: "This machine forbids connections to {server}: {error}.",
+        next_step: "look for a prohibit route (`ip route get ADDRESS`), a local firewall rule, or a \
+                    policy of the container or of SELinux",
+    },
+    Row {
+        kind: FailureKind::LostDuringHandshake,
+        errnos: &[104],
+        codes: &[],
+        meaning: "{server} took the connection, then cut it off.",
+        next_step: "look into the server's error log, and for a proxy between here and there: one \
+                    that cannot reach its server closes like this, perhaps because its own ports \
+                    are gone (`twcheck verdict` there)",
+    },
+    Row {
+        kind: FailureKind::SlowHandshake,
+        errnos: &[],
+        codes: &[],
+        meaning: "{server} took the connection, then was slow or fell silent.",
+        next_step: "give it more time (--duration 1min), and look why it is slow: names that it \
+                    looks up (skip_name_resolve), load, or a proxy between here and there",
+    },
+    Row {
+        kind: FailureKind::NotMysql,
+        errnos: &[],
+        codes: &[],
+        meaning: "{server} answers, but not as a MySQL server.",
+        next_step: "check host and port, and that nothing in between puts its own words first (PROXY \
+                    protocol); --protocol tcp connects to any server",
+    },
+    Row {
+        kind: FailureKind::TooManyConnections,
+        errnos: &[],
+        codes: &[1040],
+        meaning: "The server is at its max_connections.",
+        next_step: "raise max_connections, or find who holds them: `SHOW PROCESSLIST`",
+    },
+    Row {
+        kind: FailureKind::HostBlocked,
+        errnos: &[],
+        codes: &[1129],
+        meaning: "The server has blocked this host: too many connections from it broke off before \
+                  the login (max_connect_errors).",
+        next_step: "find what breaks off handshakes here (a TCP health check?), then on the server: \
+                    `TRUNCATE performance_schema.host_cache`, or `FLUSH HOSTS` on MariaDB",
+    },
+    Row {
+        kind: FailureKind::HostNotAllowed,
+        errnos: &[],
+        codes: &[1130],
+        meaning: "No user of the server may come from this host.",
+        next_step: "look at the host part of the accounts: `SELECT user, host FROM mysql.user`",
+    },
+    Row {
+        kind: FailureKind::AccessDenied,
+        errnos: &[],
+        codes: &[1045, 1698],
+        meaning: "The server does not accept this user and password.",
+        next_step: "check --user; the password goes in MYSQL_PWD, ~/.my.cnf, --password-file or \
+                    --ask-password; an account with REQUIRE SSL says the same: try --tls; with \
+                    REQUIRE X509: --tls-cert and --tls-key",
+    },
+    Row {
+        kind: FailureKind::NoSuchDatabase,
+        errnos: &[],
+        codes: &[1044, 1049],
+        meaning: "The database does not exist, or this user may not use it.",
+        next_step: "check --database, or leave it out: the loop needs none",
+    },
+    Row {
+        kind: FailureKind::UserLimit,
+        errnos: &[],
+        codes: &[1203, 1226],
+        meaning: "This user is at its limit on the server.",
+        next_step: "look at max_user_connections and the limits of `SHOW CREATE USER`",
+    },
+    Row {
+        kind: FailureKind::TlsRequired,
+        errnos: &[],
+        codes: &[3159],
+        meaning: "The server takes no connection without TLS.",
+        next_step: "add --tls, with --tls-ca FILE where the server's authority is private, or \
+                    --tls=required where its certificate is one it made itself",
+    },
+    Row {
+        kind: FailureKind::TlsFailed,
+        errnos: &[],
+        codes: &[],
+        meaning: "TLS with {server} did not come about.",
+        next_step: "`SHOW VARIABLES LIKE '%ssl%'` tells whether the server has TLS; \
+                    --tls=required checks no certificate",
+    },
+    Row {
+        kind: FailureKind::TlsWrongName,
+        errnos: &[],
+        codes: &[],
+        meaning: "The certificate of {server} is for another name, as one that MySQL made itself \
+                  is.",
+        next_step: "--host with a name of the certificate; or --tls=verify-ca with --tls-ca FILE, \
+                    where who signed it is enough",
+    },
+    Row {
+        kind: FailureKind::TlsUnknownIssuer,
+        errnos: &[],
+        codes: &[],
+        meaning: "Nobody who is trusted here has signed the certificate of {server}.",
+        next_step: "--tls-ca FILE with the server's authority (`SHOW VARIABLES LIKE 'ssl_ca'`), with \
+                    --tls=verify-ca where it is MySQL's own; --tls=required where the server signs \
+                    for itself, as MariaDB does",
+    },
+    Row {
+        kind: FailureKind::PasswordExpired,
+        errnos: &[],
+        codes: &[1820, 1862],
+        meaning: "The password is right, but has expired.",
+        next_step: "set a new one: `ALTER USER … IDENTIFIED BY …`",
+    },
+    Row {
+        kind: FailureKind::PasswordNotSent,
+        errnos: &[],
+        codes: &[],
+        meaning: "Without TLS the password goes under the server's RSA key, and could not.",
+        next_step: "--tls, under which it needs no such key",
+    },
+    Row {
+        kind: FailureKind::AccountLocked,
+        errnos: &[],
+        codes: &[3118, 3955, 4150, 4151],
+        meaning: "The account is locked, by ACCOUNT LOCK or after too many failed logins.",
+        next_step: "`ALTER USER … ACCOUNT UNLOCK`; on MariaDB, after failed logins, `FLUSH PRIVILEGES`",
+    },
+    Row {
+        kind: FailureKind::AuthenticationPlugin,
+        errnos: &[],
+        codes: &[1251, 1275, 2059],
+        meaning: "The account proves who it is in a way that this client does not know. Or there is \
+                  no such account: names that a server does not know get the plugin of another.",
+        next_step: "check --user; use an account with caching_sha2_password, sha256_password, \
+                    mysql_native_password, ed25519 or parsec",
+    },
+    Row {
+        kind: FailureKind::PluginNotLoaded,
+        errnos: &[],
+        codes: &[1524],
+        meaning: "The server itself does not have the plugin of this account loaded.",
+        next_step: "on the server: `INSTALL PLUGIN`, or `ALTER USER … IDENTIFIED WITH \
+                    caching_sha2_password BY …`; MySQL 9 has no mysql_native_password any more",
+    },
+    Row {
+        kind: FailureKind::ProxyCannotConnect,
+        errnos: &[],
+        codes: &[2002, 2003, 2005, 2013],
+        meaning: "{server} is a proxy, and it is the proxy that cannot reach its server. Where it \
+                  could before, its own ports are gone: errno 99 on that machine, not on this one.",
+        next_step: "on the proxy's machine: `twcheck verdict`, then `twcheck advise`; where its \
+                    ports are free, look whether the server behind it runs",
+    },
+    Row {
+        kind: FailureKind::ProxyOutOfPorts,
+        errnos: &[],
+        codes: &[],
+        meaning: "{server} is a proxy, and errno 99 came on its machine: every local port from \
+                  there toward the server behind it is taken.",
+        next_step: "on the proxy's machine: `twcheck verdict`, then `twcheck advise`; its pool, \
+                    addresses and settings count, not this machine's",
+    },
+    Row {
+        kind: FailureKind::OutOfStep,
+        errnos: &[],
+        codes: &[1043, 1156, 1158],
+        meaning: "{server} did not understand the beginning of the login. Something between here \
+                  and there may put its own words before it, as HAProxy's send-proxy does toward a \
+                  server that does not expect it.",
+        next_step: "on the proxy leave out send-proxy, or let the server expect it: \
+                    proxy_protocol_networks on MariaDB; MySQL knows no PROXY protocol",
+    },
+    Row {
+        kind: FailureKind::ShuttingDown,
+        errnos: &[],
+        codes: &[1053, 3032],
+        meaning: "The server is going down, or is closed to users.",
+        next_step: "wait until it is back; `SHOW VARIABLES LIKE 'offline_mode'`",
+    },
+    Row {
+        kind: FailureKind::ServerError,
+        errnos: &[],
+        codes: &[],
+        meaning: "The server said no.",
+        next_step: "the text above is the server's own",
+    },
+    Row {
+        kind: FailureKind::Other,
+        errnos: &[],
+        codes: &[],
+        meaning: "The attempt failed on this machine.",
+        next_step: "the text above says where",
+    },
+];
+
+impl FailureKind {
+    /// Its row.
+    #[must_use]
+    pub fn row(self) -> &'static Row {
+        let found = FAILURES.iter().find(|row| row.kind == self);
+        found.unwrap_or(&FAILURES[FAILURES.len() - 1])
+    }
+}
+
+/// What is known of the flow that a connection could not join.
+#[derive(Debug, Clone, Copy)]
+pub struct Flow {
+    /// Whether there is an address of this machine to go from.
+    pub has_source: bool,
+    /// Whether most of its ports are taken.
+    pub is_full: bool,
 }
 
 /// Why a connection could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// The system's number; `None` where the server or the driver said no.
+    /// The system's number; `None` where the server or this client said no.
     pub errno: Option<i32>,
     /// The server's number; `None` where it said nothing.
     pub mysql_code: Option<u16>,
@@ -83,213 +396,54 @@ pub struct Failure {
     pub text: String,
 }
 
-/// What a failed attempt says by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Cause {
-    Errno(i32),
-    Server {
-        code: u16,
-        state: String,
-        message: String,
-    },
-    Lost(Option<i32>),
-    NotMysql,
-    Tls(String),
-    Plugin(String),
-    Other(String),
-}
-
 impl Failure {
-    /// Classifies `error` of an attempt to reach the server called `name`. `flow_is_full` is asked
-    /// only where it decides: whether the ports toward the server are taken.
+    /// Classifies the `cause` of a failed attempt to reach the server with this name and address.
+    /// `flow` is asked only where it decides.
     pub fn new(
-        error: &mysql::Error,
-        name: &str,
+        cause: &Cause,
+        (name, server): (&str, SocketAddr),
         protocol: Protocol,
-        flow_is_full: impl FnOnce() -> bool,
+        flow: impl FnOnce() -> Flow,
     ) -> Self {
-        let cause = Cause::of(error);
-        let kind = cause.kind(flow_is_full);
-        let (errno, mysql_code, text) = match cause {
-            Cause::Errno(errno) if protocol == Protocol::Tcp => (
-                Some(errno),
-                None,
-                format!("connect to {name}: {}", errno_words(errno)),
-            ),
-            Cause::Errno(errno) => (
-                Some(errno),
-                None,
-                format!("ERROR 2003 (HY000): Can't connect to MySQL server on '{name}' ({errno})"),
-            ),
-            Cause::Server {
-                code,
-                state,
-                message,
-            } => (
-                None,
-                Some(code),
-                format!("ERROR {code} ({state}): {message}"),
-            ),
-            Cause::Lost(errno) => (
-                errno,
-                None,
-                format!(
-                    "ERROR 2013 (HY000): Lost connection to MySQL server at 'handshake', system \
-                     error: {}",
-                    errno.unwrap_or(0)
-                ),
-            ),
-            Cause::NotMysql => (
-                None,
-                None,
-                format!("'{name}' does not speak the MySQL protocol"),
-            ),
-            Cause::Tls(text) => (
-                None,
-                None,
-                format!("ERROR 2026 (HY000): TLS/SSL error: {text}"),
-            ),
-            Cause::Plugin(name) => (
-                None,
-                None,
-                format!(
-                    "ERROR 2059 (HY000): Authentication plugin '{name}' cannot be loaded: twcheck \
-                     does not speak it"
-                ),
-            ),
-            Cause::Other(text) => (None, None, text),
+        let (errno, mysql_code) = match cause {
+            Cause::System { errno, .. } => (Some(*errno), None),
+            Cause::Lost { errno, .. } => (*errno, None),
+            Cause::Server(error) => (None, Some(error.code)),
+            _ => (None, None),
         };
         Self {
             errno,
             mysql_code,
-            kind,
-            text: printable(&text),
+            kind: kind(cause, flow),
+            text: printable(&text(cause, name, server, protocol)),
         }
     }
 
     /// In plain words: what it means.
     #[must_use]
     pub fn meaning(&self, server: SocketAddr) -> String {
-        use FailureKind as Kind;
-        match self.kind {
-            Kind::EphemeralPortsExhausted => format!(
-                "{}: every local port toward {server} is taken.",
-                self.system_words()
-            ),
-            Kind::SourcePortsExhausted => {
-                "Address already in use: the socket was bound to a source \
-                                           address first, and every port of that address is taken."
-                    .into()
-            }
-            Kind::AddressNotAvailable => format!(
-                "{}, but ports are free: this is not exhaustion. The source address does not exist \
-                 on this machine, or {} itself has no address to be reached from.",
-                self.system_words(),
-                server.ip()
-            ),
-            Kind::ConnectionRefused => format!("Nothing listens on {server}."),
-            Kind::NoRoute => format!(
-                "There is no way to {}: {}.",
-                server.ip(),
-                self.system_words()
-            ),
-            Kind::NoAnswer => format!("{server} does not answer. That is not about ports."),
-            Kind::TooManyOpenFiles => "No file descriptor is left for another socket.".into(),
-            Kind::PermissionDenied => format!(
-                "This machine forbids connections to {server}: {}.",
-                self.system_words()
-            ),
-            Kind::LostDuringHandshake => {
-                format!("{server} took the connection, then cut it off or fell silent.")
-            }
-            Kind::NotMysql => format!("{server} answers, but not as a MySQL server."),
-            Kind::TooManyConnections => "The server is at its max_connections.".into(),
-            Kind::HostBlocked => "The server has blocked this host: too many connections from it \
-                                  broke off before the login (max_connect_errors)."
-                .into(),
-            Kind::HostNotAllowed => "No user of the server may come from this host.".into(),
-            Kind::AccessDenied => "The server does not accept this user and password.".into(),
-            Kind::NoSuchDatabase => {
-                "The database does not exist, or this user may not use it.".into()
-            }
-            Kind::UserLimit => "This user is at its limit on the server.".into(),
-            Kind::TlsRequired => "The server takes no connection without TLS.".into(),
-            Kind::TlsFailed => format!("TLS with {server} did not come about."),
-            Kind::PasswordExpired => "The password is right, but has expired.".into(),
-            Kind::AccountLocked => "The account is locked.".into(),
-            Kind::AuthenticationPlugin => {
-                "The account proves who it is in a way that this client does not know.".into()
-            }
-            Kind::ShuttingDown => "The server is going down, or is closed to users.".into(),
-            Kind::ServerError => "The server said no.".into(),
-            Kind::Other => "The driver could not connect.".into(),
-        }
+        let meaning = self.kind.row().meaning;
+        meaning
+            .replace("{server}", &server.to_string())
+            .replace("{address}", &server.ip().to_string())
+            .replace("{error}", &errno_words(self.errno.unwrap_or(0)))
     }
 
     /// What to do about it.
     #[must_use]
     pub fn next_step(&self) -> &'static str {
-        use FailureKind as Kind;
-        match self.kind {
-            Kind::EphemeralPortsExhausted => {
-                "keep connections open (a pool); `twcheck advise` shows what else raises the limit"
-            }
-            Kind::SourcePortsExhausted => {
-                "do not bind the source address, or set IP_BIND_ADDRESS_NO_PORT before bind()"
-            }
-            Kind::AddressNotAvailable => {
-                "check that the source address (--bind-address) is one of this machine's (`ip addr`); ::1 \
-                 exists only where IPv6 is on: try 127.0.0.1"
-            }
-            Kind::ConnectionRefused => "check that the server runs, its port and its bind-address",
-            Kind::NoRoute => {
-                "check `ip route get ADDRESS`, the firewall, and whether a --bind-address is one of \
-                 this machine (`ip addr`)"
-            }
-            Kind::NoAnswer => {
-                "look for a firewall that drops packets, a full conntrack or SNAT table, or a full \
-                 listen queue on the server"
-            }
-            Kind::PermissionDenied => {
-                "look for a prohibit route (`ip route get ADDRESS`), a local firewall rule, or a \
-                 policy of the container or of SELinux"
-            }
-            Kind::TooManyOpenFiles => "raise `ulimit -n`, or find who leaks descriptors",
-            Kind::LostDuringHandshake => {
-                "look into the server's error log, and for a proxy between here and there"
-            }
-            Kind::NotMysql => "check host and port",
-            Kind::TooManyConnections => {
-                "raise max_connections, or find who holds them: `SHOW PROCESSLIST`"
-            }
-            Kind::HostBlocked => {
-                "find what breaks off handshakes here (a TCP health check?), then on the server: \
-                 `mysqladmin flush-hosts`"
-            }
-            Kind::HostNotAllowed => {
-                "look at the host part of the accounts: `SELECT user, host FROM mysql.user`"
-            }
-            Kind::AccessDenied => {
-                "check --user; the password goes in MYSQL_PWD, ~/.my.cnf, --password-file or \
-                 --ask-password; an account that requires TLS says the same: try --tls"
-            }
-            Kind::NoSuchDatabase => "check --database, or leave it out: the loop needs none",
-            Kind::UserLimit => "look at max_user_connections and the limits of SHOW GRANTS",
-            Kind::TlsRequired => {
-                "add --tls, or --tls-ca FILE where the server's authority is private"
-            }
-            Kind::TlsFailed => {
-                "--tls-ca FILE names a private authority, --host must be a name in the certificate; \
-                 `SHOW VARIABLES LIKE '%ssl%'` tells whether the server has TLS"
-            }
-            Kind::PasswordExpired => "set a new one: `ALTER USER … IDENTIFIED BY …`",
-            Kind::AccountLocked => "`ALTER USER … ACCOUNT UNLOCK`",
-            Kind::AuthenticationPlugin => {
-                "use an account with mysql_native_password, caching_sha2_password or ed25519"
-            }
-            Kind::ShuttingDown => "wait until it is back; `SHOW VARIABLES LIKE 'offline_mode'`",
-            Kind::ServerError | Kind::Other => "the text above is the server's or driver's own",
-        }
+        self.kind.row().next_step
+    }
+
+    /// Whether ports ran out, of whatever kind.
+    #[must_use]
+    pub fn is_exhaustion(&self) -> bool {
+        matches!(
+            self.kind,
+            FailureKind::EphemeralPortsExhausted
+                | FailureKind::PortsHeldByBind
+                | FailureKind::SourcePortsExhausted
+        )
     }
 
     /// The same as a finding has it, about `server`.
@@ -305,110 +459,6 @@ impl Failure {
             next_step: format!("{}{}.", first.unwrap_or_default(), letters.as_str()),
         }
     }
-
-    fn system_words(&self) -> String {
-        errno_words(self.errno.unwrap_or(0))
-    }
-}
-
-impl Cause {
-    fn of(error: &mysql::Error) -> Self {
-        use mysql::Error::{CodecError, DriverError as Driver, IoError, MySqlError, TlsError};
-        match error {
-            MySqlError(server) => Self::Server {
-                code: server.code,
-                state: server.state.clone(),
-                message: server.message.clone(),
-            },
-            Driver(DriverError::ConnectTimeout) => Self::Errno(Errno::ETIMEDOUT as i32),
-            Driver(DriverError::CouldNotConnect(Some((_, text, _)))) => {
-                os_error(text).map_or_else(|| Self::Other(text.clone()), Self::Errno)
-            }
-            Driver(
-                DriverError::UnsupportedProtocol(_)
-                | DriverError::UnexpectedPacket
-                | DriverError::PacketOutOfSync
-                | DriverError::CouldNotParseVersion
-                | DriverError::Protocol41NotSet,
-            ) => Self::NotMysql,
-            Driver(DriverError::TlsNotSupported) => {
-                Self::Tls("the server does not support it".into())
-            }
-            Driver(DriverError::UnknownAuthPlugin(name)) => Self::Plugin(name.clone()),
-            Driver(DriverError::OldMysqlPasswordDisabled) => {
-                Self::Plugin("mysql_old_password".into())
-            }
-            Driver(other) => Self::Other(other.to_string()),
-            TlsError(mysql::error::tls::TlsError::Tls(error)) => Self::Tls(error.to_string()),
-            TlsError(error) => Self::Tls(error.to_string()),
-            IoError(error) => Self::of_io(error),
-            CodecError(codec) => {
-                let source = std::error::Error::source(codec);
-                match source.and_then(|source| source.downcast_ref::<io::Error>()) {
-                    Some(error) => Self::of_io(error),
-                    None => Self::NotMysql,
-                }
-            }
-            other => Self::Other(other.to_string()),
-        }
-    }
-
-    /// An error on a connection that was open already.
-    fn of_io(error: &io::Error) -> Self {
-        let source = error.get_ref();
-        if let Some(tls) = source.and_then(|source| source.downcast_ref::<rustls::Error>()) {
-            return Self::Tls(tls.to_string());
-        }
-        match error.kind() {
-            // Garbage where a greeting should be.
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => Self::NotMysql,
-            _ => Self::Lost(error.raw_os_error()),
-        }
-    }
-
-    fn kind(&self, flow_is_full: impl FnOnce() -> bool) -> FailureKind {
-        use FailureKind as Kind;
-        match self {
-            Self::Errno(number) => match Errno::from_raw(*number) {
-                Errno::EADDRNOTAVAIL if flow_is_full() => Kind::EphemeralPortsExhausted,
-                Errno::EADDRNOTAVAIL => Kind::AddressNotAvailable,
-                Errno::EADDRINUSE => Kind::SourcePortsExhausted,
-                Errno::ECONNRESET => Kind::LostDuringHandshake,
-                Errno::ECONNREFUSED => Kind::ConnectionRefused,
-                // 22 comes of a blackhole route, whose packets vanish (net/ipv4/fib_semantics.c).
-                Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EINVAL => Kind::NoRoute,
-                Errno::ETIMEDOUT => Kind::NoAnswer,
-                Errno::EMFILE | Errno::ENFILE => Kind::TooManyOpenFiles,
-                Errno::EACCES | Errno::EPERM => Kind::PermissionDenied,
-                _ => Kind::Other,
-            },
-            Self::Server { code, .. } => match code {
-                1040 => Kind::TooManyConnections,
-                1129 => Kind::HostBlocked,
-                1130 => Kind::HostNotAllowed,
-                1045 | 1698 => Kind::AccessDenied,
-                1044 | 1049 => Kind::NoSuchDatabase,
-                1203 | 1226 => Kind::UserLimit,
-                3159 => Kind::TlsRequired,
-                1820 | 1862 => Kind::PasswordExpired,
-                3118 | 4151 => Kind::AccountLocked,
-                1251 | 1275 | 1524 => Kind::AuthenticationPlugin,
-                1053 | 3032 => Kind::ShuttingDown,
-                _ => Kind::ServerError,
-            },
-            Self::Lost(_) => Kind::LostDuringHandshake,
-            Self::NotMysql => Kind::NotMysql,
-            Self::Tls(_) => Kind::TlsFailed,
-            Self::Plugin(_) => Kind::AuthenticationPlugin,
-            Self::Other(_) => Kind::Other,
-        }
-    }
-}
-
-/// The number in the text of an [`io::Error`], `… (os error 99)`: the crate passes on nothing else.
-fn os_error(text: &str) -> Option<i32> {
-    let (_, rest) = text.rsplit_once("(os error ")?;
-    rest.split_once(')')?.0.parse().ok()
 }
 
 impl fmt::Display for Failure {
@@ -419,132 +469,241 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+fn kind(cause: &Cause, flow: impl FnOnce() -> Flow) -> FailureKind {
+    use FailureKind as Kind;
+    const EADDRNOTAVAIL: i32 = 99;
+    match cause {
+        Cause::System {
+            call: Call::Bind,
+            errno: EADDRNOTAVAIL,
+        } => Kind::AddressNotAvailable,
+        Cause::System {
+            errno: EADDRNOTAVAIL,
+            ..
+        } => match flow() {
+            Flow { is_full: true, .. } => Kind::EphemeralPortsExhausted,
+            Flow {
+                has_source: true, ..
+            } => Kind::PortsHeldByBind,
+            Flow { .. } => Kind::AddressNotAvailable,
+        },
+        Cause::System { errno, .. } => of(|row| row.errnos.contains(errno)).unwrap_or(Kind::Other),
+        // What MySQL Router passes on: "… (99)".
+        Cause::Server(error)
+            if matches!(error.code, 2002 | 2003) && error.message.contains("(99)") =>
+        {
+            Kind::ProxyOutOfPorts
+        }
+        // MariaDB: "Proxy header is not accepted from …".
+        Cause::Server(error) if error.code == 1130 && error.message.contains("Proxy header") => {
+            Kind::OutOfStep
+        }
+        Cause::Server(error) => {
+            of(|row| row.codes.contains(&error.code)).unwrap_or(Kind::ServerError)
+        }
+        Cause::Lost { .. } => Kind::LostDuringHandshake,
+        Cause::Slow { .. } => Kind::SlowHandshake,
+        Cause::NotMysql => Kind::NotMysql,
+        Cause::Tls(TlsTrouble::WrongName(_)) => Kind::TlsWrongName,
+        Cause::Tls(TlsTrouble::UnknownIssuer(_)) => Kind::TlsUnknownIssuer,
+        Cause::Tls(TlsTrouble::NotOffered | TlsTrouble::Other(_)) => Kind::TlsFailed,
+        Cause::Plugin(_) => Kind::AuthenticationPlugin,
+        Cause::Unsendable(_) => Kind::PasswordNotSent,
+        Cause::Other(_) => Kind::Other,
+    }
+}
+
+fn of(is_it: impl Fn(&Row) -> bool) -> Option<FailureKind> {
+    FAILURES.iter().find(|row| is_it(row)).map(|row| row.kind)
+}
+
+/// What an application prints: in the words of the mysql client where it has some.
+fn text(cause: &Cause, name: &str, server: SocketAddr, protocol: Protocol) -> String {
+    match cause {
+        Cause::System { errno, .. } if protocol == Protocol::Tcp => {
+            format!("connect to {name}: {}", errno_words(*errno))
+        }
+        Cause::System { errno, .. } => format!(
+            "ERROR 2003 (HY000): Can't connect to MySQL server on '{name}:{}' ({errno})",
+            server.port()
+        ),
+        Cause::Server(error) => in_words(&Cause::Server(error.clone())),
+        Cause::Lost { stage, errno } => {
+            let at = match stage {
+                Stage::Greeting => "reading initial communication packet",
+                Stage::Tls | Stage::Login => "reading authorization packet",
+                Stage::Question => {
+                    return "ERROR 2013 (HY000): Lost connection to MySQL server during query"
+                        .into();
+                }
+            };
+            format!(
+                "ERROR 2013 (HY000): Lost connection to MySQL server at '{at}', system error: {}",
+                errno.unwrap_or(0)
+            )
+        }
+        Cause::Slow { stage, after } => format!(
+            "'{name}' had not finished {stage} after {:.1} s",
+            after.as_secs_f64()
+        ),
+        Cause::NotMysql => format!("'{name}' does not speak the MySQL protocol"),
+        Cause::Tls(trouble) => format!("ERROR 2026 (HY000): TLS/SSL error: {trouble}"),
+        Cause::Plugin(plugin) => format!(
+            "ERROR 2059 (HY000): Authentication plugin '{plugin}' cannot be loaded: twcheck does \
+             not speak it"
+        ),
+        Cause::Unsendable(why) => format!("the password cannot be sent: {why}"),
+        Cause::Other(text) => text.clone(),
+    }
+}
+
+/// Why the watching connection ended.
+pub(super) fn in_words(cause: &Cause) -> String {
+    printable(&match cause {
+        Cause::Server(error) => {
+            format!("ERROR {} ({}): {}", error.code, error.state, error.message)
+        }
+        Cause::Slow { stage, after } => format!(
+            "the server had not finished {stage} after {:.1} s",
+            after.as_secs_f64()
+        ),
+        Cause::NotMysql => "the server answered as no MySQL server does".into(),
+        _ => "the server broke off the watching connection".into(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use mysql::MySqlError;
+
     use super::*;
 
-    fn connect(errno: i32) -> mysql::Error {
-        let error = io::Error::from_raw_os_error(errno);
-        mysql::Error::DriverError(DriverError::CouldNotConnect(Some((
-            "192.0.2.1:3306".into(),
-            error.to_string(),
-            error.kind(),
-        ))))
+    fn system(errno: i32) -> Cause {
+        Cause::System {
+            call: Call::Connect,
+            errno,
+        }
     }
 
-    fn server(code: u16) -> mysql::Error {
-        mysql::Error::MySqlError(mysql::error::MySqlError {
+    fn server(code: u16, message: &str) -> Cause {
+        Cause::Server(MySqlError {
             state: "08004".into(),
-            message: "no".into(),
+            message: message.into(),
             code,
         })
+    }
+
+    fn told(cause: &Cause, flow: Flow) -> Failure {
+        let address = "192.0.2.1:3306".parse().unwrap();
+        Failure::new(cause, ("db", address), Protocol::Mysql, || flow)
+    }
+
+    const FULL: Flow = Flow {
+        has_source: true,
+        is_full: true,
+    };
+
+    #[test]
+    fn every_kind_is_one_row_and_no_number_means_two_things_by_itself() {
+        let mut codes: Vec<u16> = Vec::new();
+        for (place, row) in FAILURES.iter().enumerate() {
+            let first = FAILURES.iter().position(|other| other.kind == row.kind);
+            assert_eq!(first, Some(place), "{:?}", row.kind);
+            codes.extend(row.codes);
+            assert!(row.meaning.ends_with('.') && !row.next_step.ends_with('.'));
+        }
+        let numbers = codes.len();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), numbers);
     }
 
     #[test]
     fn every_look_alike_is_told_apart() {
         use FailureKind as Kind;
-        for (error, full, kind, errno, code) in [
+        let lost = Cause::Lost {
+            stage: Stage::Login,
+            errno: Some(104),
+        };
+        let slow = Cause::Slow {
+            stage: Stage::Greeting,
+            after: Duration::from_secs(3),
+        };
+        for (cause, kind) in [
+            (system(98), Kind::SourcePortsExhausted),
+            (system(111), Kind::ConnectionRefused),
+            (system(113), Kind::NoRoute),
+            (system(101), Kind::NoRoute),
+            (system(22), Kind::NoRoute),
+            (system(110), Kind::NoAnswer),
+            (system(24), Kind::TooManyOpenFiles),
+            (system(13), Kind::PermissionDenied),
+            (system(104), Kind::LostDuringHandshake),
+            (system(5), Kind::Other),
+            (lost, Kind::LostDuringHandshake),
+            (slow, Kind::SlowHandshake),
+            (Cause::NotMysql, Kind::NotMysql),
+            (server(1040, "no"), Kind::TooManyConnections),
+            (server(1045, "no"), Kind::AccessDenied),
+            (server(4150, "no"), Kind::AccountLocked),
+            (server(3955, "no"), Kind::AccountLocked),
+            (server(1524, "no"), Kind::PluginNotLoaded),
             (
-                connect(99),
-                true,
-                Kind::EphemeralPortsExhausted,
-                Some(99),
-                None,
+                server(1130, "Host 'a' is not allowed"),
+                Kind::HostNotAllowed,
             ),
             (
-                connect(99),
-                false,
-                Kind::AddressNotAvailable,
-                Some(99),
-                None,
+                server(1130, "Proxy header is not accepted from a"),
+                Kind::OutOfStep,
             ),
             (
-                connect(98),
-                true,
-                Kind::SourcePortsExhausted,
-                Some(98),
-                None,
+                server(2003, "Can't connect (111)"),
+                Kind::ProxyCannotConnect,
             ),
-            (connect(111), true, Kind::ConnectionRefused, Some(111), None),
-            (connect(113), true, Kind::NoRoute, Some(113), None),
-            (connect(101), true, Kind::NoRoute, Some(101), None),
-            (connect(22), true, Kind::NoRoute, Some(22), None),
-            (connect(110), true, Kind::NoAnswer, Some(110), None),
-            (
-                mysql::Error::DriverError(DriverError::ConnectTimeout),
-                true,
-                Kind::NoAnswer,
-                Some(110),
-                None,
-            ),
-            (connect(24), true, Kind::TooManyOpenFiles, Some(24), None),
-            (connect(13), true, Kind::PermissionDenied, Some(13), None),
-            (connect(5), true, Kind::Other, Some(5), None),
-            (
-                connect(104),
-                true,
-                Kind::LostDuringHandshake,
-                Some(104),
-                None,
-            ),
-            (
-                server(1040),
-                true,
-                Kind::TooManyConnections,
-                None,
-                Some(1040),
-            ),
-            (server(1129), true, Kind::HostBlocked, None, Some(1129)),
-            (server(1045), true, Kind::AccessDenied, None, Some(1045)),
-            (server(1203), true, Kind::UserLimit, None, Some(1203)),
-            (server(1130), true, Kind::HostNotAllowed, None, Some(1130)),
-            (server(1049), true, Kind::NoSuchDatabase, None, Some(1049)),
-            (server(3159), true, Kind::TlsRequired, None, Some(3159)),
-            (server(1862), true, Kind::PasswordExpired, None, Some(1862)),
-            (server(4151), true, Kind::AccountLocked, None, Some(4151)),
-            (
-                server(1251),
-                true,
-                Kind::AuthenticationPlugin,
-                None,
-                Some(1251),
-            ),
-            (server(1053), true, Kind::ShuttingDown, None, Some(1053)),
-            (server(1064), true, Kind::ServerError, None, Some(1064)),
-            (
-                DriverError::TlsNotSupported.into(),
-                true,
-                Kind::TlsFailed,
-                None,
-                None,
-            ),
-            (
-                DriverError::UnknownAuthPlugin("auth_gssapi_client".into()).into(),
-                true,
-                Kind::AuthenticationPlugin,
-                None,
-                None,
-            ),
+            (server(2003, "Can't connect (99)"), Kind::ProxyOutOfPorts),
+            (server(1064, "no"), Kind::ServerError),
+            (Cause::Plugin("dialog".into()), Kind::AuthenticationPlugin),
         ] {
-            let failure = Failure::new(&error, "db", Protocol::Mysql, || full);
-            assert_eq!(
-                (failure.kind, failure.errno, failure.mysql_code),
-                (kind, errno, code),
-                "{error}"
-            );
+            assert_eq!(told(&cause, FULL).kind, kind, "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn errno_99_is_exhaustion_wherever_there_is_an_address_to_go_from() {
+        use FailureKind as Kind;
+        let bind = Cause::System {
+            call: Call::Bind,
+            errno: 99,
+        };
+        let flow = |has_source, is_full| Flow {
+            has_source,
+            is_full,
+        };
+        for (cause, flow, kind) in [
+            (system(99), FULL, Kind::EphemeralPortsExhausted),
+            (system(99), flow(true, false), Kind::PortsHeldByBind),
+            (system(99), flow(false, false), Kind::AddressNotAvailable),
+            (bind, FULL, Kind::AddressNotAvailable),
+        ] {
+            let failure = told(&cause, flow);
+            assert_eq!(failure.kind, kind, "{cause:?} {flow:?}");
+            assert_eq!(failure.is_exhaustion(), kind != Kind::AddressNotAvailable);
         }
     }
 
     #[test]
     fn exhaustion_is_told_in_the_applications_words() {
-        let failure = Failure::new(&connect(99), "db.example", Protocol::Mysql, || true);
+        let failure = told(&system(99), FULL);
         assert_eq!(
             failure.text,
-            "ERROR 2003 (HY000): Can't connect to MySQL server on 'db.example' (99)"
+            "ERROR 2003 (HY000): Can't connect to MySQL server on 'db:3306' (99)"
         );
         assert_eq!(
             failure.meaning("192.0.2.1:3306".parse().unwrap()),
-            "Cannot assign requested address (errno 99): every local port toward 192.0.2.1:3306 is taken."
+            "Cannot assign requested address (errno 99): every local port toward 192.0.2.1:3306 is \
+             taken."
         );
     }
 }

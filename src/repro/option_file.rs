@@ -1,5 +1,6 @@
 //! MySQL option files, as far as they say how to log in
-//! (<https://dev.mysql.com/doc/refman/8.4/en/option-files.html>).
+//! (<https://dev.mysql.com/doc/refman/9.7/en/option-files.html>). Read byte by byte as `mysys/my_default.cc`
+//! does, which all of MySQL's and MariaDB's programs share but for small things.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,9 +8,284 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::tls::{TlsMode, TlsWish};
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::system::file;
+
+/// One option of a file, as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its group, in small letters.
+    pub group: String,
+    /// The name, which need not be one that anybody knows.
+    pub name: Vec<u8>,
+    /// The value; `None` where there is no `=`.
+    pub value: Option<Vec<u8>>,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// A line of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
+}
+
+/// What a file holds, and what clients say that read it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OptionFile {
+    /// Its options, and those of the files that it includes, in their order.
+    pub entries: Vec<Entry>,
+    /// What is passed over.
+    pub notes: Vec<String>,
+}
+
+impl OptionFile {
+    /// Reads `path`, and what it includes.
+    ///
+    /// # Errors
+    /// When a file cannot be read, is writable by everyone, or has a line at which the clients stop.
+    pub fn read(path: &Path) -> Result<Self> {
+        let mut file = Self::default();
+        file.add(path, 0, &mut 0)?;
+        Ok(file)
+    }
+
+    /// Adds a file included `depth` files deep, `read` files after the first.
+    fn add(&mut self, path: &Path, depth: usize, read: &mut usize) -> Result<()> {
+        /// The clients' own bound.
+        const DEEPEST: usize = 10;
+        /// Within it, folders that include themselves are read over and over.
+        const MOST: usize = 1000;
+        /// Where the clients cut a line in two.
+        const LONGEST_LINE: usize = 4094;
+        *read += 1;
+        if depth > DEEPEST || *read > MOST {
+            return Err(refusal(
+                path,
+                "files include each other, or too many others",
+                "break the circle",
+            ));
+        }
+        let unreadable = |error: std::io::Error| {
+            refusal(
+                path,
+                &error.to_string(),
+                "name a file with a group [client], such as ~/.my.cnf, that this user may read",
+            )
+        };
+        let bytes = file::bytes_named_by_user(path).map_err(unreadable)?;
+        let kind = fs::metadata(path).map_err(unreadable)?;
+        if kind.is_file() && kind.mode() & 0o002 != 0 {
+            return Err(refusal(
+                path,
+                "it is writable by everyone, so anyone could name another server in it",
+                "chmod o-w; the mysql client ignores such a file",
+            ));
+        }
+        let mut group = None;
+        // With the end of the line, which is a blank like others.
+        for (number, line) in (1..).zip(bytes.split_inclusive(|byte| *byte == b'\n')) {
+            // In C a text ends there.
+            let line = line.split(|byte| *byte == 0).next().unwrap_or_default();
+            let wrong = |why: &str| {
+                // The line may hold a password.
+                refusal(
+                    path,
+                    &format!("line {number}: {why}"),
+                    "a line is [group], option=value, option, !include FILE, or # comment",
+                )
+            };
+            if line.len() > LONGEST_LINE {
+                return Err(wrong(
+                    "it is longer than 4,094 bytes, where the clients cut it",
+                ));
+            }
+            match Line::parse(line).map_err(wrong)? {
+                Line::Nothing => {}
+                Line::Group(name) => group = Some(name),
+                Line::Include(include) => {
+                    let file = Path::new(&include);
+                    // The clients go on without it.
+                    if let Err(error) = fs::metadata(file) {
+                        self.notes.push(format!(
+                            "{} line {number}: {include} is not included: {error}",
+                            path.display()
+                        ));
+                    } else {
+                        self.add(file, depth + 1, read)?;
+                    }
+                }
+                Line::IncludeFolder(folder) => {
+                    for file in files_in(Path::new(&folder)).map_err(unreadable)? {
+                        self.add(&file, depth + 1, read)?;
+                    }
+                }
+                Line::Option { name, value } => {
+                    let group = group
+                        .clone()
+                        .ok_or_else(|| wrong("an option stands before any [group]"))?;
+                    self.entries.push(Entry {
+                        group,
+                        name,
+                        value,
+                        place: Place {
+                            file: path.to_owned(),
+                            line: number,
+                        },
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn refusal(path: &Path, why: &str, hint: &'static str) -> anyhow::Error {
+    Refusal::new(
+        format!("reading options from {}: {why}", path.display()),
+        hint,
+    )
+    .into()
+}
+
+/// What a line says.
+enum Line {
+    Nothing,
+    /// In small letters: the clients do not tell them apart.
+    Group(String),
+    Include(String),
+    IncludeFolder(String),
+    Option {
+        name: Vec<u8>,
+        value: Option<Vec<u8>>,
+    },
+}
+
+impl Line {
+    fn parse(line: &[u8]) -> Result<Self, &'static str> {
+        let line = trimmed_start(line);
+        match line {
+            [] | [b'#' | b';', ..] => Ok(Self::Nothing),
+            [b'!', directive @ ..] => Self::directive(trimmed_start(directive)),
+            [b'[', group @ ..] => {
+                let end = group.iter().position(|byte| *byte == b']');
+                let group = trimmed_end(&group[..end.ok_or("] is missing")?]);
+                Ok(Self::Group(
+                    String::from_utf8_lossy(group).to_ascii_lowercase(),
+                ))
+            }
+            option => {
+                let option = without_comment(option);
+                let equals = option.iter().position(|byte| *byte == b'=');
+                Ok(Self::Option {
+                    name: trimmed_end(&option[..equals.unwrap_or(option.len())]).to_vec(),
+                    value: equals.map(|equals| value(&option[equals + 1..])),
+                })
+            }
+        }
+    }
+
+    fn directive(text: &[u8]) -> Result<Self, &'static str> {
+        let argument = |keyword: &[u8]| {
+            let rest = text.strip_prefix(keyword)?;
+            let is_apart = rest.first().is_some_and(|byte| is_space(*byte));
+            is_apart.then(|| String::from_utf8_lossy(trimmed(rest)).into_owned())
+        };
+        let (found, folder) = match (argument(b"includedir"), argument(b"include")) {
+            (Some(folder), _) => (folder, true),
+            (None, Some(file)) => (file, false),
+            // The clients pass over any other.
+            (None, None) => return Ok(Self::Nothing),
+        };
+        match (found.is_empty(), folder) {
+            (true, _) => Err("it does not say what to include"),
+            (false, true) => Ok(Self::IncludeFolder(found)),
+            (false, false) => Ok(Self::Include(found)),
+        }
+    }
+}
+
+/// As `my_isspace` has it in latin1, with its no-break space: the second byte of a few letters in
+/// UTF-8, which the clients cut off where it is the last one too.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t'..=b'\r' | 0xa0)
+}
+
+fn trimmed_start(text: &[u8]) -> &[u8] {
+    let start = text.iter().position(|byte| !is_space(*byte));
+    &text[start.unwrap_or(text.len())..]
+}
+
+fn trimmed_end(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|byte| !is_space(*byte));
+    &text[..end.map_or(0, |last| last + 1)]
+}
+
+fn trimmed(text: &[u8]) -> &[u8] {
+    trimmed_end(trimmed_start(text))
+}
+
+/// The `.cnf` files of a folder, in the order of their names.
+fn files_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = fs::read_dir(folder)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, _>>()?;
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "cnf"));
+    files.sort();
+    Ok(files)
+}
+
+/// `text` up to a comment outside of quotes.
+fn without_comment(text: &[u8]) -> &[u8] {
+    let mut quote = None;
+    let mut escaped = false;
+    for (at, &byte) in text.iter().enumerate() {
+        if matches!(byte, b'"' | b'\'') && !escaped {
+            quote = match quote {
+                None => Some(byte),
+                Some(open) if open == byte => None,
+                open => open,
+            };
+        }
+        if quote.is_none() && byte == b'#' {
+            return &text[..at];
+        }
+        escaped = quote.is_some() && byte == b'\\' && !escaped;
+    }
+    text
+}
+
+/// The value that is written as `text`: without blanks around it, quotes, and escapes.
+fn value(text: &[u8]) -> Vec<u8> {
+    let text = match trimmed(text) {
+        [open @ (b'"' | b'\''), inner @ .., close] if open == close => inner,
+        bare => bare,
+    };
+    let mut value = Vec::new();
+    let mut bytes = text.iter();
+    while let Some(&byte) = bytes.next() {
+        if byte != b'\\' {
+            value.push(byte);
+            continue;
+        }
+        match bytes.next() {
+            Some(b'b') => value.push(0x08),
+            Some(b't') => value.push(b'\t'),
+            Some(b'n') => value.push(b'\n'),
+            Some(b'r') => value.push(b'\r'),
+            Some(b's') => value.push(b' '),
+            Some(&escaped @ (b'\\' | b'"' | b'\'')) => value.push(escaped),
+            Some(&other) => value.extend([b'\\', other]),
+            None => value.push(b'\\'),
+        }
+    }
+    value
+}
 
 /// What the group `[client]` of a file says; the last mention of an option counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,20 +300,48 @@ pub struct ClientOptions {
     pub password: Option<Secret>,
     /// `database`
     pub database: Option<String>,
-    /// `ssl`, or an `ssl-mode` that insists on TLS.
-    pub tls: bool,
-    /// `ssl-ca`
-    pub tls_ca: Option<PathBuf>,
+    /// `ssl` and its companions; `None` where they do not insist on TLS.
+    pub tls: Option<TlsWish>,
+    /// What to tell the user: where mysql and mariadb differ about the file, and what is passed over.
+    pub notes: Vec<String>,
 }
+
+/// The options that are about logging in. mariadb takes what begins like one of them, in letters of
+/// either size, for it; mysql does not.
+const OPTIONS: [&str; 9] = [
+    "database", "host", "password", "port", "ssl-ca", "ssl-cert", "ssl-key", "ssl-mode", "user",
+];
+
+/// Groups beside `[client]`, and who reads them.
+const OTHER_GROUPS: [(&str, &str); 4] = [
+    ("client-server", "mariadb alone reads that"),
+    ("client-mariadb", "mariadb alone reads that"),
+    ("mysql", "that is for the mysql program alone"),
+    ("mariadb", "mariadb alone reads that"),
+];
 
 impl ClientOptions {
     /// Reads `path`, and what it includes.
     ///
     /// # Errors
-    /// When a file cannot be read, is writable by everyone, or has a line that is no option.
+    /// As [`OptionFile::read`], and when an option has a value that it cannot have.
     pub fn read(path: &Path) -> Result<Self> {
-        let mut options = Self::default();
-        options.add_file(path, 0, &mut 0)?;
+        let file = OptionFile::read(path)?;
+        let mut options = Self {
+            notes: file.notes,
+            ..Self::default()
+        };
+        let mut tls = TlsOptions::default();
+        for entry in &file.entries {
+            options.take(entry, &mut tls).map_err(|why| {
+                refusal(
+                    &entry.place.file,
+                    &format!("line {}: {why}", entry.place.line),
+                    "mend the line, or leave it out",
+                )
+            })?;
+        }
+        options.tls = tls.wish()?;
         Ok(options)
     }
 
@@ -51,162 +355,162 @@ impl ClientOptions {
         file.exists().then(|| Self::read(&file))
     }
 
-    /// Adds a file included `depth` files deep, `read` files after the first.
-    fn add_file(&mut self, path: &Path, depth: usize, read: &mut usize) -> Result<()> {
-        /// The client's own bound.
-        const DEEPEST: usize = 10;
-        /// Within it, folders that include themselves are read over and over.
-        const MOST: usize = 1000;
-        let refusal = |why: String, hint: &'static str| -> anyhow::Error {
-            Refusal::new(
-                format!("reading options from {}: {why}", path.display()),
-                hint,
-            )
-            .into()
-        };
-        *read += 1;
-        if depth > DEEPEST || *read > MOST {
-            return Err(refusal(
-                "files include each other, or too many others".into(),
-                "break the circle",
-            ));
-        }
-        let unreadable = |error: std::io::Error| {
-            refusal(
-                error.to_string(),
-                "name a file with a group [client], such as ~/.my.cnf, that this user may read",
-            )
-        };
-        let text = file::named_by_user(path).map_err(unreadable)?;
-        if fs::metadata(path).map_err(unreadable)?.mode() & 0o002 != 0 {
-            let why = "it is writable by everyone, so anyone could name another server in it";
-            return Err(refusal(
-                why.into(),
-                "chmod o-w; the mysql client ignores such a file",
-            ));
-        }
-        let mut in_client = false;
-        for (number, line) in (1..).zip(text.lines()) {
-            let line = line.trim();
-            let wrong = |why: &str| {
-                // The line may hold a password.
-                refusal(
-                    format!("line {number}: {why}"),
-                    "a line is [group], option=value, option, !include FILE, or # comment",
-                )
-            };
-            if line.is_empty() || line.starts_with(['#', ';']) {
-            } else if let Some(include) = line.strip_prefix("!includedir") {
-                for file in files_in(Path::new(include.trim())).map_err(unreadable)? {
-                    self.add_file(&file, depth + 1, read)?;
-                }
-            } else if let Some(include) = line.strip_prefix("!include") {
-                self.add_file(Path::new(include.trim()), depth + 1, read)?;
-            } else if let Some(group) = line.strip_prefix('[') {
-                let (group, _) = group.split_once(']').ok_or_else(|| wrong("] is missing"))?;
-                in_client = group.trim() == "client";
-            } else if in_client {
-                let option = without_comment(line);
-                let (name, text) = match option.split_once('=') {
-                    Some((name, text)) => (name, Some(value(text))),
-                    None => (option, None),
-                };
-                self.set(&name.trim().replace('_', "-"), text)
-                    .map_err(|why| wrong(&why))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Takes what is about logging in; the other options are for other programs.
-    fn set(&mut self, name: &str, value: Option<String>) -> Result<(), String> {
-        let name = name.strip_prefix("loose-").unwrap_or(name);
-        let needed = || value.clone().ok_or_else(|| format!("{name} has no value"));
+    fn take(&mut self, entry: &Entry, tls: &mut TlsOptions) -> Result<(), String> {
+        let written = String::from_utf8_lossy(&entry.name).replace('_', "-");
+        let mut written = written.as_str();
+        for prefix in ["loose-", "maximum-"] {
+            written = written.strip_prefix(prefix).unwrap_or(written);
+        }
+        let place = format!("{} line {}", entry.place.file.display(), entry.place.line);
+        if entry.group != "client" {
+            let about_login = ["host", "port", "user", "password", "database"].contains(&written);
+            let other = OTHER_GROUPS.iter().find(|(group, _)| *group == entry.group);
+            if let Some((group, who)) = other.filter(|_| about_login) {
+                self.notes.push(format!(
+                    "{place}: {written} of [{group}] is not taken: {who}; put it into [client]"
+                ));
+            }
+            return Ok(());
+        }
+        let name = self.full_name(written, &place);
+        let value = || {
+            let value = entry.value.as_ref();
+            let value = value.ok_or_else(|| format!("{name} has no value"))?;
+            String::from_utf8(value.clone()).map_err(|_| format!("{name} is not UTF-8"))
+        };
+        let filled = |text: String| Some(text).filter(|text| !text.is_empty());
         match name {
-            "host" => self.host = Some(needed()?),
-            "user" => self.user = Some(needed()?),
-            "database" => self.database = Some(needed()?),
-            "password" => self.password = value.map(Secret::from),
+            // Empty ones are the default, as in both clients.
+            "host" => self.host = filled(value()?),
+            "user" => self.user = filled(value()?),
+            "database" => self.database = filled(value()?),
+            "password" => {
+                self.password = match entry.value {
+                    Some(_) => Some(Secret::from(value()?)),
+                    None => None,
+                };
+            }
             "port" => {
-                let port = needed()?;
-                let parsed = port.parse().ok().filter(|&port| port != 0);
-                self.port = Some(parsed.ok_or("it is no port, 1 to 65535")?);
+                let port: u16 = value()?
+                    .parse()
+                    .map_err(|_| "it is no port, 1 to 65535, or 0 for the default")?;
+                self.port = Some(port).filter(|port| *port != 0);
             }
-            "ssl" => {
-                let on = value.is_none_or(|on| {
-                    matches!(on.to_ascii_uppercase().as_str(), "1" | "ON" | "TRUE")
-                });
-                self.tls = on;
-            }
-            "skip-ssl" => self.tls = false,
-            "ssl-mode" => {
-                let mode = needed()?.to_ascii_uppercase();
-                self.tls = matches!(mode.as_str(), "REQUIRED" | "VERIFY_CA" | "VERIFY_IDENTITY");
-            }
-            "ssl-ca" => {
-                // It implies ssl; what comes later can take that back.
-                self.tls = true;
-                self.tls_ca = Some(needed()?.into());
+            ssl if ssl.contains("ssl") => {
+                tls.take(ssl, entry.value.as_ref().map(|_| value()).transpose()?)?;
             }
             _ => {}
         }
         Ok(())
     }
+
+    /// The option that `written` is taken for.
+    fn full_name<'a>(&mut self, written: &'a str, place: &str) -> &'a str
+    where
+        'static: 'a,
+    {
+        /// Shorter ones are ambiguous, or the beginning of an option of another program's.
+        const SHORTEST: usize = 2;
+        let small = written.to_ascii_lowercase();
+        if OPTIONS.contains(&written) || small.len() < SHORTEST {
+            return written;
+        }
+        let mut meant = OPTIONS.iter().filter(|option| option.starts_with(&small));
+        match (meant.next(), meant.next()) {
+            (Some(option), None) => {
+                self.notes.push(format!(
+                    "{place}: {written} is taken for {option}, as mariadb does; mysql does not know \
+                     it"
+                ));
+                option
+            }
+            _ => written,
+        }
+    }
 }
 
-/// The `.cnf` files of a folder, in the order of their names.
-fn files_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut files = fs::read_dir(folder)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<Vec<_>, _>>()?;
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "cnf"));
-    files.sort();
-    Ok(files)
+/// What a file says about TLS, as it goes on.
+#[derive(Default)]
+struct TlsOptions {
+    /// Whether to insist on it; `None` where only a mention of files does.
+    on: Option<bool>,
+    mode: Option<TlsMode>,
+    authority: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
 }
 
-/// `text` up to a comment outside of quotes.
-fn without_comment(text: &str) -> &str {
-    let mut quote = None;
-    let mut escaped = false;
-    for (at, letter) in text.char_indices() {
-        match (quote, letter) {
-            _ if escaped => escaped = false,
-            (Some(_), '\\') => escaped = true,
-            (None, '#') => return &text[..at],
-            (None, '"' | '\'') => quote = Some(letter),
-            (Some(open), _) if open == letter => quote = None,
+impl TlsOptions {
+    fn take(&mut self, name: &str, value: Option<String>) -> Result<(), String> {
+        let is_on = |value: Option<String>| {
+            value.is_none_or(|on| matches!(on.to_ascii_uppercase().as_str(), "1" | "ON" | "TRUE"))
+        };
+        let file = |value: Option<String>| {
+            let value = value.ok_or_else(|| format!("{name} has no value"))?;
+            Ok::<_, String>(Some(PathBuf::from(value)).filter(|path| !path.as_os_str().is_empty()))
+        };
+        let (bare, is_negated) = ["skip-", "disable-", "enable-"]
+            .iter()
+            .find_map(|prefix| Some((name.strip_prefix(prefix)?, *prefix != "enable-")))
+            .unwrap_or((name, false));
+        match bare {
+            "ssl" => self.on = Some(is_on(value) != is_negated),
+            "ssl-verify-server-cert" => {
+                self.mode = Some(if is_on(value) == is_negated {
+                    TlsMode::Required
+                } else {
+                    TlsMode::VerifyFull
+                });
+            }
+            "ssl-mode" => {
+                let value = value.ok_or("ssl-mode has no value")?;
+                let (on, mode) = match value.to_ascii_uppercase().as_str() {
+                    "DISABLED" | "PREFERRED" => (false, None),
+                    "REQUIRED" => (true, Some(TlsMode::Required)),
+                    "VERIFY_CA" => (true, Some(TlsMode::VerifyCa)),
+                    "VERIFY_IDENTITY" => (true, Some(TlsMode::VerifyFull)),
+                    _ => {
+                        return Err(
+                            "ssl-mode is none of DISABLED, PREFERRED, REQUIRED, VERIFY_CA \
+                                    and VERIFY_IDENTITY"
+                                .into(),
+                        );
+                    }
+                };
+                (self.on, self.mode) = (Some(on), mode);
+            }
+            "ssl-ca" => self.authority = file(value)?,
+            "ssl-cert" => self.certificate = file(value)?,
+            "ssl-key" => self.key = file(value)?,
             _ => {}
         }
+        Ok(())
     }
-    text
-}
 
-/// The value that is written as `text`: without blanks around it, quotes, and escapes.
-fn value(text: &str) -> String {
-    let text = text.trim();
-    let quoted = ['"', '\''].into_iter().find_map(|quote| {
-        let inner = text.strip_prefix(quote)?;
-        inner.strip_suffix(quote)
-    });
-    let mut letters = quoted.unwrap_or(text).chars();
-    let mut value = String::new();
-    while let Some(letter) = letters.next() {
-        if letter != '\\' {
-            value.push(letter);
-            continue;
+    fn wish(self) -> Result<Option<TlsWish>> {
+        let files = [&self.authority, &self.certificate, &self.key];
+        let on = self.on.unwrap_or(files.iter().any(|file| file.is_some()));
+        if !on {
+            return Ok(None);
         }
-        match letters.next() {
-            Some('b') => value.push('\u{8}'),
-            Some('t') => value.push('\t'),
-            Some('n') => value.push('\n'),
-            Some('r') => value.push('\r'),
-            Some('s') => value.push(' '),
-            Some(escaped @ ('\\' | '"' | '\'')) => value.push(escaped),
-            Some(other) => value.extend(['\\', other]),
-            None => value.push('\\'),
-        }
+        let identity = match (self.certificate, self.key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            _ => {
+                return Err(Refusal::new(
+                    "the option file has one of ssl-cert and ssl-key",
+                    "name both, the certificate and its key",
+                )
+                .into());
+            }
+        };
+        Ok(Some(TlsWish {
+            mode: self.mode.unwrap_or_default(),
+            authority: self.authority,
+            identity,
+        }))
     }
-    value
 }
 
 #[cfg(test)]
@@ -232,12 +536,16 @@ mod tests {
         ClientOptions::read(&file)
     }
 
+    fn options(lines: &str) -> ClientOptions {
+        read(&format!("[client]\n{lines}")).unwrap()
+    }
+
     #[test]
-    fn the_group_client_is_read_as_the_client_reads_it() {
+    fn the_group_client_is_read_as_the_clients_read_it() {
         let options = read(
-            "# mine\n[mysqld]\nport=1\n[client]\n; here\nhost = db.example # not there\n\
+            "# mine\n[mysqld]\nport=1\n[CLIENT ]\n; here\nhost = db.example # not there\n\
              user=\"app user\"\npassword = 'a#b\\s\\\\c'\nloose_database=shop\nssl_ca=/ca.pem\n\
-             ssl\ndefault-character-set=utf8mb4\ncompress\n[mysql]\nuser=other\n\
+             ssl\ndefault-character-set=utf8mb4\ncompress\n[mysql]\ncompress\n\
              !includedir FOLDER/conf.d\n",
         )
         .unwrap();
@@ -249,30 +557,98 @@ mod tests {
                 user: Some("app user".into()),
                 password: Some(Secret::from("a#b \\c".to_owned())),
                 database: Some("shop".into()),
-                tls: true,
-                tls_ca: Some("/ca.pem".into()),
+                tls: Some(TlsWish {
+                    authority: Some("/ca.pem".into()),
+                    ..TlsWish::default()
+                }),
+                notes: Vec::new(),
             }
         );
-        for (line, tls) in [
-            ("ssl # insist = yes", true),
-            ("ssl=false", false),
-            ("ssl=On", true),
-            ("ssl-ca=/ca.pem", true),
-            ("ssl-ca=/ca.pem\nskip-ssl", false),
+    }
+
+    #[test]
+    fn empty_values_and_port_0_are_the_default() {
+        let none = ClientOptions::default();
+        for line in [
+            "host=",
+            "user=\"\"",
+            "port=0",
+            "database=",
+            "password",
+            "host=a\nhost=",
         ] {
-            let options = read(&format!("[client]\n{line}")).unwrap();
-            assert_eq!(options.tls, tls, "{line}");
+            assert_eq!(options(line), none, "{line}");
         }
-        let options = read("[client]\npassword=abc\\#def").unwrap();
-        assert_eq!(options.password, Some(Secret::from("abc\\".to_owned())));
-        for (mode, tls) in [
-            ("REQUIRED", true),
-            ("verify_ca", true),
-            ("PREFERRED", false),
+        assert_eq!(
+            options("password=").password,
+            Some(Secret::from(String::new()))
+        );
+    }
+
+    #[test]
+    fn what_a_file_says_of_tls_is_what_the_clients_take_from_it() {
+        use TlsMode::{Required, VerifyCa, VerifyFull};
+        for (lines, mode) in [
+            ("ssl # insist = yes", Some(VerifyFull)),
+            ("ssl=false", None),
+            ("ssl=On", Some(VerifyFull)),
+            ("ssl-ca=/ca.pem", Some(VerifyFull)),
+            ("ssl-ca=/ca.pem\nskip-ssl", None),
+            ("ssl\ndisable-ssl", None),
+            ("enable-ssl", Some(VerifyFull)),
+            ("ssl\nskip-ssl-verify-server-cert", Some(Required)),
+            ("ssl\nssl-verify-server-cert=0", Some(Required)),
+            ("skip-ssl-verify-server-cert", None),
+            ("ssl-mode=REQUIRED", Some(Required)),
+            ("ssl-mode=verify_ca", Some(VerifyCa)),
+            ("ssl-mode=VERIFY_IDENTITY", Some(VerifyFull)),
+            ("ssl-mode=PREFERRED", None),
+            ("ssl-ca=/ca.pem\nssl_mode=DISABLED", None),
+            ("ssl-cert=/c.pem\nssl-key=/k.pem", Some(VerifyFull)),
         ] {
-            let options = read(&format!("[client]\nssl-mode={mode}")).unwrap();
-            assert_eq!(options.tls, tls, "{mode}");
+            assert_eq!(options(lines).tls.map(|wish| wish.mode), mode, "{lines}");
         }
+    }
+
+    #[test]
+    fn where_the_clients_differ_it_is_said() {
+        let meant = |lines: &str| {
+            let options = options(lines);
+            (options.host, options.user, options.notes.len())
+        };
+        let (host, user) = (Some("a".to_owned()), Some("a".to_owned()));
+        assert_eq!(meant("hos=a"), (host.clone(), None, 1));
+        assert_eq!(meant("Host=a"), (host, None, 1));
+        assert_eq!(meant("US=a"), (None, user, 1));
+        // Not one option alone, or none of ours.
+        assert_eq!(meant("p=a\nssl=0\nss=1\nhostess=a"), (None, None, 0));
+        for (group, notes) in [("mysql", 1), ("client-mariadb", 1), ("mysqldump", 0)] {
+            let options = read(&format!("[{group}]\nhost=a\ncompress")).unwrap();
+            assert_eq!(
+                (options.host, options.notes.len()),
+                (None, notes),
+                "{group}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_letter_that_is_not_utf_8_spoils_its_own_option_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("my.cnf");
+        fs::write(&file, b"# caf\xe9\n[client]\nhost=a\nprompt=\xff\n").unwrap();
+        assert_eq!(ClientOptions::read(&file).unwrap().host, Some("a".into()));
+        fs::write(&file, b"[client]\nhost=a\xff\n").unwrap();
+        let error = ClientOptions::read(&file).unwrap_err().to_string();
+        assert!(error.ends_with("line 2: host is not UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_file_may_be_writable_by_everyone() {
+        assert_eq!(
+            ClientOptions::read(Path::new("/dev/null")).unwrap(),
+            ClientOptions::default()
+        );
     }
 
     #[test]
@@ -282,15 +658,23 @@ mod tests {
                 "[client]\npassword=hunter2\nport=hunter3\n",
                 "line 3: it is no port",
             ),
+            ("[client]\nport=65536\n", "line 2: it is no port"),
             ("[client\npassword=hunter2\n", "line 1: ] is missing"),
             ("[client]\nhost\n", "line 2: host has no value"),
-            ("!include FOLDER/absent.cnf", "No such file"),
+            ("password=hunter2\n", "line 1: an option stands before any"),
+            ("\u{feff}[client]\n", "line 1: an option stands before any"),
+            ("[client]\nssl-mode=hunter2", "line 2: ssl-mode is none of"),
+            ("[client]\nssl-cert=/c.pem", "one of ssl-cert and ssl-key"),
+            ("!includedir FOLDER/absent", "No such file"),
             ("!include FOLDER/my.cnf", "include each other"),
         ] {
             let error = format!("{:#}", read(text).unwrap_err());
             assert!(error.contains(why), "{error}");
             assert!(!error.contains("hunter"), "{error}");
         }
+        // The clients go on without a file that is not there.
+        let options = read("!include FOLDER/absent.cnf\n[client]\nhost=a").unwrap();
+        assert_eq!((options.host, options.notes.len()), (Some("a".into()), 1));
     }
 
     /// Three lines in each of ten depths would be 59,049 files.
@@ -329,7 +713,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in any::<String>()) {
-            let _ = value(&text);
+            let _ = value(text.as_bytes());
             let _ = read(&format!("[client]\n{}", text.replace('!', "")));
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::failure::{Failure, FailureKind};
+use super::failure::{Failure, Flow};
 use super::latency::Latency;
 use super::protocol::Protocol;
 use super::run::{Cliff, End, Moment, Outcome};
@@ -52,6 +52,9 @@ pub struct Report {
     pub connect_latency_us: LatencyReport,
     /// How long greeting and login took after it; `None` where there was none.
     pub login_latency_us: Option<Latency>,
+    /// For how long a login had been going on when the time was up, where that was long; `None`
+    /// elsewhere.
+    pub unfinished_seconds: Option<f64>,
     /// When the fast ports were spent; `None` when they never were.
     pub cliff: Option<Cliff>,
     /// TIME_WAIT left behind.
@@ -131,6 +134,9 @@ pub enum CameBack {
     Reuse,
     /// `tcp_max_tw_buckets` is below the ports: the kernel drops TIME_WAIT.
     BucketsFull,
+    /// The server answered the client's close, and this machine reset the connection for that: no
+    /// TIME_WAIT (`TCPAbortOnData`).
+    AnsweredAfterClose,
     /// The server closed or reset connections first, so their ports were not held here.
     ServerClosedFirst,
     /// The run was longer than TIME_WAIT.
@@ -212,16 +218,18 @@ pub struct LatencyReport {
 }
 
 /// What was seen of the server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerReport {
-    /// The most threads seen connected; `None` when it could not be watched.
+    /// The most threads seen connected; `None` when it could not be watched, or does not tell.
     pub threads_connected_max: Option<u64>,
     /// What it counted before the run; `None` likewise, and of the embedded server.
     pub before: Option<ServerStatus>,
-    /// What it counted after the run.
+    /// What it counted after the run; `None` also where the watch ended before the run did.
     pub after: Option<ServerStatus>,
     /// Why it could not be watched.
     pub not_watched_because: Option<String>,
+    /// Why the watch ended before the run did.
+    pub watch_ended_because: Option<String>,
 }
 
 impl ServerReport {
@@ -230,49 +238,79 @@ impl ServerReport {
     pub fn embedded(most: u64) -> Self {
         Self {
             threads_connected_max: Some(most),
-            before: None,
-            after: None,
-            not_watched_because: None,
+            ..Self::default()
+        }
+    }
+
+    /// One that nobody watched.
+    #[must_use]
+    pub fn unwatched(why: String) -> Self {
+        Self {
+            not_watched_because: Some(why),
+            ..Self::default()
         }
     }
 
     /// From what watching said.
     #[must_use]
-    pub fn new(watched: Result<Watched, String>) -> Self {
-        let (watched, why) = match watched {
-            Ok(watched) => (Some(watched), None),
-            Err(why) => (None, Some(why)),
+    pub fn new(watched: Watched) -> Self {
+        // Without a first answer nothing was seen.
+        let (never, ended) = match watched.before {
+            None => (watched.ended, None),
+            Some(_) => (None, watched.ended),
         };
         Self {
-            threads_connected_max: watched.map(|watched| watched.most),
-            before: watched.map(|watched| watched.before),
-            after: watched.map(|watched| watched.after),
-            not_watched_because: why,
+            threads_connected_max: watched.most,
+            before: watched.before,
+            after: watched.after,
+            not_watched_because: never,
+            watch_ended_because: ended,
         }
     }
 }
 
+/// What was seen around a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The ports toward the server before it.
+    pub before: &'a PortsToward,
+    /// After it; `None` when the table could not be read.
+    pub after: Option<&'a PortsToward>,
+    /// Whether another connection could be made once all TIME_WAIT could be reused; `None` where
+    /// that was not tried.
+    pub again: Option<bool>,
+    /// Whether the loop closes while a server may still have something to say.
+    pub leaves_unread: bool,
+}
+
 impl Report {
-    /// The report of a run against `target`: `before` and `after` are the ports toward it, and
-    /// `again` tells whether another connection could be made once all TIME_WAIT could be reused,
-    /// where that was tried.
+    /// The report of a run against `target`. `flow` tells, by whether most ports are taken, what
+    /// else is known of the flow.
     #[must_use]
     pub fn new(
-        target: &Target,
-        embedded: bool,
+        target: TargetReport,
         client: ClientReport,
         outcome: Outcome,
-        (before, after): (&PortsToward, Option<&PortsToward>),
-        again: Option<bool>,
+        facts: Facts<'_>,
+        flow: impl FnOnce(bool) -> Flow,
         server: ServerReport,
     ) -> Self {
+        let Facts {
+            before,
+            after,
+            again,
+            ..
+        } = facts;
         // Where the ports are unknown, one that could connect before has run out of something.
-        let full = || {
+        let flow = || {
             let told = after.and_then(|after| after.full);
-            told.unwrap_or(outcome.turns > 0)
+            flow(told.unwrap_or(outcome.turns > 0))
         };
         let error = match &outcome.end {
-            End::Failed(error) => Some(Failure::new(error, target.name(), client.protocol, full)),
+            End::Failed(cause) => {
+                let server = (target.host.as_str(), target.address);
+                Some(Failure::new(cause, server, client.protocol, flow))
+            }
             _ => None,
         };
         let stopped_by = match (&outcome.end, &error) {
@@ -299,12 +337,8 @@ impl Report {
         let reuse = shown(before, after, again);
         Self {
             schema: 1,
-            target: TargetReport::new(target, embedded),
-            connections: match client.pool {
-                // It opens all of them at once, and more where one broke.
-                Some(size) => outcome.pooled.unwrap_or(0).max(size as u64),
-                None => outcome.turns,
-            },
+            target,
+            connections: outcome.opened.unwrap_or(outcome.turns),
             checkouts: pooled.then_some(outcome.turns),
             client,
             seconds: (seconds * 1000.0).round() / 1000.0,
@@ -318,6 +352,9 @@ impl Report {
                 after_cliff,
             },
             login_latency_us: outcome.login,
+            unfinished_seconds: outcome
+                .unfinished
+                .map(|time| words::rounded(time.as_secs_f64())),
             cliff,
             time_wait: TimeWaitSides {
                 client_side: after.map(|after| after.time_wait),
@@ -329,7 +366,7 @@ impl Report {
             reuse,
             reuse_applies: reuse.applies(),
             ports_came_back: (!pooled)
-                .then(|| came_back(outcome.turns, outcome.elapsed, before, after, reuse))
+                .then(|| came_back(outcome.turns, outcome.elapsed, facts, reuse))
                 .flatten(),
             ports_return_seconds: after
                 .and_then(|after| after.returns)
@@ -356,16 +393,11 @@ fn shown(before: &PortsToward, after: Option<&PortsToward>, again: Option<bool>)
     }
 }
 
-/// Why `turns` connections were more than the ports free `before`, or than still hold one `after`.
-fn came_back(
-    turns: u64,
-    elapsed: Duration,
-    before: &PortsToward,
-    after: Option<&PortsToward>,
-    reuse: Reuse,
-) -> Option<CameBack> {
+/// Why `turns` connections were more than the ports free before, or than still hold one after.
+fn came_back(turns: u64, elapsed: Duration, facts: Facts<'_>, reuse: Reuse) -> Option<CameBack> {
     /// A bare FIN can cross the server's and leave no TIME_WAIT (RFC 1337).
     const STRAY: u64 = 100;
+    let Facts { before, after, .. } = facts;
     let free = u64::from(before.free?);
     let dropped = after.is_some_and(|after| before.buckets_bound && after.time_wait < turns);
     if dropped && !reuse.works() {
@@ -374,8 +406,13 @@ fn came_back(
     if turns <= free + free / STRAY {
         return None;
     }
+    let reset = after
+        .filter(|_| facts.leaves_unread)
+        .and_then(|after| Some(after.reset?.saturating_sub(before.reset?)));
     if reuse.works() {
         Some(CameBack::Reuse)
+    } else if reset.is_some_and(|reset| reset >= (turns - free) / 2) {
+        Some(CameBack::AnsweredAfterClose)
     } else if elapsed >= before.hold_time {
         Some(CameBack::TimeWaitOver)
     } else {
@@ -399,16 +436,6 @@ impl Report {
         self.stopped_by == StoppedBy::Exhausted && self.server.threads_connected_max.is_some()
     }
 }
-
-impl Failure {
-    fn is_exhaustion(&self) -> bool {
-        matches!(
-            self.kind,
-            FailureKind::EphemeralPortsExhausted | FailureKind::SourcePortsExhausted
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -454,6 +481,7 @@ mod tests {
             in_use: 0,
             reuse: Reuse::Off,
             recycled: Some(7),
+            reset: Some(3),
             buckets_bound: false,
             max_rate: None,
             reuse_delay: Duration::from_secs(1),
@@ -462,6 +490,15 @@ mod tests {
             hold_time: Duration::from_secs(60),
             closing: false,
             returns: None,
+        }
+    }
+
+    fn facts<'a>(before: &'a PortsToward, after: Option<&'a PortsToward>) -> Facts<'a> {
+        Facts {
+            before,
+            after,
+            again: None,
+            leaves_unread: false,
         }
     }
 
@@ -516,7 +553,7 @@ mod tests {
             (900, short, dropping, left(900), Reuse::Off, None),
         ] {
             assert_eq!(
-                came_back(turns, elapsed, &before, Some(&after), reuse),
+                came_back(turns, elapsed, facts(&before, Some(&after)), reuse),
                 reason,
                 "{turns} in {elapsed:?}, reuse {reuse:?}"
             );
@@ -525,7 +562,30 @@ mod tests {
             free: None,
             ..ports()
         };
-        assert_eq!(came_back(2000, short, &unknown, None, Reuse::Off), None);
+        let facts = facts(&unknown, None);
+        assert_eq!(came_back(2000, short, facts, Reuse::Off), None);
+    }
+
+    #[test]
+    fn a_server_that_answers_a_close_is_told_by_the_resets_where_that_can_be() {
+        let before = ports();
+        for (leaves_unread, resets, reason) in [
+            (true, Some(1000), CameBack::AnsweredAfterClose),
+            (true, Some(499), CameBack::ServerClosedFirst),
+            (true, None, CameBack::ServerClosedFirst),
+            (false, Some(1000), CameBack::ServerClosedFirst),
+        ] {
+            let after = PortsToward {
+                reset: resets.map(|resets| resets + 3),
+                ..ports()
+            };
+            let facts = Facts {
+                leaves_unread,
+                ..facts(&before, Some(&after))
+            };
+            let came_back = came_back(2000, Duration::from_secs(9), facts, Reuse::Off);
+            assert_eq!(came_back, Some(reason), "{resets:?}");
+        }
     }
 
     #[test]
@@ -559,20 +619,26 @@ mod tests {
 
     #[test]
     fn a_server_that_was_not_watched_has_no_numbers_but_a_reason() {
-        let unwatched = ServerReport::new(Err("it fell silent".into()));
-        assert_eq!(unwatched.threads_connected_max, None);
-        assert_eq!(
-            unwatched.not_watched_because.as_deref(),
-            Some("it fell silent")
-        );
-        let watched = ServerReport::new(Ok(Watched {
-            most: 3,
-            before: ServerStatus::default(),
-            after: ServerStatus::default(),
-        }));
+        let because = |ended: Option<&str>| Watched {
+            most: None,
+            before: None,
+            after: None,
+            ended: ended.map(Into::into),
+        };
+        let unwatched = ServerReport::new(because(Some("it fell silent")));
+        assert_eq!(unwatched, ServerReport::unwatched("it fell silent".into()));
+        let watched = ServerReport::new(Watched {
+            most: Some(3),
+            before: Some(ServerStatus::default()),
+            ..because(Some("it fell silent"))
+        });
         assert_eq!(
             (watched.threads_connected_max, watched.not_watched_because),
             (Some(3), None)
+        );
+        assert_eq!(
+            watched.watch_ended_because.as_deref(),
+            Some("it fell silent")
         );
     }
 }

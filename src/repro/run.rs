@@ -1,5 +1,3 @@
-use std::collections::HashSet;
-use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::cause::Cause;
 use super::client::{Client, Turn};
 use super::latency::{Ends, Latencies, Latency};
 use super::stop::{Signal, Stop};
@@ -32,7 +31,7 @@ pub struct Limits {
 #[derive(Debug)]
 pub enum End {
     /// A connection could not be opened.
-    Failed(mysql::Error),
+    Failed(Cause),
     /// All the connections asked for were made.
     Count,
     /// The time was up.
@@ -73,8 +72,11 @@ pub struct Cliff {
 pub struct Outcome {
     /// Turns of the loop: connections opened and closed, or checkouts of a pool.
     pub turns: u64,
-    /// Connections of a pool that they took.
-    pub pooled: Option<u64>,
+    /// Connections that were opened for them, where that is another number: of a pool, or before it
+    /// failed.
+    pub opened: Option<u64>,
+    /// For how long a login had been going on when the time was up, where that was long.
+    pub unfinished: Option<Duration>,
     /// How long it took.
     pub elapsed: Duration,
     /// How it ended.
@@ -94,10 +96,13 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// A run that could not even begin.
+    /// A run that could not even begin, after so many connections were `opened`.
     #[must_use]
-    pub fn without_a_connection(error: mysql::Error) -> Self {
-        Samples::default().finish(Duration::ZERO, End::Failed(error), Vec::new())
+    pub fn failed(cause: Cause, opened: u64) -> Self {
+        Self {
+            opened: Some(opened),
+            ..Samples::default().finish(Duration::ZERO, (End::Failed(cause), None), Vec::new())
+        }
     }
 }
 
@@ -112,7 +117,7 @@ struct Run {
     over: AtomicBool,
     /// Threads that still take turns.
     working: AtomicUsize,
-    end: Mutex<Option<End>>,
+    end: Mutex<Option<(End, Option<Duration>)>>,
     samples: Mutex<Samples>,
     observer: Thread,
 }
@@ -121,25 +126,31 @@ struct Run {
 /// the report. Its thread is left behind.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Lets `client` take turns until something ends the run. `ports_in_use` looks at the socket table
-/// on this thread; `show` sees every moment as it passes.
+/// Lets `client` take turns until something ends the run, after its `first` where there was one.
+/// `ports_in_use` looks at the socket table on this thread; `show` sees every moment as it passes.
 pub fn run(
     client: &Arc<Client>,
+    first: Option<Turn>,
     limits: Limits,
     stop: &Stop,
     mut ports_in_use: impl FnMut() -> Option<u32>,
     mut show: impl FnMut(&Moment),
 ) -> Outcome {
+    let start = first.map_or_else(Instant::now, |first| first.begun);
+    let mut samples = Samples::default();
+    if let Some(first) = first {
+        samples.add(first, limits.fast_ports, start);
+    }
     let run = Arc::new(Run {
         client: Arc::clone(client),
         limits,
-        start: Instant::now(),
+        start,
         stop: stop.clone(),
-        begun: AtomicU64::new(0),
+        begun: AtomicU64::new(samples.turns),
         over: AtomicBool::new(false),
         working: AtomicUsize::new(0),
         end: Mutex::new(None),
-        samples: Mutex::default(),
+        samples: Mutex::new(samples),
         observer: thread::current(),
     });
     for _ in 0..limits.threads {
@@ -148,7 +159,7 @@ pub fn run(
         let started = thread::Builder::new().spawn(move || worker.work());
         if let Err(error) = started {
             run.working.fetch_sub(1, Ordering::Relaxed);
-            run.finish(End::Failed(error.into()));
+            run.finish(End::Failed(Cause::Other(error.to_string())), None);
         }
     }
     let mut timeline = Timeline::new(run.start);
@@ -156,7 +167,7 @@ pub fn run(
     while run.working.load(Ordering::Acquire) > 0 {
         thread::park_timeout(timeline.due().min(GRACE));
         if let Some(end) = run.is_up() {
-            run.finish(end);
+            run.finish(end, None);
         }
         if run.over.load(Ordering::Relaxed)
             && over_since.get_or_insert_with(Instant::now).elapsed() >= GRACE
@@ -169,10 +180,17 @@ pub fn run(
     }
     let elapsed = run.start.elapsed();
     show(timeline.mark(&run.samples, &mut ports_in_use));
-    let nobody_said = || End::Failed(io::Error::other("the loop ended by itself").into());
+    let nobody_said = || (broken("the loop ended by itself"), None);
     let end = lock(&run.end).take().unwrap_or_else(nobody_said);
     let samples = std::mem::take(&mut *lock(&run.samples));
-    samples.finish(elapsed, end, timeline.moments)
+    Outcome {
+        opened: client.pooled(),
+        ..samples.finish(elapsed, end, timeline.moments)
+    }
+}
+
+fn broken(how: &str) -> End {
+    End::Failed(Cause::Other(how.into()))
 }
 
 /// Counters stay right whatever a thread that panicked was doing.
@@ -183,32 +201,40 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Run {
     fn work(&self) {
         let ended = panic::catch_unwind(AssertUnwindSafe(|| self.take_turns()));
-        let broken = || End::Failed(io::Error::other("a turn of the loop panicked").into());
-        if let Some(end) = ended.unwrap_or_else(|_| Some(broken())) {
-            self.finish(end);
+        let fell_over = || (broken("a turn of the loop fell over"), None);
+        if let Some((end, unfinished)) = ended.unwrap_or_else(|_| Some(fell_over())) {
+            self.finish(end, unfinished);
         }
         self.working.fetch_sub(1, Ordering::Release);
         self.observer.unpark();
     }
 
     /// Until something ends the run; says what, where nobody has.
-    fn take_turns(&self) -> Option<End> {
+    fn take_turns(&self) -> Option<(End, Option<Duration>)> {
+        /// Behind the end of the run a login that is under way may come to its own.
+        const IN_FLIGHT: Duration = GRACE.saturating_sub(Duration::from_millis(100));
+        let up = self.start + self.limits.duration;
         loop {
             let number = self.begun.fetch_add(1, Ordering::Relaxed);
             match self.wait_for(number) {
                 Wait::Due => {}
                 Wait::Over => return None,
-                Wait::Ends(end) => return Some(end),
+                Wait::Ends(end) => return Some((end, None)),
             }
-            match self.client.turn(number) {
+            match self.client.turn(number, up + IN_FLIGHT) {
                 Ok(turn) => {
                     let samples = &mut *lock(&self.samples);
                     samples.add(turn, self.limits.fast_ports, self.start);
                 }
-                Err(error) => {
-                    // A signal ends connect() early.
-                    let end = self.stop.asked().map(End::Interrupted);
-                    return Some(end.unwrap_or(End::Failed(error)));
+                // A signal ends connect() early.
+                Err(cause) => {
+                    return Some(match (self.stop.asked(), cause) {
+                        (Some(signal), _) => (End::Interrupted(signal), None),
+                        (None, Cause::Slow { after, .. }) if Instant::now() >= up => {
+                            (End::Duration, Some(after))
+                        }
+                        (None, cause) => (End::Failed(cause), None),
+                    });
                 }
             }
         }
@@ -216,14 +242,14 @@ impl Run {
 
     /// Ends the run. Who comes first says why, but a failure tells more than a limit. Where the
     /// last turn is taken the others go on until theirs are done.
-    fn finish(&self, end: End) {
+    fn finish(&self, end: End, unfinished: Option<Duration>) {
         let mut why = lock(&self.end);
         self.over
             .fetch_or(!matches!(end, End::Count), Ordering::Relaxed);
-        let tells_more =
-            matches!(end, End::Failed(_)) && matches!(*why, Some(End::Count | End::Duration));
+        let tells_more = matches!(*why, Some((End::Count | End::Duration, None)))
+            && (matches!(end, End::Failed(_)) || unfinished.is_some());
         if why.is_none() || tells_more {
-            *why = Some(end);
+            *why = Some((end, unfinished));
         }
     }
 
@@ -283,7 +309,6 @@ fn later(seconds: f64) -> Duration {
 #[derive(Default)]
 struct Samples {
     turns: u64,
-    pooled: HashSet<u32>,
     ends: Ends,
     cliff: Option<Cliff>,
     before_cliff: Latencies,
@@ -296,7 +321,6 @@ struct Samples {
 impl Samples {
     fn add(&mut self, turn: Turn, fast_ports: Option<u64>, start: Instant) {
         self.turns += 1;
-        self.pooled.extend(turn.pooled);
         self.ends.add(turn.connect);
         self.recent.add(turn.connect);
         if let Some(login) = turn.login {
@@ -315,10 +339,16 @@ impl Samples {
         }
     }
 
-    fn finish(self, elapsed: Duration, end: End, timeline: Vec<Moment>) -> Outcome {
+    fn finish(
+        self,
+        elapsed: Duration,
+        (end, unfinished): (End, Option<Duration>),
+        timeline: Vec<Moment>,
+    ) -> Outcome {
         Outcome {
             turns: self.turns,
-            pooled: (!self.pooled.is_empty()).then_some(self.pooled.len() as u64),
+            opened: None,
+            unfinished,
             elapsed,
             end,
             first: self.ends.first(),
@@ -413,10 +443,11 @@ fn rate<S: Serializer>(rate: &f64, serializer: S) -> Result<S::Ok, S::Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::net::{Ipv4Addr, TcpListener};
 
     use super::*;
-    use crate::repro::Target;
+    use crate::repro::target::Target;
 
     /// A client of a server that takes each connection and waits for its end.
     fn client() -> Arc<Client> {
@@ -441,7 +472,14 @@ mod tests {
     }
 
     fn run_of(limits: Limits) -> Outcome {
-        run(&client(), limits, &Stop::default(), || Some(5), |_| ())
+        run(
+            &client(),
+            None,
+            limits,
+            &Stop::default(),
+            || Some(5),
+            |_| (),
+        )
     }
 
     #[test]
@@ -486,7 +524,7 @@ mod tests {
             threads: 4,
             ..limits()
         };
-        let outcome = run(&client, limits, &Stop::default(), || None, |_| ());
+        let outcome = run(&client, None, limits, &Stop::default(), || None, |_| ());
         assert_eq!(outcome.turns, 0);
         assert!(matches!(outcome.end, End::Failed(_)), "{:?}", outcome.end);
     }

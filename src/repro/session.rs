@@ -1,35 +1,19 @@
-//! One MySQL connection of the loop: greeting, login, leave. The mysql crate hands out no socket
+//! One MySQL connection: greeting, login, questions, leave. The mysql crate hands out no socket
 //! before the login and takes none, so that neither connect() could be timed by itself, nor a
-//! source address be bound without a port, nor the FIN be sent first.
+//! source address be bound without a port, nor the FIN be sent first; and it has no bound on what a
+//! server may send, or on how long.
 
-use std::io::{self, BufReader, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::net::TcpStream;
+use std::time::Duration;
 
 use mysql::consts::CapabilityFlags as Can;
-use mysql::{DriverError, Opts};
-use mysql_common::crypto;
 use mysql_common::io::ParseBuf;
-use mysql_common::packets::{
-    AuthPlugin, AuthSwitchRequest, ErrPacket, HandshakePacket, HandshakeResponse, SslRequest,
-};
-use mysql_common::proto::{MyDeserialize, MySerialize};
-use rustls::pki_types::SubjectPublicKeyInfoDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConnection, StreamOwned};
-use socket2::SockRef;
+use mysql_common::packets::{AuthPlugin, HandshakeResponse, SslRequest};
 
+use super::auth::Plugin;
+use super::cause::{Cause, Stage, TlsTrouble};
 use super::tls::Tls;
-
-/// Whether a server that begins with these bytes speaks MySQL: a greeting of protocol 10, or an
-/// error in its place.
-#[must_use]
-pub fn greets_like_mysql(first: &[u8]) -> bool {
-    const PROTOCOL_10: u8 = 10;
-    const ERROR: u8 = 0xff;
-    matches!(first, [_, _, 0, 0, PROTOCOL_10 | ERROR, ..])
-}
+use super::wire::{Exchange, Wire, greeting};
 
 /// How a connection ends. Either way the client sends the first FIN.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -41,12 +25,17 @@ pub enum Close {
     Abrupt,
 }
 
-/// A connection that is logged in.
-pub(super) struct Session(BufReader<Stream>);
+/// Who logs in.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Account<'a> {
+    pub user: Option<&'a str>,
+    pub password: &'a str,
+    pub database: Option<&'a str>,
+}
 
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+/// A connection that is logged in.
+pub(super) struct Session {
+    wire: Wire,
 }
 
 /// What a client may send at once; any value does for a login.
@@ -54,21 +43,20 @@ const MAX_PACKET: u32 = 16 * 1024 * 1024;
 const UTF8MB4: u8 = 45;
 
 impl Session {
-    /// Logs in over `tcp` as `options` say, by TLS where there is any.
+    /// Logs in over `tcp` as `account`, by TLS where there is any, before the `exchange` is over.
     ///
     /// # Errors
-    /// The server's, the driver's and the system's, told apart as the mysql crate does.
-    pub fn login(tcp: TcpStream, options: &Opts, tls: Option<&Tls>) -> Result<Self, mysql::Error> {
-        let mut wire = Wire {
-            stream: BufReader::with_capacity(BUFFER, Stream::Plain(tcp)),
-            sequence: 0,
-        };
+    /// Why not.
+    pub fn login(
+        tcp: TcpStream,
+        account: Account<'_>,
+        tls: Option<&Tls>,
+        exchange: Exchange,
+    ) -> Result<Self, Cause> {
+        let mut wire = Wire::new(tcp, exchange);
         let packet = wire.read()?;
-        let greeting: HandshakePacket = parse(&packet)?;
-        if greeting.protocol_version() != 10 {
-            let version = greeting.protocol_version();
-            return Err(DriverError::UnsupportedProtocol(version).into());
-        }
+        let greeting = greeting(&packet)?;
+        wire.stage = Stage::Login;
         let mut capabilities = Can::CLIENT_PROTOCOL_41
             | Can::CLIENT_SECURE_CONNECTION
             | Can::CLIENT_LONG_PASSWORD
@@ -76,7 +64,7 @@ impl Session {
             | Can::CLIENT_PLUGIN_AUTH;
         if let Some(tls) = tls {
             if !greeting.capabilities().contains(Can::CLIENT_SSL) {
-                return Err(DriverError::TlsNotSupported.into());
+                return Err(Cause::Tls(TlsTrouble::NotOffered));
             }
             capabilities |= Can::CLIENT_SSL;
             wire.write_struct(&SslRequest::new(capabilities, MAX_PACKET, UTF8MB4))?;
@@ -85,20 +73,22 @@ impl Session {
 
         let mut nonce = greeting.scramble_1_ref().to_vec();
         nonce.extend(greeting.scramble_2_ref().unwrap_or_default());
-        nonce.resize(NONCE, 0);
-        // Others are never the default: the server asks to switch to them.
-        let mut plugin = match greeting.auth_plugin() {
-            Some(plugin @ AuthPlugin::CachingSha2Password) => plugin.into_owned(),
-            _ => AuthPlugin::MysqlNativePassword,
+        // For any other the server asks again.
+        let first = greeting.auth_plugin_name_ref().map(Plugin::named);
+        let mut plugin = match first {
+            Some(Ok(Plugin::CachingSha2)) => Plugin::CachingSha2,
+            _ => Plugin::Native,
         };
-        let password = options.get_pass();
-        let proof = plugin.gen_data(password, &nonce);
+        let password = account.password;
+        let answer = plugin.answer(password, &nonce, wire.is_encrypted());
+        // Without a password there is no proof, not even an empty one.
+        let answer = Some(answer).filter(|_| !password.is_empty());
         wire.write_struct(&HandshakeResponse::new(
-            proof.as_deref(),
+            answer,
             greeting.server_version_parsed().unwrap_or_default(),
-            options.get_user().map(str::as_bytes),
-            options.get_db_name().map(str::as_bytes),
-            Some(plugin.clone()),
+            account.user.map(str::as_bytes),
+            account.database.map(str::as_bytes),
+            Some(AuthPlugin::from_bytes(plugin.name().as_bytes())),
             capabilities,
             None,
             MAX_PACKET,
@@ -109,242 +99,98 @@ impl Session {
         loop {
             let packet = wire.read()?;
             match packet.as_slice() {
-                [0x00, ..] => return Ok(Self(wire.stream)),
-                [0xfe] => return Err(DriverError::OldMysqlPasswordDisabled.into()),
-                [0xfe, ..] if !switched => {
+                [0x00, ..] => return Ok(Self { wire }),
+                [0xfe] => return Err(Cause::Plugin("mysql_old_password".into())),
+                [0xfe, request @ ..] if !switched => {
                     switched = true;
-                    let request: AuthSwitchRequest = parse(&packet)?;
-                    plugin = request.auth_plugin().into_owned();
-                    nonce = request.plugin_data().to_vec();
-                    if plugin == AuthPlugin::Ed25519 {
-                        // It ends without the zero that is cut off here where it is the last byte.
-                        nonce.resize(ED25519_NONCE, 0);
-                    }
-                    let proof = match &plugin {
-                        AuthPlugin::MysqlNativePassword
-                        | AuthPlugin::CachingSha2Password
-                        | AuthPlugin::Ed25519 => plugin.gen_data(password, &nonce),
-                        other => {
-                            let name = String::from_utf8_lossy(other.as_bytes()).into_owned();
-                            return Err(DriverError::UnknownAuthPlugin(name).into());
-                        }
-                    };
-                    wire.write(proof.as_deref().unwrap_or_default())?;
+                    let mut parts = request.splitn(2, |byte| *byte == 0);
+                    plugin = Plugin::named(parts.next().unwrap_or_default())?;
+                    nonce = parts.next().unwrap_or_default().to_vec();
+                    wire.write(&plugin.answer(password, &nonce, wire.is_encrypted()))?;
                 }
-                [0x01, FAST_AUTH_OK] if !proved => proved = true,
-                [0x01, FULL_AUTH] if !proved && plugin == AuthPlugin::CachingSha2Password => {
+                // The first releases of parsec send its salt without the 1.
+                [0x01, more @ ..] | more if !proved => {
                     proved = true;
-                    wire.prove_in_full(password.unwrap_or_default(), &nonce)?;
+                    plugin.go_on(&mut wire, more, password, &nonce)?;
                 }
-                _ => return Err(DriverError::UnexpectedPacket.into()),
+                _ => return Err(Cause::NotMysql),
             }
         }
     }
 
-    /// Takes leave and closes first, every time: the farewell and the FIN leave in one packet, as
-    /// over a network, where the client's FIN is on its way long before the server could answer.
-    pub fn leave(self, close: Close) {
-        let mut stream = self.0.into_inner();
-        // Where the server is gone there is nobody to take leave of.
-        let _ = SockRef::from(stream.tcp()).set_tcp_cork(true);
-        if close == Close::Quit {
-            const COM_QUIT: [u8; 5] = [1, 0, 0, 0, 1];
-            let _ = stream.write_all(&COM_QUIT);
+    /// Asks the server: the rows of its answer, each the texts of its first two columns; none where
+    /// it answers without any.
+    ///
+    /// # Errors
+    /// Where it says no, or not in time, or too much.
+    pub fn ask(&mut self, sql: &str, exchange: Exchange) -> Result<Vec<[String; 2]>, Cause> {
+        const COM_QUERY: u8 = 3;
+        /// More than any question here has.
+        const MOST_COLUMNS: u64 = 16;
+        let wire = &mut self.wire;
+        wire.begin(exchange, Stage::Question);
+        wire.write(&[&[COM_QUERY], sql.as_bytes()].concat())?;
+        let head = wire.read()?;
+        let columns = match head.as_slice() {
+            [0x00, ..] => return Ok(Vec::new()),
+            head => ParseBuf(head).checked_eat_lenenc_int(),
+        };
+        let columns = columns.filter(|columns| (1..=MOST_COLUMNS).contains(columns));
+        for _ in 0..columns.ok_or(Cause::NotMysql)? {
+            wire.read()?;
         }
-        // No close_notify of TLS: the server would close without reading it, and the kernel would
-        // send a reset for that, which ends TIME_WAIT.
-        let _ = stream.flush();
-        let _ = stream.tcp().shutdown(Shutdown::Write);
-        if let Stream::Tls(tls) = &mut stream {
-            drain(&mut tls.sock, LINGER);
+        if !is_end(&wire.read()?) {
+            return Err(Cause::NotMysql);
         }
-    }
-}
-
-/// How long a server may take to close its end under TLS.
-const LINGER: Duration = Duration::from_secs(2);
-
-/// Reads what the server still has to say, for this `time`: closed with unread data, the kernel
-/// would send a reset and keep no TIME_WAIT (RFC 2525, 2.17).
-pub(super) fn drain(tcp: &mut TcpStream, time: Duration) {
-    let start = Instant::now();
-    let mut rest = [0; 4096];
-    loop {
-        let left = time.saturating_sub(start.elapsed());
-        if left.is_zero() || tcp.set_read_timeout(Some(left)).is_err() {
-            return;
-        }
-        if !matches!(tcp.read(&mut rest), Ok(length) if length > 0) {
-            return;
-        }
-    }
-}
-
-const NONCE: usize = 20;
-const ED25519_NONCE: usize = 32;
-/// `fast_auth_success`, `perform_full_authentication` and `request_public_key` of
-/// `caching_sha2_password`.
-const FAST_AUTH_OK: u8 = 3;
-const FULL_AUTH: u8 = 4;
-const REQUEST_PUBLIC_KEY: u8 = 2;
-
-/// Bytes of an RSA key in DER beside its modulus, at most, and of the padding under it.
-const AROUND_THE_MODULUS: usize = 40;
-const PADDING: usize = 42;
-
-/// MySQL's packets: three bytes of length, one of sequence.
-struct Wire {
-    stream: BufReader<Stream>,
-    sequence: u8,
-}
-
-impl Wire {
-    fn read(&mut self) -> Result<Vec<u8>, mysql::Error> {
-        let mut header = [0; 4];
-        self.stream.read_exact(&mut header)?;
-        let [a, b, c, sequence] = header;
-        let length = u32::from_le_bytes([a, b, c, 0]);
-        if length == 0 || length > LONGEST {
-            return Err(DriverError::UnexpectedPacket.into());
-        }
-        self.sequence = sequence.wrapping_add(1);
-        let mut packet = vec![0; length as usize];
-        self.stream.read_exact(&mut packet)?;
-        if packet[0] == 0xff {
-            // Before the greeting the server cannot know that the client understands a state.
-            let with_state = packet.get(3) == Some(&b'#');
-            let capabilities = if with_state {
-                Can::CLIENT_PROTOCOL_41
-            } else {
-                Can::empty()
+        // What may be read in one exchange is the bound on them.
+        let mut rows = Vec::new();
+        loop {
+            let packet = wire.read()?;
+            if is_end(&packet) {
+                return Ok(rows);
+            }
+            let mut row = ParseBuf(&packet);
+            let mut text = || {
+                let bytes = row.checked_eat_lenenc_str().unwrap_or_default();
+                String::from_utf8_lossy(bytes).into_owned()
             };
-            return Err(match ParseBuf(&packet).parse(capabilities)? {
-                ErrPacket::Error(error) => mysql::Error::MySqlError(error.into()),
-                ErrPacket::Progress(_) => DriverError::UnexpectedPacket.into(),
-            });
+            rows.push([text(), text()]);
         }
-        Ok(packet)
     }
 
-    fn write(&mut self, payload: &[u8]) -> io::Result<()> {
-        let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
-        let [a, b, c, _] = length.to_le_bytes();
-        let packet = [&[a, b, c, self.sequence], payload].concat();
-        self.sequence = self.sequence.wrapping_add(1);
-        self.stream.get_mut().write_all(&packet)?;
-        self.stream.get_mut().flush()
+    /// Takes leave and closes first.
+    pub fn leave(self, close: Close) {
+        self.wire.close(farewell(close), None);
     }
 
-    fn write_struct(&mut self, packet: &impl MySerialize) -> io::Result<()> {
-        let mut payload = Vec::new();
-        packet.serialize(&mut payload);
-        self.write(&payload)
-    }
-
-    fn encrypt(self, tls: &Tls) -> Result<Self, mysql::Error> {
-        let mut client = ClientConnection::new(Arc::clone(&tls.config), tls.name.clone())?;
-        // The server says nothing more until it is asked, so nothing is left in the buffer.
-        let stream = match self.stream.into_inner() {
-            Stream::Plain(mut tcp) => {
-                while client.is_handshaking() {
-                    client.complete_io(&mut tcp).map_err(tls_error)?;
-                }
-                Stream::Tls(Box::new(StreamOwned::new(client, tcp)))
-            }
-            encrypted @ Stream::Tls(_) => encrypted,
-        };
-        Ok(Self {
-            stream: BufReader::with_capacity(BUFFER, stream),
-            ..self
-        })
-    }
-
-    /// `caching_sha2_password` where the server has not seen this user yet: the password itself,
-    /// under TLS or the server's RSA key.
-    fn prove_in_full(&mut self, password: &str, nonce: &[u8]) -> Result<(), mysql::Error> {
-        let mut clear = [password.as_bytes(), &[0]].concat();
-        if let Stream::Tls(_) = self.stream.get_ref() {
-            self.write(&clear)?;
-            return Ok(());
-        }
-        self.write(&[REQUEST_PUBLIC_KEY])?;
-        let answer = self.read()?;
-        let [0x01, key @ ..] = answer.as_slice() else {
-            return Err(DriverError::UnexpectedPacket.into());
-        };
-        // The crate panics where the password does not fit under the key.
-        let modulus = SubjectPublicKeyInfoDer::from_pem_slice(key)
-            .map_or(0, |der| der.len().saturating_sub(AROUND_THE_MODULUS));
-        if modulus < clear.len() + PADDING {
-            return Err(DriverError::UnexpectedPacket.into());
-        }
-        for (byte, salt) in clear.iter_mut().zip(nonce.iter().cycle()) {
-            *byte ^= salt;
-        }
-        self.write(&crypto::encrypt(&clear, key))?;
-        Ok(())
+    /// The same, and waits a moment until the server has closed too.
+    pub fn leave_for_good(self) {
+        /// A busy server takes some milliseconds.
+        const MOMENT: Duration = Duration::from_secs(1);
+        self.wire.close(farewell(Close::Quit), Some(MOMENT));
     }
 }
 
-/// More than any packet of a usual login.
-const BUFFER: usize = 2048;
-
-/// A packet that cannot be parsed is not MySQL's.
-fn parse<'a, T: MyDeserialize<'a, Ctx = ()>>(packet: &'a [u8]) -> Result<T, mysql::Error> {
-    ParseBuf(packet)
-        .parse(())
-        .map_err(|_| DriverError::UnexpectedPacket.into())
-}
-
-/// The longest packet of a login; a longer one is no MySQL.
-const LONGEST: u32 = 1024 * 1024;
-
-/// What rustls wraps into an I/O error.
-fn tls_error(error: io::Error) -> mysql::Error {
-    match error.downcast::<rustls::Error>() {
-        Ok(tls) => tls.into(),
-        Err(other) => other.into(),
+fn farewell(close: Close) -> &'static [u8] {
+    const COM_QUIT: [u8; 5] = [1, 0, 0, 0, 1];
+    match close {
+        Close::Quit => &COM_QUIT,
+        Close::Abrupt => &[],
     }
 }
 
-impl Stream {
-    fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => &tls.sock,
-        }
-    }
-}
-
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(tcp) => tcp.read(buffer),
-            Self::Tls(tls) => tls.read(buffer),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(tcp) => tcp.write(buffer),
-            Self::Tls(tls) => tls.write(buffer),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(tcp) => tcp.flush(),
-            Self::Tls(tls) => tls.flush(),
-        }
-    }
+/// Whether it is the `EOF_Packet` between the parts of an answer.
+fn is_end(packet: &[u8]) -> bool {
+    packet[0] == 0xfe && packet.len() < 9
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Read, Write};
     use std::net::{SocketAddr, TcpListener};
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread::{self, JoinHandle};
+    use std::time::Instant;
 
     use super::*;
 
@@ -360,45 +206,8 @@ z9Vn0xaiCve84NeRs922BvtIGUpke91H3kE/Gsd9lJO28DrDRYJgGBXtKixX5+/R
 oQIDAQAB
 -----END PUBLIC KEY-----
 ";
-
-    /// A server of MySQL 8 in so far as it asks for caching_sha2_password, packet by packet: it says
-    /// each of `answers` after one packet of the client, and returns what it heard.
-    fn mysql_8(answers: Vec<Vec<u8>>) -> (SocketAddr, JoinHandle<Vec<Vec<u8>>>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = thread::spawn(move || {
-            let (tcp, _) = listener.accept().unwrap();
-            let mut wire = Wire {
-                stream: BufReader::new(Stream::Plain(tcp)),
-                sequence: 0,
-            };
-            let mut greeting = b"\x0a8.0.36\0\x01\0\0\0".to_vec();
-            greeting.extend(&NONCE_SENT[..8]);
-            let capabilities =
-                (Can::CLIENT_PROTOCOL_41 | Can::CLIENT_SECURE_CONNECTION | Can::CLIENT_PLUGIN_AUTH)
-                    .bits()
-                    .to_le_bytes();
-            greeting.push(0);
-            greeting.extend([capabilities[0], capabilities[1], UTF8MB4, 2, 0]);
-            greeting.extend([capabilities[2], capabilities[3], 21]);
-            greeting.extend([0; 10]);
-            greeting.extend(&NONCE_SENT[8..]);
-            greeting.extend(b"\0caching_sha2_password\0");
-            wire.write(&greeting).unwrap();
-            let mut heard = Vec::new();
-            for answer in answers {
-                heard.push(wire.read().unwrap());
-                wire.write(&answer).unwrap();
-                if answer == [1, FAST_AUTH_OK] {
-                    wire.write(&OK).unwrap();
-                }
-            }
-            heard
-        });
-        (address, server)
-    }
-
     const OK: [u8; 7] = [0, 0, 0, 2, 0, 0, 0];
+    const EOF: [u8; 5] = [0xfe, 0, 0, 2, 0];
     /// SHA256(password) XOR SHA256(SHA256(SHA256(password)), nonce), by Python's hashlib.
     const PROOF: [u8; 32] = [
         0x9e, 0xab, 0xc4, 0x26, 0xd7, 0xdd, 0x6e, 0xcb, 0x62, 0x09, 0xbc, 0x00, 0x3c, 0xb1, 0x4a,
@@ -406,18 +215,202 @@ oQIDAQAB
         0x69, 0x28,
     ];
 
-    fn login(server: SocketAddr) -> Result<(), mysql::Error> {
-        let options = mysql::OptsBuilder::new()
-            .user(Some("app"))
-            .pass(Some("correct horse"))
-            .into();
+    /// What a server does in turn.
+    #[derive(Clone)]
+    enum Step {
+        /// It says this packet.
+        Say(Vec<u8>),
+        /// It hears one.
+        Hear,
+    }
+
+    /// What it does instead, at one byte of what it says, or of what it hears.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Deed {
+        Close,
+        Reset,
+        Stall,
+        /// It says this byte in place of another, and goes on.
+        Lie(u8),
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Direction {
+        Saying,
+        Hearing,
+    }
+
+    fn greeting_sent() -> Vec<u8> {
+        let mut greeting = b"\x0a8.0.36\0\x01\0\0\0".to_vec();
+        greeting.extend(&NONCE_SENT[..8]);
+        let capabilities =
+            (Can::CLIENT_PROTOCOL_41 | Can::CLIENT_SECURE_CONNECTION | Can::CLIENT_PLUGIN_AUTH)
+                .bits()
+                .to_le_bytes();
+        greeting.push(0);
+        greeting.extend([capabilities[0], capabilities[1], UTF8MB4, 2, 0]);
+        greeting.extend([capabilities[2], capabilities[3], 21]);
+        greeting.extend([0; 10]);
+        greeting.extend(&NONCE_SENT[8..]);
+        greeting.extend(b"\0caching_sha2_password\0");
+        greeting
+    }
+
+    /// Each of `answers` after one packet of the client.
+    fn script(answers: &[&[u8]]) -> Vec<Step> {
+        let mut steps = vec![Step::Say(greeting_sent())];
+        for answer in answers {
+            steps.push(Step::Hear);
+            steps.push(Step::Say(answer.to_vec()));
+        }
+        steps
+    }
+
+    fn switch(plugin: &str, nonce: &[u8]) -> Vec<u8> {
+        [&[0xfe], plugin.as_bytes(), &[0], nonce].concat()
+    }
+
+    /// A column as a result has it: nobody looks at it.
+    const COLUMN: &[u8] = b"\x03def\0\0\0\x01c\0\x0c\x21\0\0\x01\0\0\xfd\0\0\0\0\0";
+
+    /// Every conversation that a login and one question can be.
+    fn conversations() -> Vec<(&'static str, Vec<Step>)> {
+        let key = [&[1], KEY].concat();
+        let salt = [&b"\x01P\0"[..], &[7; 18]].concat();
+        let native = switch("mysql_native_password", &NONCE_SENT[..]);
+        let sha256 = switch("sha256_password", &NONCE_SENT[..]);
+        let ed25519 = switch("client_ed25519", &[9; 32]);
+        let parsec = switch("parsec", &[9; 32]);
+        let fast = Vec::from([1, 3]);
+        let row = b"\x11Threads_connected\x011".to_vec();
+        let mut all = vec![
+            ("native", script(&[&native, &OK])),
+            ("full", script(&[&[1, 4], &key, &OK])),
+            ("sha256", script(&[&sha256, &key, &OK])),
+            ("ed25519", script(&[&ed25519, &OK])),
+            ("parsec", script(&[&parsec, &salt, &OK])),
+        ];
+        let mut asked = script(&[&fast]);
+        asked.push(Step::Say(OK.to_vec()));
+        asked.push(Step::Hear);
+        for packet in [&[2][..], COLUMN, COLUMN, &EOF, &row, &EOF] {
+            asked.push(Step::Say(packet.to_vec()));
+        }
+        all.push(("question", asked));
+        all
+    }
+
+    /// A server of this script, which does the `deed` at byte `at`; what it has heard.
+    fn serve(
+        steps: Vec<Step>,
+        fault: Option<(Direction, usize, Deed)>,
+    ) -> (SocketAddr, JoinHandle<Vec<Vec<u8>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut tcp, _) = listener.accept().unwrap();
+            tcp.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let mut heard = Vec::new();
+            let _ = follow(&mut tcp, &steps, fault, &mut heard);
+            heard
+        });
+        (address, server)
+    }
+
+    fn follow(
+        tcp: &mut TcpStream,
+        steps: &[Step],
+        fault: Option<(Direction, usize, Deed)>,
+        heard: &mut Vec<Vec<u8>>,
+    ) -> io::Result<()> {
+        let (mut said, mut read, mut sequence) = (0, 0, 0_u8);
+        let fault_in = |direction, from: usize, length: usize| {
+            fault.and_then(|(way, at, deed)| {
+                let within = way == direction && (from..from + length).contains(&at);
+                within.then(|| (at - from, deed))
+            })
+        };
+        for step in steps {
+            match step {
+                Step::Say(payload) => {
+                    let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
+                    let start = [length[0], length[1], length[2], sequence];
+                    let mut packet = [&start, payload.as_slice()].concat();
+                    sequence += 1;
+                    match fault_in(Direction::Saying, said, packet.len()) {
+                        Some((at, Deed::Lie(byte))) => packet[at] = byte,
+                        Some((at, deed)) => {
+                            tcp.write_all(&packet[..at])?;
+                            return end(tcp, deed);
+                        }
+                        None => {}
+                    }
+                    said += packet.len();
+                    tcp.write_all(&packet)?;
+                }
+                Step::Hear => {
+                    let mut header = [0; 4];
+                    if let Some((at, deed)) = fault_in(Direction::Hearing, read, 4) {
+                        tcp.read_exact(&mut header[..at])?;
+                        return end(tcp, deed);
+                    }
+                    tcp.read_exact(&mut header)?;
+                    sequence = header[3].wrapping_add(1);
+                    let mut payload = vec![0; usize::from(header[0]) | usize::from(header[1]) << 8];
+                    if let Some((at, deed)) = fault_in(Direction::Hearing, read + 4, payload.len())
+                    {
+                        tcp.read_exact(&mut payload[..at])?;
+                        return end(tcp, deed);
+                    }
+                    tcp.read_exact(&mut payload)?;
+                    read += 4 + payload.len();
+                    heard.push(payload);
+                }
+            }
+        }
+        // Until the client is gone.
+        io::copy(tcp, &mut io::sink()).map(|_| ())
+    }
+
+    fn end(tcp: &mut TcpStream, deed: Deed) -> io::Result<()> {
+        match deed {
+            // Until the client is gone.
+            Deed::Stall => drop(io::copy(tcp, &mut io::sink())),
+            Deed::Reset => socket2::SockRef::from(&*tcp).set_linger(Some(Duration::ZERO))?,
+            Deed::Close | Deed::Lie(_) => {}
+        }
+        Ok(())
+    }
+
+    const PATIENCE: Duration = Duration::from_millis(100);
+    const APP: Account = Account {
+        user: Some("app"),
+        password: "correct horse",
+        database: None,
+    };
+
+    /// A login, and a question after it where there is to be one.
+    fn talk(server: SocketAddr, asks: bool, patience: Duration) -> Result<Vec<[String; 2]>, Cause> {
         let tcp = TcpStream::connect(server).unwrap();
-        Session::login(tcp, &options, None).map(|session| session.leave(Close::Quit))
+        let mut session = Session::login(tcp, APP, None, Exchange::within(patience))?;
+        let answer = if asks {
+            session.ask("SHOW", Exchange::within(patience))
+        } else {
+            Ok(Vec::new())
+        };
+        session.leave(Close::Quit);
+        answer
+    }
+
+    fn login(server: SocketAddr) -> Result<(), Cause> {
+        talk(server, false, Duration::from_secs(5)).map(|_| ())
     }
 
     #[test]
     fn a_password_that_mysql_8_has_cached_is_proved_by_its_hash() {
-        let (server, heard) = mysql_8(vec![vec![1, FAST_AUTH_OK]]);
+        let mut steps = script(&[&[1, 3]]);
+        steps.push(Step::Say(OK.to_vec()));
+        let (server, heard) = serve(steps, None);
         login(server).unwrap();
         let heard = heard.join().unwrap();
         let proved = heard[0].windows(PROOF.len()).any(|part| part == PROOF);
@@ -427,35 +420,199 @@ oQIDAQAB
     #[test]
     fn a_password_that_mysql_8_has_not_cached_is_sent_under_its_key() {
         let key = [&[1], KEY].concat();
-        let (server, heard) = mysql_8(vec![vec![1, FULL_AUTH], key, OK.to_vec()]);
+        let (server, heard) = serve(script(&[&[1, 4], &key, &OK]), None);
         login(server).unwrap();
         let heard = heard.join().unwrap();
-        assert_eq!(heard[1], [REQUEST_PUBLIC_KEY]);
+        assert_eq!(heard[1], [2], "request_public_key");
         assert_eq!(heard[2].len(), 256, "RSA of 2,048 bits");
     }
 
     #[test]
     fn a_plugin_that_is_not_spoken_is_named() {
-        let switch = [&[0xfe], &b"auth_gssapi_client\0x"[..]].concat();
-        let (server, _) = mysql_8(vec![switch]);
-        assert!(matches!(
+        for plugin in ["auth_gssapi_client", "dialog", "mysql_clear_password", ""] {
+            let (server, _) = serve(script(&[&switch(plugin, b"x")]), None);
+            assert_eq!(login(server), Err(Cause::Plugin(plugin.into())));
+        }
+        let (server, _) = serve(script(&[&[0xfe]]), None);
+        assert_eq!(
             login(server),
-            Err(mysql::Error::DriverError(DriverError::UnknownAuthPlugin(name)))
-                if name == "auth_gssapi_client"
-        ));
+            Err(Cause::Plugin("mysql_old_password".into()))
+        );
+    }
+
+    /// 4,096 bits, 512 bits, an even modulus, half of one, and no key at all.
+    #[test]
+    fn a_key_that_the_password_does_not_fit_under_is_told_and_no_panic() {
+        let short = b"-----BEGIN PUBLIC KEY-----
+MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAK0Gn4B5vOHcTKPUhQlX2N6wnZ1Kb6Fh
+m7kKW4J4b0jXz2nIhXoiN0e+oQYyO0F8WUSvVYnP8p4Y7xXy5q4p6zkCAwEAAQ==
+-----END PUBLIC KEY-----
+";
+        let half = &KEY[..200];
+        for (key, said) in [
+            (&short[..], "room for 21"),
+            (half, "malformed"),
+            (b"", "malformed"),
+            (
+                b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+                "malformed",
+            ),
+        ] {
+            let key = [&[1], key].concat();
+            let (server, _) = serve(script(&[&[1, 4], &key, &OK]), None);
+            let account = Account {
+                password: "correct horse battery staple",
+                ..APP
+            };
+            let tcp = TcpStream::connect(server).unwrap();
+            let exchange = Exchange::within(Duration::from_secs(5));
+            match Session::login(tcp, account, None, exchange) {
+                Err(Cause::Unsendable(why)) => assert!(why.contains(said), "{why}"),
+                other => panic!("{said}: {:?}", other.err()),
+            }
+        }
+    }
+
+    /// A server that closes, resets, stalls or lies at each byte of each login, in both directions:
+    /// the client comes back in time, and without a panic.
+    #[test]
+    fn no_server_holds_a_login_up_or_breaks_it_whatever_it_does_at_which_byte() {
+        const WORKERS: usize = 32;
+        /// One stall in so many bytes.
+        const STALLS: usize = 5;
+        /// This machine may be busy.
+        const SLACK: Duration = Duration::from_secs(2);
+        let mut table = Vec::new();
+        for (name, steps) in conversations() {
+            let (server, heard) = serve(steps.clone(), None);
+            let asks = name == "question";
+            let fine = talk(server, asks, Duration::from_secs(5));
+            let heard: usize = heard
+                .join()
+                .unwrap()
+                .iter()
+                .map(|said| said.len() + 4)
+                .sum();
+            if asks {
+                let row = ["Threads_connected".to_owned(), "1".to_owned()];
+                assert_eq!(fine, Ok(vec![row]));
+            }
+            let said: usize = steps
+                .iter()
+                .map(|step| match step {
+                    Step::Say(packet) => packet.len() + 4,
+                    Step::Hear => 0,
+                })
+                .sum();
+            for at in 0..said {
+                let lies = [0x00, 0xff].map(Deed::Lie);
+                let ends = [Deed::Close, Deed::Reset];
+                for deed in lies.into_iter().chain(ends) {
+                    table.push((name, steps.clone(), Direction::Saying, at, deed));
+                }
+                // Each takes the client's whole patience.
+                if at % STALLS == 0 {
+                    table.push((name, steps.clone(), Direction::Saying, at, Deed::Stall));
+                }
+            }
+            for at in 0..heard {
+                for deed in [Deed::Close, Deed::Reset, Deed::Stall] {
+                    if deed == Deed::Stall && at % STALLS != 0 {
+                        continue;
+                    }
+                    table.push((name, steps.clone(), Direction::Hearing, at, deed));
+                }
+            }
+        }
+        let next = AtomicUsize::new(0);
+        let tried = thread::scope(|scope| {
+            let work = || {
+                let mut tried = 0;
+                while let Some((name, steps, direction, at, deed)) =
+                    table.get(next.fetch_add(1, Ordering::Relaxed))
+                {
+                    let begun = Instant::now();
+                    let (server, _) = serve(steps.clone(), Some((*direction, *at, *deed)));
+                    let said = talk(server, *name == "question", PATIENCE);
+                    let took = begun.elapsed();
+                    let what = format!("{name}: {direction:?} {at}, {deed:?}: {said:?}");
+                    assert!(took < 2 * PATIENCE + SLACK, "{took:?} {what}");
+                    match deed {
+                        Deed::Stall => assert!(matches!(said, Err(Cause::Slow { .. })), "{what}"),
+                        Deed::Close | Deed::Reset => assert!(said.is_err(), "{what}"),
+                        Deed::Lie(_) => {}
+                    }
+                    tried += 1;
+                }
+                tried
+            };
+            let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
+            workers
+                .into_iter()
+                .map(|worker| worker.join().expect("no panic"))
+                .sum::<usize>()
+        });
+        assert_eq!(tried, table.len());
     }
 
     #[test]
-    fn only_mysql_greets_like_mysql() {
-        assert!(greets_like_mysql(b"\x4a\0\0\0\x0a8.0.36\0"));
-        assert!(greets_like_mysql(b"\x45\0\0\0\xff\x69\x04Host"));
-        for other in [
-            &b"SSH-2.0-OpenSSH_9.6\r\n"[..],
-            b"220 mail\r\n",
-            b"",
-            b"\x4a\0\0",
-        ] {
-            assert!(!greets_like_mysql(other), "{other:?}");
-        }
+    fn a_byte_now_and_then_is_no_way_to_go_on_for_ever() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let mut client = client.unwrap();
+                for byte in b"\x4a\0\0\0\x0a8.0.36\0".iter().chain(&[b'A'; 200]) {
+                    if client.write_all(&[*byte]).is_err() {
+                        break;
+                    }
+                    thread::sleep(Duration::from_millis(50));
+                }
+            }
+        });
+        let begun = Instant::now();
+        let said = talk(server, false, PATIENCE);
+        assert!(begun.elapsed() < 20 * PATIENCE, "{:?}", begun.elapsed());
+        assert!(
+            matches!(said, Err(Cause::Slow { stage: Stage::Greeting, after }) if after >= PATIENCE),
+            "{said:?}"
+        );
+    }
+
+    #[test]
+    fn an_endless_answer_is_cut_off() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = listener.local_addr().unwrap();
+        let said = thread::spawn(move || {
+            let (mut tcp, _) = listener.accept().unwrap();
+            let mut steps = script(&[&OK]);
+            steps.push(Step::Hear);
+            for packet in [&[2][..], COLUMN, COLUMN, &EOF] {
+                steps.push(Step::Say(packet.to_vec()));
+            }
+            let mut heard = Vec::new();
+            let mut said = 0_usize;
+            // `follow` ends with the client; this one goes on talking.
+            let talker = tcp.try_clone().unwrap();
+            let follower = thread::spawn(move || drop(follow(&mut tcp, &steps, None, &mut heard)));
+            thread::sleep(Duration::from_millis(200));
+            let row = [
+                &[0x62, 0xea, 0, 0][..],
+                &[0xfd, 0x60, 0xea, 0],
+                &vec![b'A'; 60_000],
+            ]
+            .concat();
+            let row = [row, b"\x011".to_vec()].concat();
+            while (&talker).write_all(&row).is_ok() {
+                said += row.len();
+            }
+            drop(follower);
+            said
+        });
+        let told = talk(server, true, Duration::from_secs(5));
+        assert_eq!(told, Err(Cause::NotMysql));
+        // What the kernel holds for the client is the rest.
+        let said = said.join().unwrap();
+        assert!(said < 16 * 1024 * 1024, "{said}");
     }
 }

@@ -1,17 +1,21 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use mysql::prelude::Queryable;
-use mysql::{Conn, DriverError, Row};
 use serde::{Deserialize, Serialize};
 
-use crate::words::printable;
+use super::cause::Cause;
+use super::failure::in_words;
+use super::session::{Close, Session};
+use super::wire::Exchange;
 
 /// How often the server is asked. Each question costs it some 100 µs.
 const INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long it may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the server counts, at one moment (`SHOW GLOBAL STATUS`); `None` what it does not tell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,133 +24,184 @@ pub struct ServerStatus {
     pub threads_connected: Option<u64>,
     /// Connections that ended without COM_QUIT, since the server's start.
     pub aborted_clients: Option<u64>,
+    /// Connections that never came to be, since the server's start.
+    pub aborted_connects: Option<u64>,
     /// The most connections open at a time, since the server's start.
     pub max_used_connections: Option<u64>,
 }
 
-/// What was seen of the server during a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What was seen of the server during a run, as long as it could be watched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Watched {
-    /// The most threads seen connected.
-    pub most: u64,
-    /// Before the run.
-    pub before: ServerStatus,
+    /// The most threads seen connected; `None` where it does not tell.
+    pub most: Option<u64>,
+    /// What it counted before the run; `None` where it did not answer then.
+    pub before: Option<ServerStatus>,
     /// After it.
-    pub after: ServerStatus,
+    pub after: Option<ServerStatus>,
+    /// Why the watch ended before the run did; `None` where it did not.
+    pub ended: Option<String>,
 }
 
-/// Asks the server for `Threads_connected` beside the loop, over a connection opened before it.
+/// Asks the server for `Threads_connected` beside the loop, over a connection of the loop's own:
+/// its first, which stays open. It gives way where the server has no room for it.
 #[derive(Debug)]
 pub struct Watch {
     stop: Arc<AtomicBool>,
     thread: Thread,
-    told: Receiver<Result<Watched, String>>,
+    /// Hears when it is ready, and nothing more once it is over.
+    over: Mutex<Receiver<()>>,
+    seen: Arc<Mutex<Watched>>,
+    /// When it ended for the loop's sake.
+    gave_way: Mutex<Option<Instant>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Watch {
-    /// Starts to watch over `connection`.
+    /// Starts to watch over `session`; at its end it closes as `close` says.
     ///
     /// # Errors
-    /// In the server's words, when it does not answer; or when no thread can be started.
-    pub fn start(mut connection: Conn) -> Result<Self, String> {
-        let before = status(&mut connection).map_err(|error| in_words(&error))?;
+    /// When no thread can be started.
+    pub(super) fn start(session: Session, close: Close) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::new(Mutex::new(Watched::default()));
         let (tell, told) = mpsc::channel();
-        let stopped = Arc::clone(&stop);
-        let thread = thread::Builder::new()
-            .name("watch".into())
-            .spawn(move || {
-                let watched = watch(connection, before, &stopped);
+        let (stopped, written) = (Arc::clone(&stop), Arc::clone(&seen));
+        let thread = thread::Builder::new().name("watch".into()).spawn(move || {
+            let ready = || {
                 // Who has stopped waiting does not hear it.
-                let _ = tell.send(watched.map_err(|error| in_words(&error)));
-            })
-            .map_err(|error| error.to_string())?;
+                let _ = tell.send(());
+            };
+            watch(session, close, &stopped, &written, ready);
+        })?;
+        // What the server counted before the run, and not during it.
+        let _ = told.recv_timeout(PATIENCE);
         Ok(Self {
             stop,
             thread: thread.thread().clone(),
-            told,
+            over: Mutex::new(told),
+            seen,
+            gave_way: Mutex::default(),
         })
     }
 
-    /// Ends it: what was seen, or why the server did not tell.
-    ///
-    /// # Errors
-    /// In the server's words.
-    pub fn finish(self) -> Result<Watched, String> {
-        /// Longer than an idle server takes for two questions.
-        const PATIENCE: Duration = Duration::from_secs(2);
+    /// Gives its connection up for the loop's, which got `cause` instead of one that it began to
+    /// open at this moment. Whether there is room now that was not there then.
+    pub(super) fn gives_way(&self, cause: &Cause, begun: Instant) -> bool {
+        let mut gave_way = lock(&self.gave_way);
+        let at = *gave_way.get_or_insert_with(|| {
+            self.end();
+            let mut seen = lock(&self.seen);
+            seen.after = None;
+            seen.ended = Some(format!(
+                "it gave its connection to the loop, for which the server had no room: {}",
+                in_words(cause)
+            ));
+            Instant::now()
+        });
+        at > begun
+    }
+
+    /// Ends it: what was seen.
+    #[must_use]
+    pub fn finish(&self) -> Watched {
+        if lock(&self.gave_way).is_none() {
+            self.end();
+        }
+        lock(&self.seen).clone()
+    }
+
+    fn end(&self) {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.unpark();
-        self.told
-            .recv_timeout(PATIENCE)
-            .unwrap_or_else(|_| Err("the server did not answer the watching connection".into()))
-    }
-}
-
-/// An error of the watching connection.
-#[must_use]
-pub fn in_words(error: &mysql::Error) -> String {
-    match error {
-        mysql::Error::MySqlError(error) => printable(&format!(
-            "ERROR {} ({}): {}",
-            error.code, error.state, error.message
-        )),
-        mysql::Error::DriverError(DriverError::CouldNotConnect(Some((_, why, _)))) => {
-            format!("its own connection could not be made: {why}")
+        let over = lock(&self.over);
+        loop {
+            match over.recv_timeout(PATIENCE) {
+                // It is ready only now.
+                Ok(()) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => break,
+            }
         }
-        _ => "the server broke off the watching connection".into(),
+        let silent = || "the server did not answer the watching connection".into();
+        lock(&self.seen).ended.get_or_insert_with(silent);
     }
 }
 
 fn watch(
-    mut connection: Conn,
-    before: ServerStatus,
+    mut session: Session,
+    close: Close,
     stop: &AtomicBool,
-) -> Result<Watched, mysql::Error> {
-    let mut most = 0;
+    seen: &Mutex<Watched>,
+    ready: impl FnOnce(),
+) {
+    let ended = observe(&mut session, seen, stop, ready);
+    if let Err(cause) = ended {
+        lock(seen).ended = Some(in_words(&cause));
+    }
+    match close {
+        // The next login may need its place.
+        Close::Quit => session.leave_for_good(),
+        Close::Abrupt => session.leave(close),
+    }
+}
+
+fn observe(
+    session: &mut Session,
+    seen: &Mutex<Watched>,
+    stop: &AtomicBool,
+    ready: impl FnOnce(),
+) -> Result<(), Cause> {
+    let before = status(session);
+    ready();
+    let before = before?;
+    lock(seen).before = Some(before);
     loop {
-        let row: Option<Row> =
-            connection.query_first("SHOW GLOBAL STATUS LIKE 'Threads_connected'")?;
-        most = row
-            .as_ref()
-            .and_then(number)
-            .map_or(most, |now| most.max(now));
+        let rows = session.ask(
+            "SHOW GLOBAL STATUS LIKE 'Threads_connected'",
+            Exchange::within(PATIENCE),
+        )?;
+        let now = value(&rows, "Threads_connected");
+        let most = {
+            let mut seen = lock(seen);
+            seen.most = seen.most.max(now);
+            seen.most
+        };
         if stop.load(Ordering::Relaxed) {
-            let after = status(&mut connection)?;
+            let after = status(session)?;
             // A new peak of the server's own is the true one: here only moments are seen.
             let peak = after
                 .max_used_connections
                 .filter(|_| after.max_used_connections > before.max_used_connections);
-            return Ok(Watched {
-                most: most.max(peak.unwrap_or(0)),
-                before,
-                after,
-            });
+            let mut seen = lock(seen);
+            seen.most = most.max(peak);
+            seen.after = Some(after);
+            return Ok(());
         }
         thread::park_timeout(INTERVAL);
     }
 }
 
-/// The value of a row of SHOW STATUS; a proxy may answer otherwise.
-fn number(row: &Row) -> Option<u64> {
-    row.get_opt(1)?.ok()
+/// The value of the variable `name`; a proxy may answer anything.
+fn value(rows: &[[String; 2]], name: &str) -> Option<u64> {
+    let row = rows.iter().find(|row| row[0].eq_ignore_ascii_case(name));
+    row.and_then(|row| row[1].parse().ok())
 }
 
-fn status(connection: &mut Conn) -> Result<ServerStatus, mysql::Error> {
-    let rows: Vec<Row> = connection.query(
-        "SHOW GLOBAL STATUS WHERE Variable_name IN \
-         ('Threads_connected', 'Aborted_clients', 'Max_used_connections')",
+fn status(session: &mut Session) -> Result<ServerStatus, Cause> {
+    let rows = session.ask(
+        "SHOW GLOBAL STATUS WHERE Variable_name IN ('Threads_connected', 'Aborted_clients', \
+         'Aborted_connects', 'Max_used_connections')",
+        Exchange::within(PATIENCE),
     )?;
-    let value = |name: &str| {
-        let is_named = |row: &&Row| {
-            let found = row.get_opt::<String, _>(0);
-            found.is_some_and(|found| found.is_ok_and(|found| found == name))
-        };
-        rows.iter().find(is_named).and_then(number)
-    };
+    let value = |name: &str| value(&rows, name);
     Ok(ServerStatus {
         threads_connected: value("Threads_connected"),
         aborted_clients: value("Aborted_clients"),
+        aborted_connects: value("Aborted_connects"),
         max_used_connections: value("Max_used_connections"),
     })
 }

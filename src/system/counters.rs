@@ -15,6 +15,7 @@ pub(super) fn read(proc: &ProcRoot, gaps: &mut Vec<Gap>) -> Counters {
     Counters {
         time_wait_overflows: tcp_ext.get("TCPTimeWaitOverflow").copied(),
         time_wait_recycled: tcp_ext.get("TWRecycled").copied(),
+        aborted_on_data: tcp_ext.get("TCPAbortOnData").copied(),
         established: tcp.get("CurrEstab").copied(),
         time_wait: sockstat(proc, "sockstat").and_then(|counts| counts("TCP:", "tw")),
         outside: outside_the_table(proc),

@@ -49,7 +49,8 @@ impl Host {
         self.process.id().to_string()
     }
 
-    fn inside(&self) -> Command {
+    /// What runs there whatever follows it.
+    pub fn inside(&self) -> Command {
         let mut command = Command::new("nsenter");
         command.args([&format!("--net=/proc/{}/ns/net", self.pid()), "--"]);
         command

@@ -5,7 +5,9 @@ use rasciigraph::{Config, plot};
 use super::under_sentence;
 use crate::model::Reuse;
 use crate::render::Screen;
-use crate::repro::{CameBack, Latency, Moment, Protocol, Report, ServerReport, StoppedBy};
+use crate::repro::{
+    CameBack, Failure, Latency, Moment, Protocol, Report, ServerReport, ServerStatus, StoppedBy,
+};
 use crate::words::{count, counted, latency, rate, sparkline};
 
 /// `twcheck repro`.
@@ -56,6 +58,9 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
     let mut lines = vec![("server", server(report))];
     if let Some(error) = &report.error {
         lines.push(("application", error.text.clone()));
+        if let Some(text) = mariadbs_words(report, error) {
+            lines.push(("or", text));
+        }
         lines.push(("that is", error.meaning(report.target.address)));
     }
     let parts = report.connect_latency_us;
@@ -84,6 +89,15 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
         lines.push((
             "pace",
             format!("{}/s were asked for and could not be kept", rate(asked)),
+        ));
+    }
+    if let Some(seconds) = report
+        .unfinished_seconds
+        .filter(|seconds| *seconds >= LONG_LOGIN)
+    {
+        lines.push((
+            "unfinished",
+            format!("a login that had been going on for {seconds:.1} s when the time was up"),
         ));
     }
     lines.push(("ports", ports(report)));
@@ -129,6 +143,17 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
         lines.push(("next", error.next_step().into()));
     }
     lines
+}
+
+/// What MariaDB's client prints, where it has words of its own for what MySQL's calls 2003.
+fn mariadbs_words(report: &Report, error: &Failure) -> Option<String> {
+    let errno = error
+        .errno
+        .filter(|_| error.text.starts_with("ERROR 2003"))?;
+    let host = &report.target.host;
+    Some(format!(
+        "ERROR 2002 (HY000): Can't connect to server on '{host}' ({errno})"
+    ))
 }
 
 /// What the run says about TIME_WAIT reuse, where that is not plain from the settings.
@@ -184,6 +209,10 @@ fn ports(report: &Report) -> String {
         Some(CameBack::BucketsFull) => {
             ": the kernel drops TIME_WAIT at tcp_max_tw_buckets, and its protection with it"
         }
+        Some(CameBack::AnsweredAfterClose) => {
+            ": the server answered each close, for which this machine reset the connection \
+             (TCPAbortOnData): no TIME_WAIT, and the port is free"
+        }
         Some(CameBack::ServerClosedFirst) => {
             ": the server closed first, and its connections hold no port here"
         }
@@ -200,30 +229,38 @@ fn turns(report: &Report) -> u64 {
     report.checkouts.unwrap_or(report.connections)
 }
 
+/// Seconds that no login takes where nothing is wrong.
+const LONG_LOGIN: f64 = 1.0;
+
 fn database(report: &Report) -> String {
-    match &report.server {
-        ServerReport {
-            threads_connected_max: Some(most),
-            ..
-        } => format!(
+    let server = &report.server;
+    if let Some(why) = &server.not_watched_because {
+        return format!("was not watched: {why}");
+    }
+    let seen = match server.threads_connected_max {
+        None => "does not tell how many threads are connected".into(),
+        Some(most) => format!(
             "at most {} seen connected at a time{}",
-            counted(*most, "thread"),
+            counted(most, "thread"),
             if report.database_was_idle() {
                 ": it was not the bottleneck"
             } else {
                 ""
             }
         ),
-        server => format!(
-            "was not watched: {}",
-            server.not_watched_because.as_deref().unwrap_or("unknown")
-        ),
+    };
+    match &server.watch_ended_because {
+        None => seen,
+        Some(why) => format!("{seen}, until the watch ended: {why}"),
     }
 }
 
 /// What the server counted before and after.
 fn counters(server: &ServerReport) -> Option<String> {
     let (before, after) = (server.before?, server.after?);
+    if after == ServerStatus::default() {
+        return None;
+    }
     let change = |name: &str, before: Option<u64>, after: Option<u64>| {
         let known = |value: Option<u64>| value.map_or_else(|| "unknown".into(), count);
         if before == after {
@@ -243,6 +280,11 @@ fn counters(server: &ServerReport) -> Option<String> {
                 "Aborted_clients",
                 before.aborted_clients,
                 after.aborted_clients,
+            ),
+            change(
+                "Aborted_connects",
+                before.aborted_connects,
+                after.aborted_connects,
             ),
             change(
                 "Max_used_connections",

@@ -1,0 +1,40 @@
+//! What a run of `repro` says beforehand, on stderr.
+
+use super::note;
+use crate::repro::Notice;
+use crate::words::printable;
+
+/// Says it.
+pub fn tell(notice: &Notice<'_>) {
+    if let Some(text) = text(notice) {
+        note(&printable(&text));
+    }
+}
+
+fn text(notice: &Notice<'_>) -> Option<String> {
+    Some(match notice {
+        Notice::Embedded => "connecting to an embedded server in a private network namespace with \
+                             this machine's settings; nothing outside it is touched"
+            .into(),
+        Notice::NotReached(host, place) => format!(
+            "{place} names the server {host}, and this run brings its own; to reach that one: \
+             `twcheck repro --host {host}`"
+        ),
+        Notice::Connecting(server) => format!(
+            "connecting to {server}; this takes this machine's ports toward it, and they come back \
+             after the run as TIME_WAIT ends"
+        ),
+        Notice::Reuse(server, ports) => return ports.caution(*server),
+        Notice::PasswordInUrl => {
+            "everybody on this machine can read the password in the URL (ps); \
+                                  MYSQL_PWD, ~/.my.cnf and --password-file keep it"
+                .into()
+        }
+        Notice::OptionFile(text) => (*text).to_owned(),
+        Notice::OwnFileIgnored(error) => format!("~/.my.cnf is ignored: {error:#}"),
+        Notice::LoginPathNotRead => "~/.mylogin.cnf is not read, and the mysql client takes its \
+                                     [client] after every other file; `mysql_config_editor print \
+                                     --all` shows what it says"
+            .into(),
+    })
+}

@@ -1,0 +1,423 @@
+//! Who logs in where: as the command line says, or else the option file, or else the environment.
+
+use std::env::{self, VarError};
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use mysql::{Opts, UrlError};
+use nix::unistd::{User, getuid};
+
+use super::notice::Notice;
+use super::option_file::ClientOptions;
+use super::tls::{TlsMode, TlsWish};
+use crate::refusal::Refusal;
+use crate::secret::Secret;
+use crate::system::file;
+
+/// MySQL's port.
+pub(super) const MYSQL_PORT: u16 = 3306;
+
+/// Who logs in where.
+#[derive(Debug, Clone, Default)]
+pub struct Login {
+    /// A name or an address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// MySQL user.
+    pub user: Option<String>,
+    /// Database to open.
+    pub database: Option<String>,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// How to speak TLS; `None` where the server need not.
+    pub tls: Option<TlsWish>,
+}
+
+/// What the command line says about it.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// A `mysql://` URL, a name, or a name and a port.
+    pub server: Option<Secret>,
+    /// A name or an address.
+    pub host: Option<String>,
+    /// TCP port.
+    pub port: Option<u16>,
+    /// MySQL user.
+    pub user: Option<String>,
+    /// Database to open.
+    pub database: Option<String>,
+    /// A file whose first line is the password.
+    pub password_file: Option<PathBuf>,
+    /// Whether to ask for the password.
+    pub ask_password: bool,
+    /// An option file instead of the user's own.
+    pub defaults_file: Option<PathBuf>,
+    /// How to speak TLS; `None` leaves it to the option file.
+    pub tls: Option<TlsWish>,
+}
+
+impl Wanted {
+    /// The login that is wanted. `tell` hears what the user may not expect.
+    ///
+    /// # Errors
+    /// When something that is named cannot be read or understood.
+    pub fn login(&self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Login> {
+        let file = match &self.defaults_file {
+            Some(path) => ClientOptions::read(path)?,
+            None => own_options(tell),
+        };
+        for note in &file.notes {
+            tell(Notice::OptionFile(note));
+        }
+        let said = match &self.server {
+            Some(server) => named(server)?,
+            None => Login {
+                user: self.user.clone(),
+                ..Login::default()
+            },
+        };
+        if said.password.is_some() {
+            tell(Notice::PasswordInUrl);
+        }
+        let (host, port) = self.place(&said)?;
+        let environment = |name| env::var(name).ok().filter(|text| !text.is_empty());
+        let password = match self.password()?.or(said.password).or(file.password) {
+            Some(password) => Some(password),
+            None => environment_password()?,
+        };
+        let system_user = || {
+            let user = User::from_uid(getuid()).ok().flatten();
+            user.map(|user| user.name)
+        };
+        let user = [self.user.clone(), said.user, file.user].into_iter();
+        Ok(Login {
+            host: host
+                .or(file.host)
+                .or_else(|| environment("MYSQL_HOST"))
+                .unwrap_or_else(|| "localhost".into()),
+            port: port
+                .or(file.port)
+                .or_else(|| environment("MYSQL_TCP_PORT")?.parse().ok())
+                .unwrap_or(MYSQL_PORT),
+            user: user
+                .flatten()
+                .find(|user| !user.is_empty())
+                .or_else(system_user),
+            database: self.database.clone().or(said.database).or(file.database),
+            password,
+            tls: tls(self.tls.clone(), file.tls)?,
+        })
+    }
+
+    /// The place alone, for a loop that does not log in: nothing but the command line counts.
+    ///
+    /// # Errors
+    /// When it cannot be understood.
+    pub fn address(&self) -> Result<Login> {
+        let said = self.server.as_ref().map(named).transpose()?;
+        let (host, port) = self.place(&said.unwrap_or_default())?;
+        Ok(Login {
+            host: host.unwrap_or_default(),
+            port: port.unwrap_or(MYSQL_PORT),
+            ..Login::default()
+        })
+    }
+
+    /// The host and the port that the command line names, one way or the other.
+    fn place(&self, said: &Login) -> Result<(Option<String>, Option<u16>)> {
+        let host = Some(said.host.clone()).filter(|host| !host.is_empty());
+        let port = Some(said.port).filter(|port| *port != 0);
+        match (port, self.port) {
+            (Some(named), Some(typed)) if named != typed => Err(Refusal::new(
+                format!("the server is named with port {named}, and --port is {typed}"),
+                "leave one of the two out",
+            )
+            .into()),
+            _ => Ok((host.or_else(|| self.host.clone()), port.or(self.port))),
+        }
+    }
+
+    /// The password from a file of its own or from a prompt.
+    fn password(&self) -> Result<Option<Secret>> {
+        if let Some(path) = &self.password_file {
+            return first_line(path).map(Some);
+        }
+        if !self.ask_password {
+            return Ok(None);
+        }
+        if !io::stdin().is_terminal() {
+            return Err(Refusal::new(
+                "--ask-password needs a terminal to ask on",
+                "put the password into MYSQL_PWD, or into a file for --password-file",
+            )
+            .into());
+        }
+        let password = rpassword::prompt_password("Password: ").context("reading the password")?;
+        Ok(Some(password.into()))
+    }
+}
+
+/// The server that would be reached if the command line named none, and what names it; `None` where
+/// nothing does.
+#[must_use]
+pub fn named_elsewhere() -> Option<(String, &'static str)> {
+    let file = ClientOptions::of_home().and_then(Result::ok);
+    let in_file = file
+        .and_then(|file| file.host)
+        .map(|host| (host, "~/.my.cnf"));
+    in_file.or_else(|| {
+        let host = env::var("MYSQL_HOST").ok().filter(|host| !host.is_empty());
+        host.map(|host| (host, "MYSQL_HOST"))
+    })
+}
+
+/// The user's own option file; what is wrong with it does not stop the run.
+fn own_options(tell: &mut dyn FnMut(Notice<'_>)) -> ClientOptions {
+    let encrypted = env::home_dir().map(|home| home.join(".mylogin.cnf"));
+    if encrypted.is_some_and(|file| file.exists()) {
+        tell(Notice::LoginPathNotRead);
+    }
+    match ClientOptions::of_home() {
+        Some(Ok(options)) => options,
+        Some(Err(error)) => {
+            tell(Notice::OwnFileIgnored(&error));
+            ClientOptions::default()
+        }
+        None => ClientOptions::default(),
+    }
+}
+
+/// What a user typed for the server: a URL, `db.example`, `db.example:3307`, `[::1]:3306`.
+fn named(server: &Secret) -> Result<Login> {
+    let text = server.reveal();
+    // Whatever has a user in it, or another scheme, is meant for a URL.
+    if text.contains("://") || text.contains(['@', '/']) {
+        return from_url(text);
+    }
+    let is_address = text.parse::<std::net::IpAddr>().is_ok();
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !is_address && !text.ends_with(']') => {
+            let port: Option<u16> = port.parse().ok().filter(|port| *port != 0);
+            let port = port.ok_or_else(|| {
+                Refusal::new(
+                    format!("{text:?} does not end in a port, 1 to 65535"),
+                    format!("{host}:{MYSQL_PORT}"),
+                )
+            })?;
+            (host, port)
+        }
+        _ => (text, 0),
+    };
+    if host.trim().is_empty() {
+        return Err(Refusal::new(
+            format!("{text:?} names no server"),
+            "give a name or an address, as db.example or db.example:3306",
+        )
+        .into());
+    }
+    Ok(Login {
+        host: host.to_owned(),
+        port,
+        ..Login::default()
+    })
+}
+
+fn from_url(url: &str) -> Result<Login> {
+    let options = Opts::from_url(url).map_err(|error| {
+        Refusal::new(
+            format!("the URL given is not a MySQL URL: {}", reason(&error)),
+            "mysql://USER@HOST:3306/DATABASE, special characters percent-encoded, the password in \
+             MYSQL_PWD; or --host HOST",
+        )
+    })?;
+    if options.get_ssl_opts().is_some() {
+        return Err(Refusal::new(
+            "the URL has parameters about TLS",
+            "leave them out, and say --tls, or --tls-ca FILE where the authority is private",
+        )
+        .into());
+    }
+    Ok(Login {
+        host: options.get_ip_or_hostname().into_owned(),
+        port: options.get_tcp_port(),
+        user: options.get_user().map(str::to_owned),
+        database: options.get_db_name().map(str::to_owned),
+        password: options.get_pass().map(|text| text.to_owned().into()),
+        tls: None,
+    })
+}
+
+/// What is wrong with a URL, without a word of it: it may hold a password.
+fn reason(error: &UrlError) -> &'static str {
+    match error {
+        UrlError::ParseError(_) | UrlError::BadUrl => "it cannot be parsed",
+        UrlError::UnsupportedScheme(_) => "it does not begin with mysql://",
+        UrlError::UnknownParameter(_) => "it has a parameter that is unknown",
+        UrlError::InvalidValue(..) => "a parameter of it has a value that is not understood",
+        UrlError::FeatureRequired(..) => "a parameter of it asks for what this build does not have",
+        UrlError::InvalidPoolConstraints { .. } => "its pool bounds are in the wrong order",
+    }
+}
+
+/// The wish of the command line, with the files that only the option file names.
+fn tls(typed: Option<TlsWish>, file: Option<TlsWish>) -> Result<Option<TlsWish>> {
+    let wish = match (typed, file) {
+        (None, wish) | (wish, None) => wish,
+        (Some(typed), Some(file)) => Some(TlsWish {
+            mode: typed.mode,
+            authority: typed.authority.or(file.authority),
+            identity: typed.identity.or(file.identity),
+        }),
+    };
+    let is_unsigned = |wish: &TlsWish| wish.mode == TlsMode::VerifyCa && wish.authority.is_none();
+    if wish.as_ref().is_some_and(is_unsigned) {
+        return Err(Refusal::new(
+            "--tls=verify-ca leaves the name out, so that any certificate that browsers trust \
+             would do",
+            "add --tls-ca FILE with the server's authority, or take --tls=verify-full",
+        )
+        .into());
+    }
+    Ok(wish)
+}
+
+fn first_line(path: &Path) -> Result<Secret> {
+    let text = file::named_by_user(path).map_err(|error| {
+        Refusal::new(
+            format!("reading the password from {}: {error}", path.display()),
+            "name a file whose first line is the password, or use --ask-password",
+        )
+    })?;
+    let first = text.lines().next().unwrap_or_default();
+    if first.is_empty() {
+        return Err(Refusal::new(
+            format!("the first line of {} is empty", path.display()),
+            "put the password there; for an account without one leave out --password-file",
+        )
+        .into());
+    }
+    Ok(first.to_owned().into())
+}
+
+fn environment_password() -> Result<Option<Secret>> {
+    match env::var("MYSQL_PWD") {
+        Ok(password) => Ok(Some(password.into())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(Refusal::new(
+            "MYSQL_PWD is not UTF-8",
+            "put the password into a file for --password-file",
+        )
+        .into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named_as(text: &str) -> Result<(String, u16)> {
+        named(&Secret::from(text.to_owned())).map(|login| (login.host, login.port))
+    }
+
+    #[test]
+    fn a_server_is_named_by_a_host_a_port_or_a_url() {
+        for (text, host, port) in [
+            ("db.example", "db.example", 0),
+            ("db.example:3307", "db.example", 3307),
+            ("192.0.2.1", "192.0.2.1", 0),
+            ("192.0.2.1:3306", "192.0.2.1", 3306),
+            ("2001:db8::1", "2001:db8::1", 0),
+            ("[2001:db8::1]", "[2001:db8::1]", 0),
+            ("[2001:db8::1]:3306", "[2001:db8::1]", 3306),
+            ("mysql://app@db.example/shop", "db.example", 3306),
+            ("mysql://db.example:3307", "db.example", 3307),
+        ] {
+            assert_eq!(named_as(text).unwrap(), (host.to_owned(), port), "{text}");
+        }
+        for (text, said) in [
+            ("db.example:0", "does not end in a port"),
+            ("db.example:mysql", "does not end in a port"),
+            (":3306", "names no server"),
+            ("", "names no server"),
+            ("app@db.example", "not a MySQL URL"),
+            ("app:hunter2@db.example:3306", "not a MySQL URL"),
+            ("postgres://app:hunter2@db.example", "not a MySQL URL"),
+            ("mysql://app:hunter2@db.example?ssl=1", "not a MySQL URL"),
+        ] {
+            let error = format!("{:#}", named_as(text).unwrap_err());
+            assert!(
+                error.contains(said) && !error.contains("hunter2"),
+                "{text}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_command_line_counts_before_the_option_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("my.cnf");
+        std::fs::write(
+            &file,
+            "[client]\nhost=a\nport=1\nuser=u\npassword=p\ndatabase=d\nssl-mode=REQUIRED\n\
+             ssl-ca=/ca.pem\n",
+        )
+        .unwrap();
+        let wanted = Wanted {
+            defaults_file: Some(file),
+            ..Wanted::default()
+        };
+        let told = |wanted: &Wanted| {
+            let login = wanted.login(&mut |_| {}).unwrap();
+            let mode = login.tls.map(|wish| (wish.mode, wish.authority.is_some()));
+            (login.host, login.port, login.user, login.database, mode)
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            told(&wanted),
+            (
+                "a".into(),
+                1,
+                some("u"),
+                some("d"),
+                Some((TlsMode::Required, true))
+            )
+        );
+        let typed = Wanted {
+            server: Some("b:2".to_owned().into()),
+            user: some("v"),
+            tls: Some(TlsWish::default()),
+            ..wanted
+        };
+        assert_eq!(
+            told(&typed),
+            (
+                "b".into(),
+                2,
+                some("v"),
+                some("d"),
+                Some((TlsMode::VerifyFull, true))
+            )
+        );
+    }
+
+    #[test]
+    fn an_authority_is_needed_where_the_name_is_left_out() {
+        let wish = |authority: Option<&str>| {
+            let wish = TlsWish {
+                mode: TlsMode::VerifyCa,
+                authority: authority.map(PathBuf::from),
+                identity: None,
+            };
+            tls(Some(wish), None)
+        };
+        assert!(wish(Some("ca.pem")).is_ok());
+        assert!(
+            wish(None)
+                .unwrap_err()
+                .to_string()
+                .contains("--tls=verify-ca")
+        );
+    }
+}

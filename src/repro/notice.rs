@@ -1,0 +1,24 @@
+use std::net::SocketAddr;
+
+use crate::judge::toward::PortsToward;
+
+/// What a user should hear before a run, beside its report.
+#[derive(Debug)]
+pub enum Notice<'a> {
+    /// It goes to the embedded server.
+    Embedded,
+    /// This names a server that the run does not go to: its name, and where that stands.
+    NotReached(&'a str, &'static str),
+    /// It goes to this server.
+    Connecting(&'a str),
+    /// What reuse of TIME_WAIT may do to a run toward this server.
+    Reuse(SocketAddr, &'a PortsToward),
+    /// The password in a URL is no secret on this machine.
+    PasswordInUrl,
+    /// What is passed over in an option file, or read as only one of the clients reads it.
+    OptionFile(&'a str),
+    /// The user's own option file does not count.
+    OwnFileIgnored(&'a anyhow::Error),
+    /// `~/.mylogin.cnf` is not read.
+    LoginPathNotRead,
+}
