@@ -198,6 +198,16 @@ pub enum Finding {
 }
 
 impl Finding {
+    /// Whether it leaves connect() no port toward any destination.
+    #[must_use]
+    pub fn leaves_none(&self) -> bool {
+        match self {
+            Self::NoUsablePort { .. } => true,
+            Self::SourceBound(pool) => pool.left_to_connect() == 0,
+            _ => false,
+        }
+    }
+
     /// The code a user can cite.
     #[must_use]
     pub fn code(&self) -> &'static str {

@@ -82,6 +82,8 @@ impl PortsToward {
         let reuse = reuse_toward(snapshot, way, &flows);
         let reuse_works = reuse.works();
         let capacity = Capacity::of(snapshot);
+        // Those that bind() has handed out to others do not make a flow full.
+        let own = Capacity::with(snapshot, &snapshot.held());
         let loose = capacity.and_then(|capacity| capacity.loose_end);
         let sum = |part: &dyn Fn(&FlowUse) -> u32| flows.iter().map(|(_, used)| part(used)).sum();
         let fast_blocked: u32 = sum(&|used| used.fast_blocked(reuse_works, loose));
@@ -100,7 +102,7 @@ impl PortsToward {
             free: capacity.map(|capacity| {
                 addresses * capacity.usable_ports.saturating_sub(fullest.unwrap_or(0))
             }),
-            full: capacity.map(|capacity| most_used.unwrap_or(0) * 2 >= capacity.usable_ports),
+            full: own.map(|own| most_used.unwrap_or(0) * 2 >= own.usable_ports),
             fast_free: capacity
                 .map(|capacity| (capacity.fast_ports * addresses).saturating_sub(fast_blocked)),
             in_use: sum(&|used| used.ports_in_use),

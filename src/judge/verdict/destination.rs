@@ -80,19 +80,20 @@ impl Verdict {
         self.destination = Some(sought);
     }
 
-    /// What an attempt that failed tells; nothing new where the flow is full.
+    /// What an attempt that failed tells; nothing new where the flow is full, or bind() holds all.
     fn failed(&self, attempt: &Attempt, sought: &Sought) -> Option<Trouble> {
         let why = attempt.failure.as_ref()?;
         let server = attempt.server;
         let is_out_of_ports = why.errno == Some(EADDRNOTAVAIL);
-        if is_out_of_ports && self.is_full(server) {
-            return None;
-        }
         let source = sought
             .addresses
             .iter()
             .find(|way| way.address == server.ip())
             .and_then(|way| way.source);
+        let held = self.findings.iter().any(|it| it.finding.leaves_none());
+        if is_out_of_ports && (self.is_full(server) || held && source.is_some()) {
+            return None;
+        }
         Some(match source {
             Some(source) if is_out_of_ports => Trouble::NoPort { server, source },
             _ => Trouble::Failed(why.clone()),
@@ -102,13 +103,8 @@ impl Verdict {
     /// The sentence about the destination, the worst of what was `found` there or of its flows; what
     /// is wrong with the machine besides comes after it, unless it is why no port can be had.
     fn headline(&self, sought: &Sought, found: &[(Level, Trouble)], untried: bool) -> String {
-        let is_about_it = |reported: &&Reported| {
-            let takes_all = matches!(
-                reported.finding,
-                Finding::NoUsablePort { .. } | Finding::SourceBound(_)
-            );
-            reported.flow.is_some() || takes_all
-        };
+        let is_about_it =
+            |reported: &&Reported| reported.flow.is_some() || reported.finding.leaves_none();
         let of_flows = self.findings.iter().find(is_about_it);
         let worst = found.iter().max_by_key(|(level, _)| *level);
         let (level, mut text) = match (of_flows, worst) {

@@ -65,9 +65,8 @@ impl Verdict {
         self.findings
             .iter()
             .any(|reported| match &reported.finding {
-                Finding::PortsExhausted(_) | Finding::NoUsablePort { .. } => true,
-                Finding::SourceBound(pool) => pool.left_to_connect() == 0,
-                _ => false,
+                Finding::PortsExhausted(_) => true,
+                other => other.leaves_none(),
             })
     }
 
