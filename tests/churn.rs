@@ -54,7 +54,8 @@ fn repeated_reads_of_a_restless_table_never_fail_and_never_count_twice() {
             });
             let start = Instant::now();
             let mut reads = 0;
-            while start.elapsed() < Duration::from_secs(6) {
+            // Ten looks take longer where something else is busy.
+            while start.elapsed() < Duration::from_secs(if reads < 10 { 20 } else { 6 }) {
                 for source in ["sock_diag", "proc"] {
                     let output = twcheck(&["verdict", "--json", "--source", source]);
                     let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();

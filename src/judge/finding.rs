@@ -237,6 +237,11 @@ impl Finding {
     pub fn next_step(&self) -> String {
         match self {
             Self::PortsExhausted(ports) | Self::PortsLow(ports) => ports.next_step(),
+            Self::NoUsablePort { reserved: 0, .. } => {
+                "Widen net.ipv4.ip_local_port_range (see `twcheck advise`), and look who binds all \
+                 these ports, as root: `ss -tlnp` and `ss -tanB`."
+                    .into()
+            }
             Self::NoUsablePort { .. } => {
                 "Widen net.ipv4.ip_local_port_range, or take ports out of \
                  net.ipv4.ip_local_reserved_ports: see `twcheck advise`."
@@ -731,7 +736,7 @@ fn write_pool(f: &mut fmt::Formatter<'_>, pool: &Pool) -> fmt::Result {
         "{}: bind() holds {} of {usable}{}, and connect() passes over them toward every destination, \
          {}.",
         if left == 0 {
-            "No port can be had"
+            "connect() has no port"
         } else {
             "Ports get short"
         },
@@ -766,7 +771,7 @@ fn whose(sources: &[SourceBound]) -> String {
     let named: Vec<_> = sources
         .iter()
         .take(NAMED)
-        .map(|source| format!("{} from {}", count(source.taken), name(source)))
+        .map(|source| format!("{} from {}", count(source.ports.len()), name(source)))
         .collect();
     match sources.len().saturating_sub(NAMED) {
         0 => format!(" ({})", named.join(", ")),

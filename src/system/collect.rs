@@ -178,22 +178,26 @@ impl Machine {
             return;
         };
         let used = &table.tally.ports;
-        let outside = counters::outside_the_table(&self.proc);
-        let ask_all = table.bound.is_none() && (judgement.bound_matters)(&table.tally, outside);
-        let taken = rule.reserved.union(table.tally.listening.ports());
-        let all: PortSet = range.ports().collect();
-        let (asked, care) = if ask_all {
-            (&all.without(&taken), Care::Each) // Their number is told.
-        } else {
-            (used, Care::Sample)
-        };
-        let Some(passed_over) = trial::passed_over(range, &table.tally, asked, care) else {
+        let Some(passed_over) = trial::passed_over(&table.tally, used, Care::Sample) else {
             return;
         };
-        if ask_all {
-            table.bound = Some(passed_over.without(used));
+        if table.bound.is_none() {
+            let outside = counters::outside_the_table(&self.proc);
+            let care = if (judgement.bound_matters)(&table.tally, outside) {
+                Care::Each // Their number is told.
+            } else {
+                Care::Sample
+            };
+            let all: PortSet = range.ports().collect();
+            let unused = all
+                .without(used)
+                .without(&rule.reserved)
+                .without(table.tally.listening.ports());
+            let bound = trial::passed_over(&table.tally, &unused, care);
+            // A sample that finds none says nothing about a few.
+            table.bound = bound.filter(|bound| care == Care::Each || !bound.is_empty());
         }
-        table.passed_over = Some(passed_over.common(used));
+        table.passed_over = Some(passed_over);
     }
 
     fn read_once(

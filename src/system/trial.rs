@@ -22,7 +22,7 @@ use rustix::net::connect_unspec;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::Machine;
-use crate::model::{Flow, PortRange, PortSet, Snapshot, Tally, Trial};
+use crate::model::{Flow, PortSet, Snapshot, Tally, Trial};
 
 mod option {
     //! Options that nix has no name for (include/uapi/linux/tcp.h, include/uapi/linux/in.h).
@@ -164,20 +164,20 @@ pub enum Care {
     Sample,
 }
 
-/// Which of the ports in `some`, a part of `range`, connect() passes over whatever the destination,
+/// Which of the ports in `some`, a part of the range of `tally`, connect() passes over whatever the destination,
 /// because somebody bound them: of those too that no socket in the table shows as bound. bind() marks
 /// the port, not the socket, and the mark stays while any socket has the port, in TIME_WAIT too
 /// (`fastreuse` of `inet_bind_bucket`, read in `__inet_hash_connect`). `None` where the kernel does
 /// not tell.
 #[must_use]
-pub fn passed_over(range: PortRange, tally: &Tally, some: &PortSet, care: Care) -> Option<PortSet> {
+pub fn passed_over(tally: &Tally, some: &PortSet, care: Care) -> Option<PortSet> {
     /// With so many there is no need for a sample: some 3 µs each.
     const FEW: u32 = 512;
     /// So many find, 11 times in 12, a part of 1 in 100.
     const SAMPLE: u32 = 256;
     let nobody = nobody(addresses(tally))?;
     if ask(&nobody) == Answer::NoPort {
-        return Some(range.ports().collect());
+        return Some(some.clone());
     }
     let client = Client::of(&nobody)?;
     // By chance: bind() hands out ports of one parity first.

@@ -44,24 +44,27 @@ pub(super) fn states(used: &FlowUse) -> String {
 
 pub(super) fn not_recommended(facts: &Facts) -> Vec<Remark> {
     let tunables = &facts.snapshot.tunables;
-    let mut remarks = vec![
-        remark(
+    let mut remarks = Vec::new();
+    let tally = &facts.snapshot.tally;
+    // Orphans in FIN_WAIT2 hold their ports for that long.
+    if tally.orphans <= tally.time_wait.outbound {
+        remarks.push(remark(
             "lower net.ipv4.tcp_fin_timeout",
             format!(
                 "It limits FIN_WAIT2, not TIME_WAIT, which stays {} s: no effect on errno 99 where \
                  TIME_WAIT is its cause.",
                 facts.hold_time.as_secs()
             ),
-        ),
-        remark(
-            "net.ipv4.tcp_tw_recycle = 1",
-            if tunables.tcp_tw_recycle.is_some() {
-                "It breaks clients behind NAT. Keep it 0."
-            } else {
-                "It breaks clients behind NAT; Linux 4.12 removed it."
-            },
-        ),
-    ];
+        ));
+    }
+    remarks.extend([remark(
+        "net.ipv4.tcp_tw_recycle = 1",
+        if tunables.tcp_tw_recycle.is_some() {
+            "It breaks clients behind NAT. Keep it 0."
+        } else {
+            "It breaks clients behind NAT; Linux 4.12 removed it."
+        },
+    )]);
     if let Some(source) = facts.pool_of_bind() {
         remarks.push(remark(
             "net.ipv4.tcp_tw_reuse = 1",

@@ -65,8 +65,8 @@ impl Verdict {
     /// The listed flows that are worth a line: those in trouble, and those that take a port in a
     /// hundred.
     pub fn worth_a_line(&self) -> impl Iterator<Item = &FlowReport> {
-        let usable = self.capacity.map_or(0, |capacity| capacity.usable_ports);
-        self.flows.iter().filter(move |flow| {
+        self.flows.iter().filter(|flow| {
+            let usable = flow.ports_usable.unwrap_or(0);
             flow.level > Level::Ok || percent(flow.ports_in_use, usable) >= WORTH_A_LINE
         })
     }

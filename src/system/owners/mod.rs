@@ -69,9 +69,8 @@ pub fn owners(machine: &Machine, flows: &[Flow], search: Search) -> Owners {
     let time = search.sample.or(search.portless.then_some(HUNT));
     let mut look = Look::default();
     if let Some(time) = time {
-        let deadline = Instant::now() + time;
         let hunted = Instant::now() + HUNTED;
-        look = seen.watch(&mut table, search.portless, deadline, |seen| {
+        look = seen.watch(&mut table, search.portless, time, |seen| {
             let found = || !seen.without_a_port().is_empty();
             search.sample.is_none() && Instant::now() >= hunted && found()
         });

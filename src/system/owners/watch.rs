@@ -116,7 +116,8 @@ impl Seen {
         pass
     }
 
-    /// Watches until `deadline`, or until what was seen is `enough`. A socket that lives for microseconds is seen only by who looks at
+    /// Watches for `time`, from the first look through all processes on, or until what was seen is
+    /// `enough`. A socket that lives for microseconds is seen only by who looks at
     /// its descriptor at that time, and its flow only by who looks at the table right then: so the
     /// descriptor that each process will use next is watched, those at which new sockets were seen
     /// most of all, and the table is looked at whenever there is a new one. All this on one thread:
@@ -125,14 +126,17 @@ impl Seen {
         &mut self,
         table: &mut Table<'_>,
         portless: bool,
-        deadline: Instant,
+        time: Duration,
         enough: impl Fn(&Self) -> bool,
     ) -> Look {
         let mut hot: VecDeque<Slot> = VecDeque::new();
         let (mut watched, mut cycles) = (Duration::ZERO, 0_u32);
+        let mut end = None;
         loop {
             let start = Instant::now();
             let pass = self.look_through(table);
+            // On a busy machine the first look alone can take longer.
+            let deadline = *end.get_or_insert_with(|| Instant::now() + time);
             if portless {
                 table.look(false);
                 let absent = |held: &Held| !table.now.contains(&held.inode);
