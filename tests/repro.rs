@@ -299,7 +299,7 @@ fn errno_99_that_comes_of_ports_held_by_bind_is_exhaustion() {
             let output = twcheck(&["verdict", "--connect", "192.0.2.1:3306"]);
             let said = common::stdout(&output).replace('\n', " ");
             assert!(
-                said.starts_with("CRITICAL: No port can be had: bind() holds 100 of 100")
+                said.starts_with("CRITICAL: connect() has no port: bind() holds 100 of 100")
                     && !said.contains("than the table shows")
                     && !said.contains("not exhaustion"),
                 "{said}"

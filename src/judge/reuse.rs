@@ -77,20 +77,24 @@ fn has_timestamps(snapshot: &Snapshot, flow: &Flow) -> Option<bool> {
 }
 
 /// Whether the other ends of the flows toward the destination that was asked about have TCP
-/// timestamps: where one has none, they are not to be counted on. `None` when unknown, or none was
-/// asked about.
+/// timestamps: where one has none, they are not to be counted on. Where none was asked about, whether
+/// the fullest flow shows that its other end has none. `None` when unknown.
 #[must_use]
 pub fn destination_has_timestamps(snapshot: &Snapshot) -> Option<bool> {
-    snapshot.tally.toward.as_ref()?;
-    let known: Vec<_> = snapshot
-        .tally
-        .flows
-        .iter()
-        .map(|(flow, used)| match reuse(snapshot, flow, used, None) {
-            Reuse::Refuted => Some(false),
-            _ => has_timestamps(snapshot, flow),
-        })
-        .collect();
+    let told = |(flow, used): (&Flow, &FlowUse)| match reuse(snapshot, flow, used, None) {
+        Reuse::Refuted => Some(false),
+        _ => has_timestamps(snapshot, flow),
+    };
+    let flows = &snapshot.tally.flows;
+    if snapshot.tally.toward.is_none() {
+        let range = snapshot.tunables.ip_local_port_range?.len();
+        let (flow, used) = flows
+            .iter()
+            .max_by_key(|(flow, used)| (used.countable_in_use(), Reverse(**flow)))
+            .filter(|(_, used)| used.countable_in_use() * MATTERS >= range)?;
+        return told((flow, used)).filter(|has| !has);
+    }
+    let known: Vec<_> = flows.iter().map(told).collect();
     match known.as_slice() {
         [] => None,
         known if known.contains(&Some(false)) => Some(false),

@@ -127,12 +127,12 @@ impl Machine {
     pub fn holders(&self, snapshot: &Snapshot) -> Holders {
         let range = snapshot.tunables.ip_local_port_range;
         let by_netlink = snapshot.source == SourceName::SockDiag;
-        let mut holders = Holders {
-            bound: snapshot.bound.clone(),
-            ..Holders::default()
-        };
-        if holders.bound.is_none() && by_netlink {
-            holders.bound = retried(|| sock_diag::bound(range)).ok().flatten();
+        let mut holders = Holders::default();
+        if by_netlink {
+            // What the snapshot has may have been asked for within the range alone.
+            let idle = retried(|| sock_diag::bound(range)).ok().flatten();
+            let known = snapshot.bound.clone().unwrap_or_default();
+            holders.bound = idle.map(|idle| idle.union(&known));
         }
         if let Some(range) = range {
             self.held_sockets(false, |_, _, socket| {

@@ -1,6 +1,8 @@
 //! Other network namespaces of this machine: their ports, settings and tables are their own.
 
 use std::collections::HashSet;
+use std::fs;
+use std::io::ErrorKind;
 
 use super::owners::{netns, own_netns, processes};
 use super::{Machine, ProcRoot, counters};
@@ -24,7 +26,9 @@ pub fn other_namespaces(machine: &Machine) -> Option<OtherNamespaces> {
     let sockets: Vec<_> = processes()
         .take(PROCESSES)
         .filter_map(|pid| Some((pid, netns(pid)?)))
-        .filter(|(_, namespace)| seen.insert(*namespace))
+        .filter(|(pid, namespace)| {
+            !seen.contains(namespace) && !is_of_kernel(*pid) && seen.insert(*namespace)
+        })
         .take(NAMESPACES)
         .filter_map(|(pid, _)| Some((counters::sockets_here(&ProcRoot::of_process(pid))?, pid)))
         .filter(|(sockets, _)| *sockets > 0)
@@ -34,4 +38,10 @@ pub fn other_namespaces(machine: &Machine) -> Option<OtherNamespaces> {
         number: sockets.len(),
         pid,
     })
+}
+
+/// Whether it is a thread of the kernel, which runs no program and is nobody's container.
+fn is_of_kernel(pid: i32) -> bool {
+    let program = fs::read_link(format!("/proc/{pid}/exe"));
+    program.is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }

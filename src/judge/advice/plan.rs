@@ -56,9 +56,16 @@ pub(super) struct Facts<'a> {
 
 impl<'a> Facts<'a> {
     pub fn new(snapshot: &'a Snapshot, holders: &'a Holders, goal: Option<Goal>) -> Self {
+        // A pool of bind() is gone once the client is mended, single ports are not.
+        let is_pool = |capacity: Capacity| !bound_sources(snapshot, &capacity).is_empty();
+        let known = if Capacity::of(snapshot).is_some_and(is_pool) {
+            snapshot.held()
+        } else {
+            snapshot.skipped()
+        };
         let held = match &holders.bound {
-            Some(bound) => snapshot.held().union(bound),
-            None => snapshot.held(),
+            Some(bound) => known.union(bound),
+            None => known,
         };
         let tunables = &snapshot.tunables;
         let outside = |port: &u16| {

@@ -103,8 +103,13 @@ impl Verdict {
     /// The sentence about the destination, the worst of what was `found` there or of its flows; what
     /// is wrong with the machine besides comes after it, unless it is why no port can be had.
     fn headline(&self, sought: &Sought, found: &[(Level, Trouble)], untried: bool) -> String {
-        let is_about_it =
-            |reported: &&Reported| reported.flow.is_some() || reported.finding.leaves_none();
+        let is_about_it = |reported: &&Reported| {
+            let is_of_all = matches!(
+                reported.finding,
+                Finding::NoUsablePort { .. } | Finding::SourceBound(_)
+            );
+            reported.flow.is_some() || is_of_all
+        };
         let of_flows = self.findings.iter().find(is_about_it);
         let worst = found.iter().max_by_key(|(level, _)| *level);
         let (level, mut text) = match (of_flows, worst) {
