@@ -319,7 +319,6 @@ struct Held {
 
 impl Held {
     /// Ports to be reserved in `next`, the present range being `now`.
-
     fn to_reserve(&self, now: [u16; 2], next: [u16; 2], with_bound: bool) -> Vec<u16> {
         let inside = |[low, high]: [u16; 2], port| (low..=high).contains(&port);
         let listening = self
