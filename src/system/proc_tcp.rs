@@ -38,7 +38,8 @@ pub struct Rest {
 /// the rest is still read. `None` where the file does not exist.
 ///
 /// # Errors
-/// Whatever open() or read() say; and where it is no regular file, or larger than any table.
+/// Whatever open() or read() say; and where it is no regular file, or larger than any table, or has a
+/// line longer than any.
 pub fn rows(
     path: &Path,
     ticks_per_second: u64,
@@ -92,12 +93,20 @@ pub fn rows(
     Ok(Some(rest))
 }
 
+/// The rest of a line that is too long for a row is skipped up to here: what goes on is no table.
+const LONGEST_SKIPPED: u64 = 1 << 20;
+
 /// Reads a line into `line`, of one that is too long its beginning; whether there was one.
 fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     line.clear();
     let read = reader.by_ref().take(LONGEST_LINE).read_until(b'\n', line)?;
     if read as u64 == LONGEST_LINE && line.last() != Some(&b'\n') {
-        reader.skip_until(b'\n')?;
+        let more = reader.by_ref().take(LONGEST_SKIPPED).skip_until(b'\n')?;
+        if more as u64 == LONGEST_SKIPPED {
+            return Err(io::Error::other(
+                "it has a line of more than 1 MiB, and no socket table has",
+            ));
+        }
     }
     Ok(read > 0)
 }
@@ -456,7 +465,7 @@ mod tests {
         let path = folder.path().join("tcp");
         let mut file = std::fs::File::create(&path).unwrap();
         // Zero bytes that take no room on the disk.
-        file.set_len(64 << 20).unwrap();
+        file.set_len(1 << 19).unwrap();
         io::Seek::seek(&mut file, io::SeekFrom::End(0)).unwrap();
         io::Write::write_all(&mut file, format!("\n{TIME_WAIT}").as_bytes()).unwrap();
         let mut line = Vec::new();
@@ -466,9 +475,15 @@ mod tests {
         assert!(line.capacity() as u64 <= 4 * LONGEST_LINE);
         assert!(next_line(&mut reader, &mut line).unwrap());
         assert_eq!(line, TIME_WAIT.as_bytes());
-        file.set_len(LONGEST_TABLE + 1).unwrap();
-        let refused = rows(&path, 100, |_| ControlFlow::Continue(())).unwrap_err();
-        assert!(refused.to_string().contains("larger than 4 GiB"));
+        for (length, why) in [
+            (LONGEST_TABLE, "a line of more than 1 MiB"),
+            (LONGEST_TABLE + 1, "larger than 4 GiB"),
+        ] {
+            file.set_len(0).unwrap();
+            file.set_len(length).unwrap();
+            let refused = rows(&path, 100, |_| ControlFlow::Continue(())).unwrap_err();
+            assert!(refused.to_string().contains(why), "{refused}");
+        }
     }
 
     #[test]
