@@ -12,8 +12,6 @@ pub struct SourceUse {
     pub interface: Option<Interface>,
     /// Ports taken that could be had otherwise: neither reserved nor held.
     pub ports: PortSet,
-    /// Sockets that take them: more than the ports where flows share some.
-    pub sockets: u32,
 }
 
 /// The sources of a machine's outbound flows.
@@ -37,7 +35,6 @@ impl Sources {
                     address,
                     interface,
                     ports: PortSet::default(),
-                    sockets: 0,
                 });
                 self.0.len() - 1
             })
@@ -49,7 +46,6 @@ impl Sources {
     pub fn take(&mut self, place: u8, port: u16) {
         if let Some(source) = self.0.get_mut(usize::from(place)) {
             source.ports.insert(port);
-            source.sockets += 1;
         }
     }
 

@@ -431,7 +431,10 @@ impl Tally {
         if let Some(place) = used.source {
             self.sources.take(place, port);
         }
-        if !excluded && self.rule.shared.contains(&flow.without_interface()) {
+        // Empty nearly always, and asked for each row.
+        let is_shared =
+            !self.rule.shared.is_empty() && self.rule.shared.contains(&flow.without_interface());
+        if is_shared && !excluded {
             let ports = self.shared_ports.entry(flow).or_default();
             ports.taken.insert(port);
             if self.rule.is_reusable(socket) {

@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 use std::{iter, process};
 
@@ -62,9 +62,13 @@ enum Answer {
     Nothing,
 }
 
-/// A flow of this machine to itself that nobody else has, of an address among `own`; `None` where
-/// there is none. 127.0.0.1 is there wherever lo is up.
-fn nobody(own: impl Iterator<Item = IpAddr>) -> Option<Flow> {
+/// A flow of this machine to itself that nobody else has, of an address that connections come from,
+/// and what the kernel says to it; `None` where it says nothing. 127.0.0.1 is there wherever lo is up.
+///
+/// Where it says something, the SYN is put off. It is not after trouble with fast open in this
+/// namespace (`tcp_fastopen_active_should_disable`), and where `net.ipv4.tcp_fastopen` forbids it;
+/// toward this machine itself that harms nobody.
+fn nobody(tally: &Tally) -> Option<(Flow, Answer)> {
     let [.., upper, lower] = process::id().to_be_bytes();
     let loopback = Flow {
         source: Ipv4Addr::LOCALHOST.into(),
@@ -77,9 +81,11 @@ fn nobody(own: impl Iterator<Item = IpAddr>) -> Option<Flow> {
         destination: address,
         ..loopback
     };
+    let own = tally.sources.iter().map(|source| itself(source.address));
     iter::once(loopback)
-        .chain(own.map(itself))
-        .find(|flow| ask(flow) != Answer::Nothing)
+        .chain(own)
+        .map(|flow| (flow, ask(&flow)))
+        .find(|(_, answer)| *answer != Answer::Nothing)
 }
 
 /// The port of a service that nobody has any more.
@@ -89,7 +95,7 @@ const DISCARD: u16 = 9;
 /// it would reuse it gives up. Nothing where the kernel does not tell.
 #[must_use]
 pub fn ports(machine: &Machine, snapshot: &Snapshot, flows: &[Flow]) -> HashMap<Flow, Trial> {
-    if machine.is_recorded() || flows.is_empty() || !sends_nothing(&snapshot.tally) {
+    if machine.is_recorded() || flows.is_empty() || nobody(&snapshot.tally).is_none() {
         return HashMap::new();
     }
     let trial = |flow: &Flow| {
@@ -118,7 +124,7 @@ pub fn reuse(machine: &Machine, snapshot: &Snapshot, flows: &[Flow]) -> HashMap<
     let Some(range) = snapshot.tunables.ip_local_port_range else {
         return trials;
     };
-    if machine.is_recorded() || flows.is_empty() || !sends_nothing(&snapshot.tally) {
+    if machine.is_recorded() || flows.is_empty() || nobody(&snapshot.tally).is_none() {
         return trials;
     }
     let delay = match snapshot.tunables.tcp_tw_reuse_delay_ms {
@@ -164,19 +170,19 @@ pub enum Care {
     Sample,
 }
 
-/// Which of the ports in `some`, a part of the range of `tally`, connect() passes over whatever the destination,
-/// because somebody bound them: of those too that no socket in the table shows as bound. bind() marks
-/// the port, not the socket, and the mark stays while any socket has the port, in TIME_WAIT too
-/// (`fastreuse` of `inet_bind_bucket`, read in `__inet_hash_connect`). `None` where the kernel does
-/// not tell.
+/// Which of the ports in `some`, a part of the range of `tally`, connect() passes over whatever the
+/// destination, because somebody bound them: of those too that no socket in the table shows as bound.
+/// bind() marks the port, not the socket, and the mark stays while any socket has the port, in
+/// TIME_WAIT too (`fastreuse` of `inet_bind_bucket`, read in `__inet_hash_connect`). `None` where the
+/// kernel does not tell.
 #[must_use]
 pub fn passed_over(tally: &Tally, some: &PortSet, care: Care) -> Option<PortSet> {
     /// With so many there is no need for a sample: some 3 µs each.
     const FEW: u32 = 512;
     /// So many find, 11 times in 12, a part of 1 in 100.
     const SAMPLE: u32 = 256;
-    let nobody = nobody(addresses(tally))?;
-    if ask(&nobody) == Answer::NoPort {
+    let (nobody, answer) = nobody(tally)?;
+    if answer == Answer::NoPort {
         return Some(some.clone());
     }
     let client = Client::of(&nobody)?;
@@ -199,18 +205,6 @@ pub fn passed_over(tally: &Tally, some: &PortSet, care: Care) -> Option<PortSet>
         return Some(PortSet::default());
     }
     among(1)
-}
-
-/// Whether the SYN is put off here. It is not after trouble with fast open in this namespace
-/// (`tcp_fastopen_active_should_disable`), and where `net.ipv4.tcp_fastopen` forbids it; toward this
-/// machine itself that harms nobody.
-fn sends_nothing(tally: &Tally) -> bool {
-    nobody(addresses(tally)).is_some()
-}
-
-/// Addresses that connections come from.
-fn addresses(tally: &Tally) -> impl Iterator<Item = IpAddr> {
-    tally.sources.iter().map(|source| source.address)
 }
 
 impl Answer {
