@@ -5,8 +5,9 @@
 #   tests/kernels.sh --all       one of each release of Debian, and some between
 #   tests/kernels.sh 6.1 newest  these
 #
-# The machine gets QEMU, busybox, cpio and kmod, nothing else; kernels are kept in target/kernels. One
-# that cannot be had is named on the last lines; one that boots and fails a test fails.
+# The machine gets QEMU, busybox, cpio, kmod and what the tests call, nothing else; kernels are kept in
+# target/kernels. One that cannot be had is named on the last lines; one that boots and fails a test
+# fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repository=$PWD
@@ -73,7 +74,8 @@ finish() {
 # The programs that boot a kernel, and the Debian packages that bring them.
 have_programs() {
     local pair packages=() sudo=
-    for pair in qemu-system-x86_64:qemu-system-x86 busybox:busybox-static cpio:cpio depmod:kmod; do
+    for pair in qemu-system-x86_64:qemu-system-x86 busybox:busybox-static cpio:cpio depmod:kmod \
+        ip:iproute2 nft:nftables netstat:net-tools sysctl:procps script:bsdutils; do
         type -P "${pair%%:*}" >/dev/null || packages+=("${pair##*:}")
     done
     [ ${#packages[@]} = 0 ] && return

@@ -195,18 +195,24 @@ fn a_host_without_namespaces_is_told_which_setting_forbids_them() {
         "a_host_without_namespaces_is_told_which_setting_forbids_them",
         || {
             sysctl("user.max_net_namespaces", "0");
-            let output = twcheck(&["repro"]);
-            assert_eq!(exit(&output), 3);
-            assert!(
-                stderr(&output).contains("user.max_net_namespaces is 0"),
-                "{}",
-                stderr(&output)
-            );
-            assert!(
-                stderr(&output).contains("twcheck repro --host HOST"),
-                "{}",
-                stderr(&output)
-            );
+            for (arguments, instead, not) in [
+                (&["repro"][..], "twcheck repro --host HOST", "--prove"),
+                (&["advise", "--prove"], "without --prove", "--host HOST"),
+            ] {
+                let output = twcheck(arguments);
+                assert_eq!(exit(&output), 3);
+                let said = stderr(&output);
+                let (error, hint) = said.split_once("\nhint: ").unwrap();
+                assert!(error.contains("user.max_net_namespaces is 0"), "{said}");
+                // The test is root of its namespace, and root is not exempt.
+                assert!(
+                    hint.starts_with(
+                        "raise it, as root: `sysctl -w user.max_net_namespaces=1024`; "
+                    ),
+                    "{said}"
+                );
+                assert!(hint.contains(instead) && !said.contains(not), "{said}");
+            }
         },
     );
 }

@@ -13,7 +13,7 @@ use super::trial::Care;
 use super::{counters, host, proc_tcp, sock_diag, sysctl, trial};
 use crate::model::{
     Counters, Disagreement, Gap, Listeners, PortRule, PortSet, Snapshot, SourceName, Tally,
-    TcpState, Weight,
+    TcpState, Unseen, Weight,
 };
 use crate::refusal::Refusal;
 use crate::words::{count, counted};
@@ -61,7 +61,8 @@ impl Reading<'_> {
 
 /// The table as one source tells it.
 struct Table {
-    bound: Option<PortSet>,
+    /// As [`Snapshot::bound`].
+    bound: Result<PortSet, Unseen>,
     /// As [`Snapshot::passed_over`].
     passed_over: Option<PortSet>,
     tally: Tally,
@@ -181,7 +182,7 @@ impl Machine {
         let Some(passed_over) = trial::passed_over(&table.tally, used, Care::Sample) else {
             return;
         };
-        if table.bound.is_none() {
+        if table.bound.is_err() {
             let outside = counters::outside_the_table(&self.proc);
             let care = if (judgement.bound_matters)(&table.tally, outside) {
                 Care::Each // Their number is told.
@@ -195,7 +196,8 @@ impl Machine {
                 .without(table.tally.listening.ports());
             let bound = trial::passed_over(&table.tally, &unused, care);
             // A sample that finds none says nothing about a few.
-            table.bound = bound.filter(|bound| care == Care::Each || !bound.is_empty());
+            let bound = bound.filter(|bound| care == Care::Each || !bound.is_empty());
+            table.bound = bound.map_or(table.bound.clone(), Ok);
         }
         table.passed_over = Some(passed_over);
     }
@@ -300,7 +302,7 @@ impl Machine {
             gap(&tcp, why, Weight::Decisive);
         }
         Ok(Table {
-            bound: None,
+            bound: Err(Unseen::InProc),
             passed_over: None,
             tally,
             malformed: 0, // Told already, file by file.
@@ -324,12 +326,12 @@ impl Machine {
         let mut bound = if reading.is_about_ports() && is_small {
             self.bound(rule, gaps)
         } else {
-            None
+            Err(Unseen::Unasked)
         };
         let rule = PortRule {
             bound: bound
                 .as_ref()
-                .map_or_else(|| rule.bound.clone(), |bound| rule.bound.union(bound)),
+                .map_or_else(|_| rule.bound.clone(), |bound| rule.bound.union(bound)),
             ..rule.clone()
         };
         let (mut tally, malformed) = retried(|| {
@@ -358,8 +360,8 @@ impl Machine {
         })
     }
 
-    /// Ports of the range that somebody bound, besides those that listen; `None` when unknown.
-    fn bound(&self, rule: &PortRule, gaps: &mut Vec<Gap>) -> Option<PortSet> {
+    /// Ports of the range that somebody bound, besides those that listen.
+    fn bound(&self, rule: &PortRule, gaps: &mut Vec<Gap>) -> Result<PortSet, Unseen> {
         let mut failed = |error: Failure| {
             gaps.push(Gap {
                 what: "sock_diag".into(),
@@ -372,11 +374,11 @@ impl Machine {
             PortSet::default()
         });
         if counters::outside_the_table(&self.proc) == Some(0) {
-            return Some(chosen);
+            return Ok(chosen);
         }
         let idle = retried(|| sock_diag::bound(rule.range)).unwrap_or_else(|error| {
             failed(error);
-            None
+            Err(Unseen::WithoutAnswer)
         });
         idle.map(|idle| idle.union(&chosen))
     }
@@ -415,7 +417,7 @@ fn better(rule: &PortRule, table: &Table) -> Option<PortRule> {
     };
     let better = PortRule {
         hold_time,
-        bound: table.bound.clone().unwrap_or_else(|| folded.bound.clone()),
+        bound: table.bound.clone().unwrap_or_else(|_| folded.bound.clone()),
         passed_over: table.passed_over.clone().unwrap_or_default(),
         shared: table.tally.flows_to_share(),
         ..rule.clone()

@@ -130,7 +130,9 @@ impl Machine {
         let mut holders = Holders::default();
         if by_netlink {
             // What the snapshot has may have been asked for within the range alone.
-            let idle = retried(|| sock_diag::bound(range)).ok().flatten();
+            let idle = retried(|| sock_diag::bound(range))
+                .ok()
+                .and_then(Result::ok);
             let known = snapshot.bound.clone().unwrap_or_default();
             holders.bound = idle.map(|idle| idle.union(&known));
         }
