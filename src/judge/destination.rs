@@ -395,7 +395,8 @@ fn room(snapshot: &Snapshot, toward: &Toward, capacity: Option<&Capacity>) -> St
         (Some(_), _) if toward_loopback && toward.addresses.is_empty() => {
             format!("{none}; TIME_WAIT is reused toward loopback only.")
         }
-        (Some(_), _) => format!("{none}; TIME_WAIT is not reused there."),
+        (Some(true), None) => format!("{none}."),
+        (Some(false), _) => format!("{none}; TIME_WAIT is not reused there."),
         (None, _) => format!("{none}; whether TIME_WAIT is reused there is unknown."),
     }
 }

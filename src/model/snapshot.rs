@@ -324,8 +324,14 @@ impl Snapshot {
         let usable = self.tunables.ip_local_port_range?.ports();
         let usable = u32::try_from(usable.filter(can_be_had).count()).ok()?;
         let outside = self.counters.outside.filter(|&outside| outside > 0)?;
-        let flows = self.tally.flows.values().map(FlowUse::countable_in_use);
-        let most = flows.max().unwrap_or(0);
+        // Of one that the kernel has no port for there is nothing left to know.
+        let is_full = |flow: &Flow| {
+            let trial = self.trials.get(flow);
+            trial.is_some_and(|trial| trial.has_port == Some(false))
+        };
+        let flows = self.tally.flows.iter().filter(|(flow, _)| !is_full(flow));
+        let most = flows.map(|(_, used)| used.countable_in_use()).max();
+        let most = most.unwrap_or(0);
         let (taken, all) = (u64::from(most), u64::from(usable));
         let matters = if taken * 2 >= all {
             taken < all && taken + outside >= all

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::time::{ClockId, clock_getres};
 
@@ -16,7 +17,7 @@ use crate::model::{
     TcpState, Unseen, Weight,
 };
 use crate::refusal::Refusal;
-use crate::words::{count, counted};
+use crate::words::{count, counted, errno_words};
 
 /// What a look is for: nothing else is asked of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -340,7 +341,7 @@ impl Machine {
             let malformed = sock_diag::rows(states, ports, |socket| tally.add(socket))?;
             Ok((tally, malformed))
         })
-        .context("asking the kernel for its TCP sockets by netlink sock_diag")?;
+        .map_err(unanswered)?;
         if let (Some(total), Some(_)) = (counted, ports) {
             tally.set_time_wait(total);
             if (reading.judgement.inbound_matters)(&tally, reading.counters) {
@@ -381,6 +382,28 @@ impl Machine {
             Err(Unseen::WithoutAnswer)
         });
         idle.map(|idle| idle.union(&chosen))
+    }
+}
+
+/// Why the kernel did not list its TCP sockets. Without a module that can it has no handler: for the
+/// request of either family that is `EOPNOTSUPP`, where inet_diag alone is loaded `ENOENT`, and
+/// without sock_diag there is no such socket (net/core/sock_diag.c).
+fn unanswered(failure: Failure) -> anyhow::Error {
+    match failure {
+        Failure::Errno(
+            errno @ (Errno::EOPNOTSUPP | Errno::ENOENT | Errno::EPROTONOSUPPORT),
+        ) => Refusal::new(
+            format!(
+                "the kernel's module tcp_diag, which lists TCP sockets, is not loaded, and nothing here \
+                 loads it: {}",
+                errno_words(errno as i32)
+            ),
+            "as root, on the host where this is a container: `modprobe tcp_diag`; without --source \
+             sock_diag /proc/net/tcp is read instead",
+        )
+        .into(),
+        other => anyhow::Error::new(other)
+            .context("asking the kernel for its TCP sockets by netlink sock_diag"),
     }
 }
 
@@ -465,4 +488,29 @@ fn tick() -> Option<Duration> {
     clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)
         .ok()
         .map(Duration::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_tcp_diag_is_told_from_one_that_refuses() {
+        for (errno, names_the_module) in [
+            (Errno::EOPNOTSUPP, true),
+            (Errno::ENOENT, true),
+            (Errno::EPROTONOSUPPORT, true),
+            (Errno::EPERM, false),
+        ] {
+            let error = unanswered(Failure::Errno(errno));
+            let hint = error.downcast_ref::<Refusal>().map(Refusal::hint);
+            let tells = hint.is_some_and(|hint| hint.contains("modprobe tcp_diag"));
+            assert_eq!(tells, names_the_module, "{error:#}");
+            let text = format!("{error:#}");
+            assert!(
+                text.contains(&format!("(errno {})", errno as i32)),
+                "{text}"
+            );
+        }
+    }
 }
