@@ -8,8 +8,10 @@ use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::time::{ClockId, clock_getres};
 
+use super::byte_order::{self, ByteOrder};
 use super::machine::{Machine, SourceChoice};
 use super::netlink::{Failure, retried};
+use super::proc_tcp::Hand;
 use super::trial::Care;
 use super::{counters, host, proc_tcp, sock_diag, sysctl, trial};
 use crate::model::{
@@ -230,7 +232,8 @@ impl Machine {
     }
 
     fn read_proc(&self, rule: &PortRule, gaps: &mut Vec<Gap>) -> Result<Table> {
-        let ticks = procfs::ticks_per_second();
+        let hand = Hand::of(&self.proc)?;
+        let is_told = ByteOrder::of(&self.proc)?.is_some();
         let [tcp, tcp6] = ["tcp", "tcp6"].map(|name| self.proc.net(name));
         // Listeners of one family decide about rows of the other. They come first in each file, so
         // a glance at tcp, then tcp6 as a whole, tells them all before the rest of tcp is read. A
@@ -243,7 +246,7 @@ impl Machine {
         };
         for path in listeners {
             // Whatever is wrong with the file is told by the full read below.
-            let _ = proc_tcp::rows(path, ticks, |socket| {
+            let _ = proc_tcp::rows(path, hand, |socket| {
                 match socket.state {
                     TcpState::Listen => listening.insert(socket.local),
                     // Before Linux 4.4 a listener's half-open connections followed it.
@@ -259,8 +262,10 @@ impl Machine {
             let what = path.display().to_string();
             gaps.push(Gap { what, why, weight });
         };
+        let mut is_reversed = false;
         let mut read = |path: &Path| {
-            proc_tcp::rows(path, ticks, |socket| {
+            proc_tcp::rows(path, hand, |socket| {
+                is_reversed |= !is_told && byte_order::is_reversed(socket.local.ip());
                 tally.add(socket);
                 ControlFlow::Continue(())
             })
@@ -299,6 +304,21 @@ impl Machine {
             )
             .into());
         };
+        if is_reversed {
+            let file = self.proc.sysctl("kernel.arch");
+            return Err(Refusal::new(
+                format!(
+                    "{} was written by a machine of the other byte order: its addresses are the wrong \
+                     way round, 127.0.0.1 is 1.0.0.127",
+                    tcp.display()
+                ),
+                format!(
+                    "write what `uname -m` says there into {}, for example s390x",
+                    file.display()
+                ),
+            )
+            .into());
+        }
         if let Some(why) = damage(rest) {
             gap(&tcp, why, Weight::Decisive);
         }
