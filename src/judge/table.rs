@@ -28,8 +28,8 @@ pub fn bound_matters(tally: &Tally, outside: Option<u64>) -> bool {
 /// this one. Where every flow is far from its limit only a large part of the ports can matter.
 #[must_use]
 pub fn sample(tally: &Tally) -> u32 {
-    /// So many find a part of 1 in 20 27 times in 28.
-    const SOME: u32 = 64;
+    /// So many find a part of 1 in 10 28 times in 29.
+    const SOME: u32 = 32;
     /// So many find, 11 times in 12, a part of 1 in 100.
     const MANY: u32 = 256;
     /// A flow that takes as much of the range is not far from it.

@@ -58,8 +58,8 @@ impl PortRule {
     /// Whether `socket` is in TIME_WAIT for longer than the reuse delay.
     #[must_use]
     pub fn is_reusable(&self, socket: &Socket) -> bool {
-        let older = |left| self.hold_time.saturating_sub(left) > self.reuse_delay;
-        socket.state == TcpState::TimeWait && socket.time_wait_left.is_some_and(older)
+        let until = self.hold_time.saturating_sub(self.reuse_delay);
+        socket.state == TcpState::TimeWait && socket.time_wait_left.is_some_and(|left| left < until)
     }
 }
 
@@ -230,8 +230,8 @@ impl FlowUse {
             self.overdue += 1;
             return;
         }
-        let second = left.as_secs() + u64::from(left.subsec_millis() > 0);
-        let second = second.saturating_sub(1);
+        let is_whole = left.subsec_nanos() == 0;
+        let second = left.as_secs() - u64::from(is_whole);
         let second = usize::try_from(second).map_or(LONGEST, |second| second.min(LONGEST));
         if self.time_wait_left.len() <= second {
             self.time_wait_left.resize(second + 1, 0);
