@@ -74,8 +74,9 @@ impl Bound {
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exactly(number) => f.write_str(&words::count(*number)),
-            Self::AtLeast(number) => write!(f, "at least {}", words::count(*number)),
+            Self::Exactly(number) => write!(f, "{} bound", words::count(*number)),
+            Self::AtLeast(0) => f.write_str("none known to be bound"),
+            Self::AtLeast(number) => write!(f, "at least {} bound", words::count(*number)),
         }
     }
 }
@@ -103,8 +104,8 @@ impl Capacity {
     pub fn with(snapshot: &Snapshot, held: &PortSet) -> Option<Self> {
         let all = Self::new(&snapshot.tunables, held, snapshot.hold_time)?;
         Some(match snapshot.bound {
-            Some(_) => all,
-            None => Self {
+            Ok(_) => all,
+            Err(_) => Self {
                 bound_ports: Bound::AtLeast(all.bound_ports.known()),
                 ..all
             },
