@@ -131,11 +131,12 @@ mod tests {
 
     #[test]
     fn loopback_the_wrong_way_round_is_noticed() {
-        let word = |order: ByteOrder| u32::from_be_bytes(order.bytes(0x7f00_0001));
-        assert!(!is_reversed(Ipv4Addr::from(word(ByteOrder::Big)).into()));
-        assert!(is_reversed(Ipv4Addr::from(word(ByteOrder::Little)).into()));
-        let word = |order| Ipv6Addr::from(u128::from(word(order)));
-        assert!(!is_reversed(word(ByteOrder::Big).into()));
-        assert!(is_reversed(word(ByteOrder::Little).into()));
+        let word = |order: ByteOrder, number| u32::from_be_bytes(order.bytes(number));
+        for (order, reversed) in [(ByteOrder::Big, false), (ByteOrder::Little, true)] {
+            let four = Ipv4Addr::from(word(order, 0x7f00_0001));
+            assert_eq!(is_reversed(four.into()), reversed, "{four}");
+            let six = Ipv6Addr::from(u128::from(word(order, 1)));
+            assert_eq!(is_reversed(six.into()), reversed, "{six}");
+        }
     }
 }

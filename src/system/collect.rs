@@ -43,6 +43,8 @@ pub struct Judgement {
     pub bound_matters: fn(&Tally, Option<u64>) -> bool,
     /// Whether connections in CLOSE_WAIT that were not looked at matter.
     pub inbound_matters: fn(&Tally, &Counters) -> bool,
+    /// Of how many ports by chance the kernel is asked whether connect() passes them over.
+    pub sample: fn(&Tally) -> u32,
     /// Whether the rows of /proc are other ones than the kernel counts, with so many in the table, on
     /// a recorded host or on this one.
     pub disagreement: fn(&Tally, &Counters, Option<u64>, bool) -> Option<Disagreement>,
@@ -181,8 +183,9 @@ impl Machine {
         let Some(range) = rule.range else {
             return;
         };
-        let used = &table.tally.ports;
-        let Some(passed_over) = trial::passed_over(&table.tally, used, Care::Sample) else {
+        let used = &table.tally.ports();
+        let sample = Care::Sample((judgement.sample)(&table.tally));
+        let Some(passed_over) = trial::passed_over(&table.tally, used, sample) else {
             return;
         };
         if table.bound.is_err() {
@@ -190,7 +193,7 @@ impl Machine {
             let care = if (judgement.bound_matters)(&table.tally, outside) {
                 Care::Each // Their number is told.
             } else {
-                Care::Sample
+                sample
             };
             let all: PortSet = range.ports().collect();
             let unused = all

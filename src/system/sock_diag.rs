@@ -325,6 +325,8 @@ const TIMER_TIME_WAIT: u8 = 3;
 
 /// One `struct inet_diag_msg`; `None` when it is too short, or of a family or state unknown here.
 fn decode(message: &[u8], interfaces: &[Interface]) -> Option<Socket> {
+    // Its length is looked at once, not for each field.
+    let message = message.first_chunk::<ATTRIBUTES>()?;
     let family = *message.get(FAMILY)?;
     let end = |address, port| {
         let port = u16_be(message, port)?;
