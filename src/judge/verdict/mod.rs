@@ -15,7 +15,7 @@ use super::machine;
 use super::reuse::alone;
 use super::source::{Pool, bound_sources};
 use crate::model::{
-    Gap, Host, Origin, OtherNamespaces, Snapshot, TimeWaitSplit, Tunables, Unplaced,
+    Gap, Host, Namespace, Origin, OtherNamespaces, Snapshot, TimeWaitSplit, Tunables, Unplaced,
 };
 use crate::words::{count, percent};
 
@@ -31,6 +31,10 @@ pub struct Verdict {
     pub level: Level,
     /// One sentence for the incident call.
     pub summary: String,
+    /// The network namespace that was asked for; `None`, and left out of the JSON, where it is the
+    /// reader's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Namespace>,
     /// The machine.
     pub host: Host,
     /// Its settings.
@@ -167,6 +171,7 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
         schema: 1,
         level,
         summary: summary(&findings, reports.first(), capacity.as_ref(), in_trouble),
+        namespace: None,
         host: snapshot.host.clone(),
         tunables: snapshot.tunables.clone(),
         capacity,

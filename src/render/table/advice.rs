@@ -1,7 +1,7 @@
 use std::io::{self, Write};
 
 use super::grid::Grid;
-use super::{under_sentence, write_destination};
+use super::{under_sentence, write_destination, write_namespace};
 use crate::judge::advice::{Advice, Remark};
 use crate::judge::bearing::{Bearing, Limit};
 use crate::judge::change::Step;
@@ -22,7 +22,8 @@ pub fn advice(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Resul
     })
 }
 
-fn write_changes(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_changes(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    write_namespace(advice.namespace.as_ref(), screen, out)?;
     write_destination(advice.destination.as_ref(), screen, out)?;
     let (first, application) = advice
         .application

@@ -8,10 +8,12 @@ use textwrap::core::display_width;
 
 mod advice;
 mod grid;
+mod namespaces;
 mod repro;
 
 pub use advice::advice;
 use grid::{GAP, Grid};
+pub use namespaces::{all_advice, all_states, all_verdicts};
 pub use repro::repro;
 
 use super::Screen;
@@ -22,7 +24,7 @@ use crate::judge::flow::FlowReport;
 use crate::judge::level::Level;
 use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
-use crate::model::{Origin, Owner, StateCounts, TcpState};
+use crate::model::{Namespace, Origin, Owner, StateCounts, TcpState};
 use crate::words::{at_most, count, counted, percent, rate, rate_limit, sparkline};
 
 /// Writes `sentence`, what `rest` writes beneath it, and the sentence once more where all that is
@@ -52,6 +54,7 @@ pub fn states(
     screen: Screen,
     out: &mut dyn Write,
 ) -> io::Result<()> {
+    write_namespace(report.namespace.as_ref(), screen, out)?;
     let mut rows = Grid::new(screen, &["STATE", "COUNT", "SHARE", ""], &[1, 2]);
     let share = |part: u64| format!("{:.1} %", percent(part, report.total.unwrap_or_default()));
     for (state, number) in report.states.largest_first() {
@@ -135,6 +138,7 @@ pub fn verdict(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Re
 }
 
 fn write_evidence(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    write_namespace(verdict.namespace.as_ref(), screen, out)?;
     let flows: Vec<_> = verdict.worth_a_line().collect();
     if !flows.is_empty() {
         writeln!(out)?;
@@ -161,6 +165,22 @@ fn write_evidence(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
         writeln!(out, "{}", screen.wrap("", "", text))?;
     }
     Ok(())
+}
+
+/// Which network namespace a report is about, where another one than the reader's was asked for.
+fn write_namespace(
+    namespace: Option<&Namespace>,
+    screen: Screen,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let Some(namespace) = namespace else {
+        return Ok(());
+    };
+    let text = format!(
+        "{namespace}; give {} to the commands below too",
+        unbroken(&namespace.option)
+    );
+    writeln!(out, "{}", screen.wrap("Namespace: ", "           ", &text))
 }
 
 /// The destination that a report is limited to, and what can be had there where nothing goes there.
@@ -371,8 +391,8 @@ fn write_other_namespaces(
         return Ok(());
     };
     let text = format!(
-        "only this network namespace is judged; {} here with TCP sockets (containers?). The busiest, \
-         as root: `nsenter -t {} -n twcheck verdict`",
+        "only this network namespace is judged; {} here with TCP sockets (containers?). As root, the \
+         busiest: `twcheck verdict --pid {}`, and all: `twcheck verdict --all-netns`",
         counted(others.number as u64, "other"),
         others.pid
     );

@@ -11,7 +11,7 @@ use nix::unistd::{Uid, User};
 use procfs::ProcessCGroups;
 use procfs::process::{LimitValue, Process};
 
-use crate::model::Owner;
+use crate::model::{Inhabitant, Owner};
 
 /// The processes there are.
 pub(in crate::system) fn all() -> impl Iterator<Item = i32> {
@@ -149,7 +149,7 @@ pub(in crate::system) fn own_netns() -> Option<u64> {
 
 /// Whom a process that tells nothing belongs to; `None` for one of the kernel's own threads, which
 /// have nothing open, and where it has ended.
-pub(super) fn user_of(pid: i32) -> Option<u32> {
+pub(in crate::system) fn user_of(pid: i32) -> Option<u32> {
     const PF_KTHREAD: u32 = 0x0020_0000;
     let process = Process::new(pid).ok()?;
     let flags = process.stat().ok()?.flags;
@@ -179,6 +179,17 @@ pub(super) fn describe(pid: i32) -> Owner {
             LimitValue::Unlimited => None,
         }),
     }
+}
+
+/// What a process is called and where it belongs; `None` where it has ended.
+pub(in crate::system) fn inhabitant(pid: i32) -> Option<Inhabitant> {
+    let process = Process::new(pid).ok()?;
+    let command = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(Inhabitant {
+        pid,
+        command: command.trim_end().to_owned(),
+        unit: process.cgroups().ok().as_ref().and_then(unit),
+    })
 }
 
 /// A user's name, or the number where it has none.
