@@ -142,7 +142,10 @@ fn a_process_is_no_recording(args: &SourceArgs) -> Result<(), Refusal> {
     );
     Err(match process.parse::<i32>() {
         Ok(pid) => Refusal::new(message, format!("--pid {pid}")),
-        Err(_) => Refusal::new(message, "leave --proc-root out: this process is the default"),
+        Err(_) => Refusal::new(
+            message,
+            "leave --proc-root out: this process is the default",
+        ),
     })
 }
 

@@ -11,7 +11,7 @@ use crate::model::{Snapshot, Toward};
 use crate::refusal::Refusal;
 use crate::render::{self, Screen, Steps};
 use crate::repro::prove;
-use crate::system::{Machine, View, resolve};
+use crate::system::{Machine, View};
 
 /// Recommends sysctl changes, and what not to change.
 ///
@@ -22,17 +22,15 @@ pub fn run(args: &AdviseArgs) -> Result<Exit> {
     args.check()?;
     let screen = Screen::of_stdout();
     if args.source.all_netns {
-        let toward = args.destination().map(resolve).transpose()?;
-        let all = place::all(&args.source, |machine| {
-            look(args, machine, toward.clone()).map(|(_, advice)| advice)
-        });
+        let all = place::all(&args.source, args.destination(), |machine, toward| {
+            look(args, machine, toward).map(|(_, advice)| advice)
+        })?;
         args.format
             .get()
             .write_all(&all, screen, &mut screen.lock())?;
         return Ok(all.level.into());
     }
-    let ((snapshot, mut advice), namespace) = place::one(&args.source, |machine| {
-        let toward = args.destination().map(resolve).transpose()?;
+    let looked = place::one(&args.source, args.destination(), |machine, toward| {
         if args.prove && toward.as_ref().is_some_and(Toward::is_loopback) {
             return Err(Refusal::new(
                 "--prove tries what holds toward another machine, and this destination is \
@@ -43,7 +41,10 @@ pub fn run(args: &AdviseArgs) -> Result<Exit> {
         }
         look(args, machine, toward)
     })?;
-    advice.namespace = namespace;
+    let ((snapshot, mut advice), namespace) = looked;
+    if let Some(namespace) = namespace {
+        advice.settle_in(namespace);
+    }
     if args.prove {
         advice.proof = Some(proof(&snapshot, &advice)?);
     }

@@ -8,36 +8,54 @@ use anyhow::Result;
 
 use crate::cli::SourceArgs;
 use crate::judge::namespaces::{Judged, Looked, Namespaces, namespaces};
-use crate::model::Namespace;
-use crate::system::{Door, Found, Machine, SourceChoice, census};
+use crate::model::{Destination, HostName, Namespace, Toward};
+use crate::system::{Door, Found, Machine, SourceChoice, census, resolve};
 
 /// Namespaces looked into at once: a look waits longer than it works, and a node has other work.
 const AT_ONCE: usize = 4;
 
-/// Looks here, or into the one namespace that is asked for, and says into which.
+/// Looks here, or into the one namespace that is asked for, and says into which. The destination is
+/// looked up where it is used.
 ///
 /// # Errors
-/// When there is no such namespace, or `look` fails.
+/// When there is no such namespace or destination, or `look` fails.
 pub fn one<T: Send>(
     args: &SourceArgs,
-    look: impl FnOnce(&Machine) -> Result<T> + Send,
+    destination: Option<&Destination>,
+    look: impl FnOnce(&Machine, Option<Toward>) -> Result<T> + Send,
 ) -> Result<(T, Option<Namespace>)> {
     let Some(wanted) = args.wanted() else {
-        return Ok((look(&args.machine())?, None));
+        let toward = destination.map(resolve).transpose()?;
+        return Ok((look(&args.machine(), toward)?, None));
     };
     let door = Door::find(&wanted)?;
-    let found = door.look(args.source(), look)??;
+    let found = door.look(args.source(), |machine| {
+        let toward = destination.map(|asked| door.resolve(asked)).transpose()?;
+        look(machine, toward)
+    })??;
     Ok((found, Some(door.namespace)))
 }
 
-/// Looks into all network namespaces of this machine.
+/// Looks into all network namespaces of this machine. A name is looked up once.
 ///
 /// # Errors
-/// When none can be looked at for want of threads.
+/// When it has no address.
 pub fn all<R: Judged + Send>(
     args: &SourceArgs,
-    look: impl Fn(&Machine) -> Result<R> + Sync,
-) -> Namespaces<R> {
+    destination: Option<&Destination>,
+    look: impl Fn(&Machine, Option<Toward>) -> Result<R> + Sync,
+) -> Result<Namespaces<R>> {
+    let toward = match destination {
+        // An interface has another number in each.
+        Some(asked) if matches!(asked.host, Some(HostName::Scoped(..))) => None,
+        asked => asked.map(resolve).transpose()?,
+    };
+    let look = |machine: &Machine| {
+        let toward = toward
+            .clone()
+            .map_or_else(|| destination.map(resolve).transpose(), |it| Ok(Some(it)));
+        look(machine, toward?)
+    };
     let census = census();
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
@@ -50,38 +68,40 @@ pub fn all<R: Judged + Send>(
             });
         }
     });
-    namespaces(done.into_inner().expect("no look panics"), census.gaps)
+    let looked = done.into_inner().expect("no look panics");
+    Ok(namespaces(looked, census.gaps))
 }
 
-fn look_into<R: Send>(
+fn look_into<R: Judged + Send>(
     found: &Found,
     source: SourceChoice,
     look: &(impl Fn(&Machine) -> Result<R> + Sync),
 ) -> Looked<R> {
     let namespace = found.namespace.clone();
-    let gone = |namespace| Looked {
-        namespace,
+    let told = |why: String, is_gone| Looked {
+        namespace: namespace.clone(),
         report: None,
-        why: Some("it ended while this was looked at".into()),
-        is_gone: true,
+        why: Some(why),
+        is_gone,
     };
-    let Some(door) = Door::open(found) else {
-        return gone(namespace);
+    let gone = || told("it ended while this was looked at".into(), true);
+    let door = match Door::open(found) {
+        Ok(Some(door)) => door,
+        Ok(None) => return gone(),
+        Err(error) => return told(format!("{error:#}"), false),
     };
     match door.look(source, look).and_then(|report| report) {
-        Ok(report) => Looked {
-            namespace,
-            report: Some(report),
-            why: None,
-            is_gone: false,
-        },
+        Ok(mut report) => {
+            report.settle_in(namespace.clone());
+            Looked {
+                namespace,
+                report: Some(report),
+                why: None,
+                is_gone: false,
+            }
+        }
         // Only what is held open stays.
-        Err(_) if !door.is_there() => gone(namespace),
-        Err(error) => Looked {
-            namespace,
-            report: None,
-            why: Some(format!("{error:#}")),
-            is_gone: false,
-        },
+        Err(_) if !door.is_there() => gone(),
+        Err(error) => told(format!("{error:#}"), false),
     }
 }

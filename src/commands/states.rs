@@ -9,7 +9,7 @@ use crate::exit::Exit;
 use crate::judge::states::{States, states};
 use crate::model::Toward;
 use crate::render::{self, Screen};
-use crate::system::{Machine, View, resolve};
+use crate::system::{Machine, View};
 
 /// Counts TCP sockets by state.
 ///
@@ -18,16 +18,14 @@ use crate::system::{Machine, View, resolve};
 pub fn run(args: &StatesArgs) -> Result<Exit> {
     args.check()?;
     let (screen, format) = (Screen::of_stdout(), args.format.get());
+    let destination = args.destination.as_ref();
+    let look = |machine: &Machine, toward| count(args, machine, toward);
     if args.source.all_netns {
-        let toward = args.destination.as_ref().map(resolve).transpose()?;
-        let all = place::all(&args.source, |machine| count(args, machine, toward.clone()));
+        let all = place::all(&args.source, destination, look)?;
         format.write_all(&all, screen, &mut screen.lock())?;
         return Ok(all.level.into());
     }
-    let (mut report, namespace) = place::one(&args.source, |machine| {
-        let toward = args.destination.as_ref().map(resolve).transpose()?;
-        count(args, machine, toward)
-    })?;
+    let (mut report, namespace) = place::one(&args.source, destination, look)?;
     report.namespace = namespace;
     render::note_gaps(&report.gaps);
     format.write(&report, args.explain, screen, &mut screen.lock())?;

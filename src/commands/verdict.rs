@@ -10,7 +10,7 @@ use crate::judge::verdict::{Verdict, verdict};
 use crate::model::{Gap, SourceName, Toward, Weight};
 use crate::render::{self, Screen};
 use crate::repro::knock;
-use crate::system::{Machine, Search, View, other_namespaces, owners, resolve, route};
+use crate::system::{Machine, Search, View, other_namespaces, owners, route};
 
 /// Says whether ports run out, toward which destination, by whom, and what to do.
 ///
@@ -19,23 +19,25 @@ use crate::system::{Machine, Search, View, other_namespaces, owners, resolve, ro
 pub fn run(args: &VerdictArgs) -> Result<Exit> {
     args.check()?;
     let screen = Screen::of_stdout();
+    let destination = args.destination.as_ref();
     if args.source.all_netns {
-        let toward = args.destination.as_ref().map(resolve).transpose()?;
-        let all = place::all(&args.source, |machine| judge(args, machine, toward.clone()));
+        let all = place::all(&args.source, destination, |machine, toward| {
+            judge(args, machine, toward)
+        })?;
         let format = args.format.get();
         format.write_all(&all, args.top, screen, &mut screen.lock())?;
         return Ok(all.level.into());
     }
-    let (mut verdict, namespace) = place::one(&args.source, |machine| {
-        // A name is looked up where it is used.
-        let toward = args.destination.as_ref().map(resolve).transpose()?;
+    let (mut verdict, namespace) = place::one(&args.source, destination, |machine, toward| {
         let mut verdict = judge(args, machine, toward)?;
         if args.source.wanted().is_none() {
             verdict.other_namespaces = other_namespaces(machine);
         }
         Ok(verdict)
     })?;
-    verdict.namespace = namespace;
+    if let Some(namespace) = namespace {
+        verdict.settle_in(namespace);
+    }
     // What is decisive is a finding.
     let minor = |gap: &&Gap| gap.weight == Weight::Minor;
     let notes: Vec<_> = verdict.gaps.iter().filter(minor).cloned().collect();

@@ -19,6 +19,8 @@ pub trait Judged {
     fn size(&self) -> u64;
     /// The sentence that says it.
     fn sentence(&self) -> String;
+    /// Notes that it is about this namespace.
+    fn settle_in(&mut self, namespace: Namespace);
 }
 
 /// The reports of all network namespaces of a machine, in the order of the JSON contract.
@@ -85,7 +87,10 @@ pub fn namespaces<R: Judged>(mut looked: Vec<Looked<R>>, gaps: Vec<Gap>) -> Name
 
 fn summary<R: Judged>(looked: &[Looked<R>], gaps: &[Gap]) -> String {
     let all = counted(looked.len() as u64, "network namespace");
-    let bad = looked.iter().filter(|it| it.level() > Level::Unknown).count();
+    let bad = looked
+        .iter()
+        .filter(|it| it.level() > Level::Unknown)
+        .count();
     let unknown = looked.iter().filter(|it| it.level() == Level::Unknown);
     let (unknown, gone) = (
         unknown.count(),
@@ -133,6 +138,10 @@ impl Judged for Verdict {
     fn sentence(&self) -> String {
         self.summary.clone()
     }
+
+    fn settle_in(&mut self, namespace: Namespace) {
+        self.settle_in(namespace);
+    }
 }
 
 impl Judged for States {
@@ -147,6 +156,10 @@ impl Judged for States {
     fn sentence(&self) -> String {
         String::new()
     }
+
+    fn settle_in(&mut self, namespace: Namespace) {
+        self.namespace = Some(namespace);
+    }
 }
 
 impl Judged for Advice {
@@ -160,5 +173,9 @@ impl Judged for Advice {
 
     fn sentence(&self) -> String {
         self.summary.clone()
+    }
+
+    fn settle_in(&mut self, namespace: Namespace) {
+        self.settle_in(namespace);
     }
 }

@@ -56,6 +56,32 @@ impl Namespace {
         }
     }
 
+    /// `text` with the commands in it (between backticks) so that they look and act here: those of
+    /// twcheck by their option, those of the system by what runs a program here.
+    #[must_use]
+    pub fn commands(&self, text: &str) -> String {
+        const OURS: [&str; 3] = ["twcheck verdict", "twcheck advise", "twcheck states"];
+        const OF_THE_SYSTEM: [&str; 4] = ["sysctl ", "ss ", "ip ", "nstat "];
+        if self.is_own {
+            return text.to_owned();
+        }
+        let settled = |(place, part): (usize, &str)| {
+            let ours = OURS
+                .iter()
+                .find_map(|ours| Some((ours, part.strip_prefix(ours)?)));
+            match ours {
+                _ if place % 2 == 0 => part.to_owned(),
+                Some((ours, rest)) => format!("{ours} {}{rest}", self.option),
+                None if OF_THE_SYSTEM.iter().any(|it| part.starts_with(it)) => {
+                    format!("{} {part}", self.entrance())
+                }
+                None => part.to_owned(),
+            }
+        };
+        let parts: Vec<_> = text.split('`').enumerate().map(settled).collect();
+        parts.join("`")
+    }
+
     /// `nginx, php-fpm and 3 more processes (container 0123456789ab)`; nothing where nobody is
     /// there, or to be seen.
     #[must_use]
@@ -124,5 +150,40 @@ mod tests {
             "4026532008 web (this one), of pause, nginx? and 3 more processes \
              (container 0123456789ab)"
         );
+    }
+
+    #[test]
+    fn commands_look_and_act_in_the_namespace() {
+        let of_process = Namespace {
+            option: "--pid 7".into(),
+            processes: vec![Inhabitant {
+                pid: 7,
+                command: "nginx".into(),
+                unit: None,
+            }],
+            ..Namespace::default()
+        };
+        let named = Namespace {
+            option: "--netns web".into(),
+            name: Some("web".into()),
+            ..Namespace::default()
+        };
+        let own = Namespace {
+            is_own: true,
+            ..named.clone()
+        };
+        let text = "See `twcheck advise --prove`, `ss -tnp` or `strace -f`; twcheck advise. As \
+                    root: `sysctl -w net.ipv4.tcp_tw_reuse=1`.";
+        assert_eq!(
+            of_process.commands(text),
+            "See `twcheck advise --pid 7 --prove`, `nsenter -t 7 -n ss -tnp` or `strace -f`; \
+             twcheck advise. As root: `nsenter -t 7 -n sysctl -w net.ipv4.tcp_tw_reuse=1`."
+        );
+        assert_eq!(
+            named.commands(text),
+            "See `twcheck advise --netns web --prove`, `ip netns exec web ss -tnp` or `strace -f`; \
+             twcheck advise. As root: `ip netns exec web sysctl -w net.ipv4.tcp_tw_reuse=1`."
+        );
+        assert_eq!(own.commands(text), text);
     }
 }

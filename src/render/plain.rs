@@ -40,8 +40,8 @@ pub fn states(report: &States, out: &mut dyn Write) -> io::Result<()> {
 pub fn verdict(verdict: &Verdict, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}: {}", verdict.level.word(), verdict.summary)?;
     for reported in &verdict.findings {
-        let (level, finding) = (reported.level.word(), &reported.finding);
-        writeln!(out, "{level} {} {finding}", finding.code())?;
+        let (level, code) = (reported.level.word(), reported.finding.code());
+        writeln!(out, "{level} {code} {}", reported.message())?;
     }
     for flow in &verdict.flows {
         for owner in flow.owners.iter().flatten() {

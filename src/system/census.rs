@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::path::{Path, PathBuf};
 
 use super::namespaces::is_of_kernel;
 use super::owners::{inhabitant, netns, own_netns, processes, user_of};
@@ -67,10 +67,14 @@ pub fn census() -> Census {
     let (mut hidden, mut looked_at, mut is_full) = (0_u64, 0, false);
     for pid in processes().take(PROCESSES) {
         looked_at += 1;
-        let Some(inode) = netns(pid) else {
-            // The kernel's own threads are in none that others are not in.
-            hidden += u64::from(user_of(pid).is_some());
-            continue;
+        let inode = match netns(pid) {
+            Ok(inode) => inode,
+            Err(error) => {
+                // The kernel's own threads are in none that others are not in.
+                let is_denied = error.kind() == ErrorKind::PermissionDenied;
+                hidden += u64::from(is_denied && user_of(pid).is_some());
+                continue;
+            }
         };
         let Some(entry) = room(&mut entries, inode) else {
             is_full = true;
@@ -114,7 +118,7 @@ impl Entry {
         Found {
             namespace: Namespace {
                 netns: Some(inode),
-                name: self.paths.first().map(name),
+                name: self.paths.first().map(|path| name(path)),
                 is_own: Some(inode) == own,
                 processes: processes.take(NAMED).collect(),
                 processes_total: self.processes,
@@ -127,9 +131,11 @@ impl Entry {
 }
 
 /// The name that `ip netns` has for a mounted one, else its path.
-fn name(path: &PathBuf) -> String {
+fn name(path: &Path) -> String {
     let of_ip = |folder: &&str| path.parent() == Some(folder.as_ref());
-    let file = path.file_name().filter(|_| NAMED_ONES.iter().any(|it| of_ip(&it)));
+    let file = path
+        .file_name()
+        .filter(|_| NAMED_ONES.iter().any(|it| of_ip(it)));
     file.unwrap_or(path.as_os_str())
         .to_string_lossy()
         .into_owned()
@@ -155,17 +161,14 @@ fn gaps(hidden: u64, is_cut: bool, is_full: bool) -> Vec<Gap> {
         )));
     }
     if is_full {
-        gaps.push(gap(format!(
-            "only {} are listed",
-            count(NAMESPACES as u64)
-        )));
+        gaps.push(gap(format!("only {} are listed", count(NAMESPACES as u64))));
     }
     gaps
 }
 
 /// The network namespaces that are mounted somewhere, by their inodes; none where the list of mounts
 /// cannot be read.
-fn mounted() -> Vec<(u64, PathBuf)> {
+pub(super) fn mounted() -> Vec<(u64, PathBuf)> {
     let Ok(file) = File::open("/proc/thread-self/mountinfo") else {
         return Vec::new();
     };
@@ -186,17 +189,19 @@ fn mount_of_namespace(line: &str) -> Option<(u64, PathBuf)> {
 
 /// `net:[4026532008]`.
 pub(super) fn numbered(text: &str) -> Option<u64> {
-    text.strip_prefix("net:[")?
-        .strip_suffix(']')?
-        .parse()
-        .ok()
+    text.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// A path without the octal escapes for blanks, tabs, line ends and backslashes (`mangle_path` in
 /// fs/seq_file.c).
 fn unescaped(place: &str) -> PathBuf {
     let mut path = place.to_owned();
-    for (escape, letter) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
+    for (escape, letter) in [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ] {
         path = path.replace(escape, letter);
     }
     path.into()
@@ -226,7 +231,10 @@ mod tests {
             let found = found.map(|(inode, path)| (inode, PathBuf::from(path)));
             assert_eq!(mount_of_namespace(line), found, "{line}");
         }
-        assert_eq!(name(&"/run/netns/web".into()), "web");
-        assert_eq!(name(&"/run/docker/netns/1-x".into()), "/run/docker/netns/1-x");
+        assert_eq!(name(Path::new("/run/netns/web")), "web");
+        assert_eq!(
+            name(Path::new("/run/docker/netns/1-x")),
+            "/run/docker/netns/1-x"
+        );
     }
 }

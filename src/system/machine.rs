@@ -134,7 +134,7 @@ impl Machine {
     /// The inode of its network namespace; `None` where it is recorded or unreadable.
     pub(super) fn netns(&self) -> Option<u64> {
         match self.proc.process() {
-            Some(pid) => netns(pid),
+            Some(pid) => netns(pid).ok(),
             None if self.is_recorded() => None,
             None => own_netns(),
         }

@@ -7,6 +7,7 @@ pub mod file;
 mod holders;
 mod host;
 mod machine;
+mod names;
 mod namespaces;
 pub mod netlink;
 pub mod netns;

@@ -25,7 +25,7 @@ pub fn other_namespaces(machine: &Machine) -> Option<OtherNamespaces> {
     let mut seen = HashSet::from([own_netns()?]);
     let sockets: Vec<_> = processes()
         .take(PROCESSES)
-        .filter_map(|pid| Some((pid, netns(pid)?)))
+        .filter_map(|pid| Some((pid, netns(pid).ok()?)))
         .filter(|(pid, namespace)| {
             !seen.contains(namespace) && !is_of_kernel(*pid) && seen.insert(*namespace)
         })

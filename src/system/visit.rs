@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{panic, thread};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
 
-use super::census::{Found, NAMED_ONES, census, numbered};
+use super::census::{Found, NAMED_ONES, census, mounted, numbered};
 use super::owners::{inhabitant, netns, own_netns};
-use super::{Machine, SourceChoice};
-use crate::model::Namespace;
+use super::{Machine, SourceChoice, names, resolve};
+use crate::model::{Destination, HostName, Namespace, Toward};
 use crate::refusal::Refusal;
 
 /// Which network namespace is asked for.
@@ -49,7 +49,8 @@ impl Door {
             Wanted::OfProcess(pid) => Self::of_process(*pid),
             Wanted::Named(name) => Self::named(name),
         }?;
-        if let (Some(Err(Errno::EPERM)), Some(pid)) = (door.on_a_thread(|entered| entered)?, door.pid)
+        if let (Some(Err(Errno::EPERM)), Some(pid)) =
+            (door.on_a_thread(|entered| entered)?, door.pid)
         {
             // Where that fails too, it is looked at from outside.
             let _ = become_root_of(pid);
@@ -94,7 +95,10 @@ impl Door {
         let places: Vec<_> = if is_path {
             vec![name.to_owned()]
         } else {
-            NAMED_ONES.iter().map(|it| Path::new(it).join(name)).collect()
+            NAMED_ONES
+                .iter()
+                .map(|it| Path::new(it).join(name))
+                .collect()
         };
         for place in places {
             match open(&place) {
@@ -115,7 +119,7 @@ impl Door {
             .iter()
             .flat_map(|all| &all.found)
             .find(|found| found.namespace.netns == number);
-        if let Some(door) = found.and_then(Self::open) {
+        if let Some(door) = found.map(Self::open).transpose()?.flatten() {
             return Ok(door);
         }
         let unseen = all.iter().flat_map(|all| &all.gaps).next();
@@ -160,24 +164,38 @@ impl Door {
     }
 
     /// Opens one that was found; `None` where it has ended meanwhile.
-    #[must_use]
-    pub fn open(found: &Found) -> Option<Self> {
-        let of_processes = found.pids.iter().map(|pid| format!("/proc/{pid}/ns/net").into());
-        let own = found.namespace.is_own.then(|| PathBuf::from("/proc/thread-self/ns/net"));
-        let mut files = own
+    ///
+    /// # Errors
+    /// Where it is there and cannot be opened.
+    pub fn open(found: &Found) -> Result<Option<Self>> {
+        let netns_of = |pid: &i32| netns(*pid).ok();
+        let here = |pid: &&i32| netns_of(pid) == found.namespace.netns;
+        let pid = found.pids.iter().find(here).copied();
+        let own = found.namespace.is_own.then(|| "/proc/thread-self".into());
+        let of_process = pid.map(|pid| format!("/proc/{pid}"));
+        let mut places: Vec<_> = own
             .into_iter()
-            .chain(found.paths.iter().cloned())
-            .chain(of_processes)
-            .filter_map(|path| open(&path).ok());
-        // A number may belong to another process by now.
-        let file = files.find(|file| inode(file) == found.namespace.netns);
-        let mut pids = found.pids.iter().copied();
-        let pid = pids.find(|pid| netns(*pid) == found.namespace.netns);
-        (file.is_some() || pid.is_some()).then(|| Self {
+            .chain(of_process)
+            .map(|process| Path::new(&process).join("ns/net"))
+            .collect();
+        places.extend(found.paths.iter().cloned());
+        // A number or a name may belong to another one by now.
+        let is_it = |file: &File| inode(file) == found.namespace.netns;
+        let mut files = places.iter().filter_map(|place| open(place).ok());
+        let file = files.find(is_it);
+        if file.is_none() && pid.is_none() {
+            let mounts = mounted();
+            let is_mounted = |(inode, _): &(u64, PathBuf)| Some(*inode) == found.namespace.netns;
+            if mounts.iter().any(is_mounted) {
+                bail!("its mount cannot be opened, or is hidden behind another one");
+            }
+            return Ok(None);
+        }
+        Ok(Some(Self {
             namespace: found.namespace.clone(),
             file,
             pid,
-        })
+        }))
     }
 
     /// Looks from inside, or from outside where this user may not enter.
@@ -211,16 +229,60 @@ impl Door {
             .into()),
             (_, Some(pid)) => Ok(look(&Machine::of_process(pid))),
             (_, None) => Err(refused(
-                "it may not be entered without CAP_SYS_ADMIN, and no process shows its tables".into(),
+                "it may not be entered without CAP_SYS_ADMIN, and no process shows its tables"
+                    .into(),
             )
             .into()),
+        })?
+    }
+
+    /// Finds the addresses of `asked` as a program of this namespace finds them; from a thread that
+    /// looks into it.
+    ///
+    /// # Errors
+    /// As [`resolve`].
+    pub fn resolve(&self, asked: &Destination) -> Result<Toward> {
+        let is_name = matches!(asked.host, Some(HostName::Name(_)));
+        if !is_name || self.namespace.is_own {
+            return resolve(asked);
+        }
+        in_thread(|| {
+            let borrowed = self.lend_names();
+            let found = resolve(asked);
+            if borrowed {
+                found
+            } else {
+                found.context("looking it up by this machine's own /etc/resolv.conf and /etc/hosts")
+            }
         })?
     }
 
     /// Whether it is there still: one that is not held open ends with its processes.
     #[must_use]
     pub fn is_there(&self) -> bool {
-        self.file.is_some() || self.pid.is_some_and(|pid| netns(pid) == self.namespace.netns)
+        self.file.is_some()
+            || self
+                .pid
+                .is_some_and(|pid| netns(pid).ok() == self.namespace.netns)
+    }
+
+    /// Lets the calling thread look names up as its programs do; whether it does.
+    fn lend_names(&self) -> bool {
+        let of_ip = self
+            .namespace
+            .name
+            .as_ref()
+            .map(|name| Path::new("etc/netns").join(name));
+        let is_there = |folder: &PathBuf| Path::new("/").join(folder).is_dir();
+        let lent = match (of_ip.filter(is_there), self.pid) {
+            (Some(folder), _) => names::borrow(Path::new("/"), &folder),
+            (None, Some(pid)) => {
+                let root = format!("/proc/{pid}/root");
+                names::borrow(Path::new(&root), Path::new("etc"))
+            }
+            (None, None) => return false,
+        };
+        lent.is_ok()
     }
 
     /// Runs `work` on a thread that has tried to enter; `None` where there is nothing to enter by.
@@ -230,17 +292,23 @@ impl Door {
         &self,
         work: impl FnOnce(Option<nix::Result<()>>) -> T + Send,
     ) -> Result<T> {
-        thread::scope(|scope| {
-            let entered = || {
-                let file = self.file.as_ref();
-                work(file.map(|file| setns(file, CloneFlags::CLONE_NEWNET)))
-            };
-            let thread = thread::Builder::new()
-                .spawn_scoped(scope, entered)
-                .context("starting a thread that enters a network namespace")?;
-            Ok(thread.join().unwrap_or_else(|cause| panic::resume_unwind(cause)))
+        in_thread(|| {
+            let file = self.file.as_ref();
+            work(file.map(|file| setns(file, CloneFlags::CLONE_NEWNET)))
         })
     }
+}
+
+/// Runs `work` on a thread of its own.
+fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new()
+            .spawn_scoped(scope, work)
+            .context("starting a thread that enters a network namespace")?;
+        Ok(thread
+            .join()
+            .unwrap_or_else(|cause| panic::resume_unwind(cause)))
+    })
 }
 
 /// Moves this process into the user namespace of `pid`, where its user made that one: in it he has

@@ -53,6 +53,20 @@ pub struct Advice {
 }
 
 impl Advice {
+    /// Notes that all this is about `namespace`, where its commands are to be run too.
+    pub fn settle_in(&mut self, namespace: Namespace) {
+        let remarks = self.not_recommended.iter_mut().chain(&mut self.application);
+        let changes = self.steps.iter_mut().flat_map(|step| &mut step.changes);
+        let texts = remarks
+            .map(|remark| &mut remark.why)
+            .chain(changes.flat_map(|change| [&mut change.why, &mut change.risk]))
+            .chain(self.gaps.iter_mut().map(|gap| &mut gap.why));
+        for text in texts {
+            *text = namespace.commands(text);
+        }
+        self.namespace = Some(namespace);
+    }
+
     /// All changes, in their order.
     pub fn changes(&self) -> impl Iterator<Item = &Change> {
         self.steps.iter().flat_map(|step| &step.changes)

@@ -22,7 +22,11 @@ pub fn advice(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Resul
     })
 }
 
-pub(super) fn write_changes(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_changes(
+    advice: &Advice,
+    screen: Screen,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     write_namespace(advice.namespace.as_ref(), screen, out)?;
     write_destination(advice.destination.as_ref(), screen, out)?;
     let (first, application) = advice
@@ -43,7 +47,11 @@ pub(super) fn write_changes(advice: &Advice, screen: Screen, out: &mut dyn Write
         )?;
         write_steps(&advice.steps, screen, out)?;
         let text = "`twcheck advise --format sysctl` (see --help)";
-        writeln!(out, "\n{}", screen.wrap("To apply: ", "          ", text))?;
+        let text = match &advice.namespace {
+            Some(namespace) => namespace.commands(text),
+            None => text.into(),
+        };
+        writeln!(out, "\n{}", screen.wrap("To apply: ", "          ", &text))?;
     }
     if let Some(goal) = &advice.goal {
         write_goal(goal, screen, out)?;

@@ -162,7 +162,7 @@ fn write_evidence(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
     write_owners(verdict, screen, out)?;
     write_findings(verdict, screen, out)?;
     if let Some(text) = verdict.otherwise() {
-        writeln!(out, "{}", screen.wrap("", "", text))?;
+        writeln!(out, "{}", screen.wrap("", "", &text))?;
     }
     Ok(())
 }
@@ -176,10 +176,7 @@ fn write_namespace(
     let Some(namespace) = namespace else {
         return Ok(());
     };
-    let text = format!(
-        "{namespace}; give {} to the commands below too",
-        unbroken(&namespace.option)
-    );
+    let text = namespace.to_string();
     writeln!(out, "{}", screen.wrap("Namespace: ", "           ", &text))
 }
 
@@ -217,10 +214,10 @@ fn write_findings(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
         for reported in alike {
             // Where there is one in trouble the summary has said it.
             if verdict.findings.len() > 1 || level == Level::Ok {
-                let message = reported.finding.to_string();
+                let message = reported.message();
                 writeln!(out, "{}", screen.wrap("  ", "  ", &message))?;
             }
-            let step = reported.finding.next_step();
+            let step = reported.next_step();
             if !steps.contains(&step) {
                 steps.push(step);
             }

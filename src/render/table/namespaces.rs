@@ -25,7 +25,13 @@ pub fn all_verdicts(
 ) -> io::Result<()> {
     write_sentence(all, screen, out)?;
     let headings = [
-        "LEVEL", "NAMESPACE", "PROCESSES", "PORTS", "FREE", "NOW/S", "MAX/S",
+        "LEVEL",
+        "NAMESPACE",
+        "PROCESSES",
+        "PORTS",
+        "FREE",
+        "NOW/S",
+        "MAX/S",
     ];
     let mut rows = Grid::new(screen, &headings, &[3, 4, 5, 6]);
     for looked in &all.namespaces {
@@ -59,7 +65,7 @@ pub fn all_verdicts(
         .collect();
     let shown = if top == 0 { troubled.len() } else { top };
     for (looked, verdict) in troubled.iter().take(shown) {
-        write_heading(looked, screen, out)?;
+        writeln!(out, "\n== {}", looked.namespace.title())?;
         let word = verdict.level.word();
         let painted = screen.paint(verdict.level, word);
         let indent = " ".repeat(word.len() + 2);
@@ -79,11 +85,7 @@ pub fn all_verdicts(
 ///
 /// # Errors
 /// When `out` cannot be written.
-pub fn all_states(
-    all: &Namespaces<States>,
-    screen: Screen,
-    out: &mut dyn Write,
-) -> io::Result<()> {
+pub fn all_states(all: &Namespaces<States>, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     const SHOWN: [TcpState; 3] = [
         TcpState::TimeWait,
         TcpState::Established,
@@ -119,11 +121,7 @@ pub fn all_states(
 ///
 /// # Errors
 /// When `out` cannot be written.
-pub fn all_advice(
-    all: &Namespaces<Advice>,
-    screen: Screen,
-    out: &mut dyn Write,
-) -> io::Result<()> {
+pub fn all_advice(all: &Namespaces<Advice>, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     let mut rest: Vec<_> = all
         .namespaces
         .iter()
@@ -140,9 +138,9 @@ pub fn all_advice(
             writeln!(out)?;
         }
         is_first = false;
-        for (looked, _) in alike {
-            writeln!(out, "{}", screen.wrap("== ", "   ", &looked.namespace.to_string()))?;
-        }
+        let titles: Vec<_> = alike.iter().map(|(it, _)| it.namespace.title()).collect();
+        let titles = titles.join(", ");
+        writeln!(out, "{}", screen.wrap("== ", "   ", &titles))?;
         writeln!(out, "{}", screen.wrap("", "", &advice.summary))?;
         write_changes(advice, screen, out)?;
     }
@@ -191,10 +189,4 @@ fn write_missing<R: Judged>(
         }
     }
     Ok(())
-}
-
-fn write_heading<R>(looked: &Looked<R>, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-    let namespace = &looked.namespace;
-    let text = format!("{namespace} ({})", namespace.option);
-    writeln!(out, "\n{}", screen.wrap("== ", "   ", &text))
 }

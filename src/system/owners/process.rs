@@ -135,10 +135,10 @@ pub(super) fn is_tcp(descriptor: &Path) -> bool {
         .is_ok_and(|length| matches!(&name[..length], b"TCP\0" | b"TCPv6\0"))
 }
 
-/// The inode of its network namespace; `None` when unreadable.
-pub(in crate::system) fn netns(pid: i32) -> Option<u64> {
-    let namespace = fs::metadata(format!("/proc/{pid}/ns/net"));
-    namespace.ok().map(|namespace| namespace.ino())
+/// The inode of its network namespace.
+pub(in crate::system) fn netns(pid: i32) -> io::Result<u64> {
+    let namespace = fs::metadata(format!("/proc/{pid}/ns/net"))?;
+    Ok(namespace.ino())
 }
 
 /// The inode of the calling thread's network namespace.

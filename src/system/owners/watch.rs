@@ -279,7 +279,7 @@ impl Seen {
     fn is_here(&mut self, pid: i32) -> bool {
         let here = self.here;
         let is_here = self.is_here.entry(pid);
-        *is_here.or_insert_with(|| here.is_some() && netns(pid) == here)
+        *is_here.or_insert_with(|| here.is_some() && netns(pid).ok() == here)
     }
 
     fn remember(&mut self, pid: i32) {
