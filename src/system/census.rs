@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::namespaces::is_of_kernel;
-use super::owners::{inhabitant, netns, own_netns, processes, user_of};
+use super::owners::{inhabitant, may_trace, netns, own_netns, processes, user_of};
 use crate::model::{Gap, Namespace, Weight};
 use crate::words::{count, counted};
 
@@ -133,9 +133,7 @@ impl Entry {
 /// The name that `ip netns` has for a mounted one, else its path.
 fn name(path: &Path) -> String {
     let of_ip = |folder: &&str| path.parent() == Some(folder.as_ref());
-    let file = path
-        .file_name()
-        .filter(|_| NAMED_ONES.iter().any(|it| of_ip(it)));
+    let file = path.file_name().filter(|_| NAMED_ONES.iter().any(of_ip));
     file.unwrap_or(path.as_os_str())
         .to_string_lossy()
         .into_owned()
@@ -150,8 +148,13 @@ fn gaps(hidden: u64, is_cut: bool, is_full: bool) -> Vec<Gap> {
     let mut gaps = Vec::new();
     if hidden > 0 {
         gaps.push(gap(format!(
-            "{} may not be looked at without CAP_SYS_PTRACE (use sudo), and may be in further ones",
-            counted(hidden, "process")
+            "{} may not be looked at {}, and may be in further ones",
+            counted(hidden, "process"),
+            if may_trace() {
+                "though CAP_SYS_PTRACE is in force (a security policy guards them)"
+            } else {
+                "without CAP_SYS_PTRACE (use sudo)"
+            }
         )));
     }
     if is_cut {

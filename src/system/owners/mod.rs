@@ -220,7 +220,7 @@ fn unknown(seen: &Seen, table: &Table<'_>, missing: &[u32], guarded: Vec<u32>) -
 }
 
 /// Whether this process may trace any other.
-fn may_trace() -> bool {
+pub(super) fn may_trace() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE))
 }
 
