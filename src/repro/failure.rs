@@ -20,6 +20,8 @@ pub enum FailureKind {
     SourcePortsExhausted,
     /// errno 99 without an address to go from.
     AddressNotAvailable,
+    /// errno 97: this kernel has no IPv6.
+    NoIpv6,
     /// errno 111.
     ConnectionRefused,
     /// errno 101 or 113, or 22 of a blackhole route.
@@ -131,6 +133,14 @@ pub const FAILURES: &[Row] = &[
                   exist on this machine, or {address} itself has no address to be reached from.",
         next_step: "check that the source address (--bind-address) is one of this machine's (`ip \
                     addr`); ::1 exists only where IPv6 is on: try 127.0.0.1",
+    },
+    Row {
+        kind: FailureKind::NoIpv6,
+        errnos: &[97],
+        codes: &[],
+        meaning: "{address} is an address of IPv6, and this kernel has none: {error}. It was started \
+                  with ipv6.disable=1, or built without.",
+        next_step: "name an IPv4 address of the server, or a name that has one: 127.0.0.1, localhost",
     },
     Row {
         kind: FailureKind::ConnectionRefused,
@@ -633,6 +643,7 @@ mod tests {
         };
         for (cause, kind) in [
             (system(98), Kind::SourcePortsExhausted),
+            (system(97), Kind::NoIpv6),
             (system(111), Kind::ConnectionRefused),
             (system(113), Kind::NoRoute),
             (system(101), Kind::NoRoute),

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::netlink::retried;
 use super::owners::{netns, own_netns};
+use super::proc_tcp::Hand;
 use super::{ProcRoot, counters, holders, proc_tcp, sock_diag, sysctl};
 use crate::model::{
     Counters, Flow, Gap, Holders, PortRange, Snapshot, Socket, SourceName, TcpState, Timestamps,
@@ -84,9 +85,12 @@ impl Machine {
         {
             return;
         }
+        // What cannot be read has been told at the first look.
+        let Ok(hand) = Hand::of(&self.proc) else {
+            return;
+        };
         for name in ["tcp", "tcp6"] {
-            // What cannot be read has been told at the first look.
-            let _ = proc_tcp::rows(&self.proc.net(name), procfs::ticks_per_second(), |socket| {
+            let _ = proc_tcp::rows(&self.proc.net(name), hand, |socket| {
                 if socket.state == TcpState::TimeWait && range.contains(socket.local.port()) {
                     row(socket);
                 }
@@ -113,9 +117,12 @@ impl Machine {
         {
             return true;
         }
+        let Ok(hand) = Hand::of(&self.proc) else {
+            return false;
+        };
         for name in ["tcp", "tcp6"] {
             // What cannot be read here has no owner, which the report shows.
-            let _ = proc_tcp::rows(&self.proc.net(name), procfs::ticks_per_second(), |socket| {
+            let _ = proc_tcp::rows(&self.proc.net(name), hand, |socket| {
                 if let Some(inode) = socket.inode {
                     row(inode, None, Some(socket));
                 }
@@ -154,7 +161,9 @@ impl Machine {
         let mut holders = Holders::default();
         if by_netlink {
             // What the snapshot has may have been asked for within the range alone.
-            let idle = retried(|| sock_diag::bound(range)).ok().flatten();
+            let idle = retried(|| sock_diag::bound(range))
+                .ok()
+                .and_then(Result::ok);
             let known = snapshot.bound.clone().unwrap_or_default();
             holders.bound = idle.map(|idle| idle.union(&known));
         }

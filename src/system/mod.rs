@@ -1,5 +1,6 @@
 //! Reads the machine: the only room, with [`repro`](crate::repro), that touches it.
 
+pub mod byte_order;
 mod census;
 mod collect;
 mod counters;

@@ -287,7 +287,13 @@ pub fn assert_exhausted(report: &Value, connections: u32, host: &str) {
     );
     assert_eq!(
         report["time_wait"],
-        json!({"client_side": connections, "client_side_before": 0, "server_side": 0}),
+        json!({
+            "client_side": connections,
+            "client_side_before": 0,
+            "server_side": 0,
+            "limit": report["time_wait"]["limit"],
+            "dropped": 0,
+        }),
     );
     let threads = report["server"]["threads_connected_max"].as_u64().unwrap();
     assert!((1..=15).contains(&threads), "{threads} threads connected");

@@ -9,7 +9,7 @@ use crate::judge::experiment::{Proof, Run};
 use crate::judge::goal::Needs;
 use crate::render::Screen;
 use crate::render::screen::unbroken;
-use crate::words::{count, counted, rate, rate_limit};
+use crate::words::{count, counted, rate};
 
 /// `twcheck advise`.
 ///
@@ -173,7 +173,11 @@ fn write_proof(proof: &Proof, screen: Screen, out: &mut dyn Write) -> io::Result
     for run in &proof.runs {
         let row = [
             run.name.replace("net.ipv4.", ""),
-            rate_limit(run.max_rate),
+            match run.max_rate {
+                Some(limit) => rate(limit),
+                None if run.checkouts.is_some() => "-".into(),
+                None => in_column(Limit::Unbound),
+            },
             run.pace
                 .map_or_else(|| "any".into(), |pace| rate(pace).replace(".0", "")),
             count(run.connections),

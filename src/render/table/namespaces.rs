@@ -2,7 +2,7 @@ use std::io::{self, Write};
 
 use super::advice::write_changes;
 use super::grid::Grid;
-use super::write_evidence;
+use super::{drops, limit_in_column, write_evidence};
 use crate::judge::advice::Advice;
 use crate::judge::level::Level;
 use crate::judge::namespaces::{Judged, Looked, Namespaces};
@@ -10,7 +10,7 @@ use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
 use crate::model::TcpState;
 use crate::render::Screen;
-use crate::words::{count, counted, rate, rate_limit};
+use crate::words::{count, counted, rate};
 
 /// `twcheck verdict --all-netns`: a sentence, a line for each namespace, and in full those that are
 /// not well, at most `top` of them.
@@ -51,10 +51,13 @@ pub fn all_verdicts(
             known(verdict.map(|_| count(fullest.map_or(0, |flow| flow.ports_in_use)))),
             known(free.map(count)),
             known(fullest.map(|flow| rate(flow.rate.now))),
-            known(match fullest {
-                Some(flow) => Some(rate_limit(flow.max_connections_per_second)),
-                None => capacity.map(|it| rate_limit(it.max_connections_per_second)),
-            }),
+            known(verdict.map(|verdict| {
+                let limit = match fullest {
+                    Some(flow) => flow.max_connections_per_second,
+                    None => capacity.and_then(|it| it.max_connections_per_second),
+                };
+                limit_in_column(limit, drops(verdict))
+            })),
         ]);
     }
     rows.write(out)?;
