@@ -2,6 +2,7 @@
 
 mod destination;
 mod holders;
+mod namespace;
 mod owner;
 mod ports;
 mod reuse;
@@ -14,6 +15,7 @@ mod tunables;
 
 pub use destination::{Destination, HostName, Path, Toward};
 pub use holders::Holders;
+pub use namespace::{Inhabitant, Namespace};
 pub use owner::{Look, Owner, Owners, Placeless, Unplaced};
 pub use ports::{LooseEnd, PortRange, PortSet};
 pub use reuse::{Reuse, Timestamps, Trial};
