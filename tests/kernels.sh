@@ -24,7 +24,8 @@ some=(reuse live_connection bound)
 # Tests that hold the kernel to seconds, or fill tables of many thousands.
 left_out=(a_large_table_is_counted_exactly_by_either_source the_advice_applies_as_it_is_and_is_enough
     random_lists_of_reserved_ports_are_told_whole_and_the_kernel_agrees
-    a_flow_filled_within_a_second_is_waited_for a_pool_whose_server_has_died_is_no_busy_moment
+    a_flow_filled_within_a_second_is_waited_for reuse_that_works_is_seen_in_what_the_kernel_counts
+    a_pool_whose_server_has_died_is_no_busy_moment
     old_time_wait_tells_more_than_a_live_connection
     sockets_of_a_time_without_timestamps_are_not_reused_on_this_machine_either)
 boots=(small no_modules no_ipv6 hidden)

@@ -155,6 +155,15 @@ pub enum Unseen {
     Unasked,
 }
 
+/// Ports bound explicitly by sockets that do not listen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BoundPorts {
+    /// Those that are known.
+    pub known: PortSet,
+    /// Why there may be more; `None` where there are not.
+    pub unseen: Option<Unseen>,
+}
+
 /// Everything one look at the machine tells.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -162,8 +171,8 @@ pub struct Snapshot {
     pub host: Host,
     /// Its settings.
     pub tunables: Tunables,
-    /// Ports bound explicitly by sockets that do not listen, or why they are not known.
-    pub bound: Result<PortSet, Unseen>,
+    /// Ports bound explicitly by sockets that do not listen.
+    pub bound: BoundPorts,
     /// Further ports in use that connect() passes over whatever the destination, because bind() has
     /// handed them out; `None` where the kernel was not asked, or does not tell.
     pub passed_over: Option<PortSet>,
@@ -196,10 +205,13 @@ impl Snapshot {
         Self {
             host: Host::default(),
             tunables,
-            bound: Err(match source {
-                SourceName::Proc => Unseen::InProc,
-                SourceName::SockDiag => Unseen::Unasked,
-            }),
+            bound: BoundPorts {
+                known: PortSet::default(),
+                unseen: Some(match source {
+                    SourceName::Proc => Unseen::InProc,
+                    SourceName::SockDiag => Unseen::Unasked,
+                }),
+            },
             passed_over: None,
             hold_time: tally.rule().hold_time,
             tally,
@@ -260,11 +272,7 @@ impl Snapshot {
     /// Everything that is unknown about the ports: what could not be read, and bound ports where
     /// the source does not show them.
     pub fn all_gaps(&self) -> impl Iterator<Item = Gap> {
-        let bound = self
-            .bound
-            .as_ref()
-            .err()
-            .map(|&why| self.bound_unknown(why));
+        let bound = self.bound.unseen.map(|why| self.bound_unknown(why));
         self.gaps
             .iter()
             .cloned()
@@ -380,10 +388,6 @@ impl Snapshot {
     /// Ports that somebody bound, listening or not.
     #[must_use]
     pub fn held(&self) -> PortSet {
-        let listening = self.tally.listening.ports();
-        match &self.bound {
-            Ok(bound) => listening.union(bound),
-            Err(_) => listening.clone(),
-        }
+        self.tally.listening.ports().union(&self.bound.known)
     }
 }

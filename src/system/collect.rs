@@ -15,8 +15,8 @@ use super::proc_tcp::Hand;
 use super::trial::Care;
 use super::{counters, host, proc_tcp, sock_diag, sysctl, trial};
 use crate::model::{
-    Counters, Disagreement, Gap, Listeners, PortRule, PortSet, Snapshot, SourceName, Tally,
-    TcpState, Unseen, Weight,
+    BoundPorts, Counters, Disagreement, Gap, Listeners, PortRule, PortSet, Snapshot, SourceName,
+    Tally, TcpState, Unseen, Weight,
 };
 use crate::refusal::Refusal;
 use crate::words::{count, counted, errno_words};
@@ -67,7 +67,7 @@ impl Reading<'_> {
 /// The table as one source tells it.
 struct Table {
     /// As [`Snapshot::bound`].
-    bound: Result<PortSet, Unseen>,
+    bound: BoundPorts,
     /// As [`Snapshot::passed_over`].
     passed_over: Option<PortSet>,
     tally: Tally,
@@ -185,7 +185,9 @@ impl Machine {
         };
         let (source, mut again) = self.read_once(&better, reading, gaps)?;
         again.tally.count_shared();
-        again.bound = again.bound.or(table.bound);
+        if again.bound.unseen.is_some() {
+            again.bound = table.bound;
+        }
         again.passed_over = table.passed_over;
         Ok((source, again))
     }
@@ -202,7 +204,7 @@ impl Machine {
         let Some(passed_over) = trial::passed_over(&table.tally, used, sample) else {
             return;
         };
-        if table.bound.is_err() {
+        if table.bound.unseen.is_some() {
             let outside = counters::outside_the_table(&self.proc);
             let care = if (judgement.bound_matters)(&table.tally, outside) {
                 Care::Each // Their number is told.
@@ -217,7 +219,12 @@ impl Machine {
             let bound = trial::passed_over(&table.tally, &unused, care);
             // A sample that finds none says nothing about a few.
             let bound = bound.filter(|bound| care == Care::Each || !bound.is_empty());
-            table.bound = bound.map_or(table.bound.clone(), Ok);
+            if let Some(bound) = bound {
+                table.bound = BoundPorts {
+                    known: table.bound.known.union(&bound),
+                    unseen: None,
+                };
+            }
         }
         table.passed_over = Some(passed_over);
     }
@@ -340,7 +347,10 @@ impl Machine {
             gap(&tcp, why, Weight::Decisive);
         }
         Ok(Table {
-            bound: Err(Unseen::InProc),
+            bound: BoundPorts {
+                known: PortSet::default(),
+                unseen: Some(Unseen::InProc),
+            },
             passed_over: None,
             tally,
             malformed: 0, // Told already, file by file.
@@ -364,12 +374,13 @@ impl Machine {
         let mut bound = if reading.is_about_ports() && is_small {
             self.bound(rule, gaps)
         } else {
-            Err(Unseen::Unasked)
+            BoundPorts {
+                known: PortSet::default(),
+                unseen: Some(Unseen::Unasked),
+            }
         };
         let rule = PortRule {
-            bound: bound
-                .as_ref()
-                .map_or_else(|_| rule.bound.clone(), |bound| rule.bound.union(bound)),
+            bound: rule.bound.union(&bound.known),
             ..rule.clone()
         };
         let (mut tally, malformed) = retried(|| {
@@ -399,7 +410,7 @@ impl Machine {
     }
 
     /// Ports of the range that somebody bound, besides those that listen.
-    fn bound(&self, rule: &PortRule, gaps: &mut Vec<Gap>) -> Result<PortSet, Unseen> {
+    fn bound(&self, rule: &PortRule, gaps: &mut Vec<Gap>) -> BoundPorts {
         let mut failed = |error: Failure| {
             gaps.push(Gap {
                 what: "sock_diag".into(),
@@ -412,13 +423,25 @@ impl Machine {
             PortSet::default()
         });
         if counters::outside_the_table(&self.proc) == Some(0) {
-            return Ok(chosen);
+            return BoundPorts {
+                known: chosen,
+                unseen: None,
+            };
         }
         let idle = retried(|| sock_diag::bound(rule.range)).unwrap_or_else(|error| {
             failed(error);
             Err(Unseen::WithoutAnswer)
         });
-        idle.map(|idle| idle.union(&chosen))
+        match idle {
+            Ok(idle) => BoundPorts {
+                known: idle.union(&chosen),
+                unseen: None,
+            },
+            Err(why) => BoundPorts {
+                known: chosen,
+                unseen: Some(why),
+            },
+        }
     }
 }
 
@@ -477,7 +500,10 @@ fn better(rule: &PortRule, table: &Table) -> Option<PortRule> {
     };
     let better = PortRule {
         hold_time,
-        bound: table.bound.clone().unwrap_or_else(|_| folded.bound.clone()),
+        bound: match table.bound.unseen {
+            None => table.bound.known.clone(),
+            Some(_) => folded.bound.union(&table.bound.known),
+        },
         passed_over: table.passed_over.clone().unwrap_or_default(),
         shared: table.tally.flows_to_share(),
         ..rule.clone()

@@ -164,8 +164,7 @@ impl Machine {
             let idle = retried(|| sock_diag::bound(range))
                 .ok()
                 .and_then(Result::ok);
-            let known = snapshot.bound.clone().unwrap_or_default();
-            holders.bound = idle.map(|idle| idle.union(&known));
+            holders.bound = idle.map(|idle| idle.union(&snapshot.bound.known));
         }
         if let Some(range) = range {
             self.held_sockets(false, |_, _, socket| {
