@@ -240,7 +240,7 @@ try() {
     local binary=\$1 begun ended
     shift
     read -r begun _ </proc/uptime
-    timeout 200 /tests/\$binary "\$@" >/tmp/said.\$binary 2>&1
+    timeout 300 /tests/\$binary "\$@" >/tmp/said.\$binary 2>&1
     read -r ended _ </proc/uptime
     grep -h MEASURED /tmp/said.\$binary
     grep -q '^test result: ok' /tmp/said.\$binary || cat /tmp/said.\$binary
@@ -275,7 +275,7 @@ boot() {
     no_ipv6) arguments="ipv6.disable=1" ;;
     esac
     : >"$folder/$kind.log"
-    timeout 400 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m $memory -net none \
+    timeout 900 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m $memory -net none \
         -nographic -nodefaults -no-user-config -no-reboot -monitor none \
         -kernel "$folder/vmlinuz" -initrd "$folder/initrd" \
         -append "console=ttyS0 quiet panic=-1 TWCHECK_BOOT=$kind $arguments" \
