@@ -159,6 +159,7 @@ fetch() {
     done
     rm "$folder"/*.deb
     find "$folder/root" -name "vmlinuz*" -type f -exec mv {} "$folder/vmlinuz" \;
+    [ -e "$folder/vmlinuz" ] || { echo "no vmlinuz in ${packages[*]}" && return 1; }
     [ -d "$folder/root/lib/modules" ] || ln -s usr/lib "$folder/root/lib"
     depmod -b "$folder/root" "$release"
     # Those that are needed, and what they need.
@@ -228,6 +229,7 @@ ln -s /proc/self/fd /dev/fd
 ip link set lo up
 cd "$repository"
 exec >/dev/ttyS1 2>&1
+echo BOOTED
 ulimit -n 65536
 case "\$TWCHECK_BOOT" in
 no_modules) rm /usr/bin/modprobe ;;
@@ -290,12 +292,16 @@ try() {
     cat "$work/guest.cpio" "$folder/modules.cpio" >"$folder/initrd"
     for kind in plain "${boots[@]}"; do
         if ! boot "$release" "$kind"; then
+            if ! grep -q '^BOOTED' "$folder/$kind.log"; then
+                notes+=("$kind: kernel $release does not boot here: $(tail -n 1 "$folder/$kind.console")")
+                continue
+            fi
             failed+=("$release/$kind")
             row+=" $kind: no end"
             tail -n 30 "$folder/$kind.console" "$folder/$kind.log"
             continue
         fi
-        grep -vE '^(RESULT|END)' "$folder/$kind.log" | sed "s/^/$release $kind: /" || true
+        grep -vE '^(BOOTED|RESULT|END)' "$folder/$kind.log" | sed "s/^/$release $kind: /" || true
         while read -r _ binary passed bad seconds; do
             [ "$kind" = plain ] || binary=$kind
             row+=" $binary $passed/$((passed + bad)) ($seconds s)"
@@ -303,7 +309,7 @@ try() {
         done < <(grep '^RESULT' "$folder/$kind.log")
     done
     rm "$folder/initrd"
-    table+=("$release, $((SECONDS - begun)) s:$row")
+    [ -z "$row" ] || table+=("$release, $((SECONDS - begun)) s:$row")
 }
 
 main "$@"
