@@ -2,6 +2,7 @@
 
 pub mod advise;
 mod closer;
+pub mod explain;
 mod picture;
 pub mod repro;
 pub mod states;

@@ -16,6 +16,7 @@ mod resolve;
 pub mod route;
 pub mod sock_diag;
 pub mod sysctl;
+pub mod text;
 pub mod trial;
 
 pub use collect::{Judgement, View};

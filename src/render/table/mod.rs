@@ -7,10 +7,12 @@ use std::ops::{Range, RangeInclusive};
 use textwrap::core::display_width;
 
 mod advice;
+mod explain;
 mod grid;
 mod repro;
 
 pub use advice::advice;
+pub use explain::{explanation, kinds};
 use grid::{GAP, Grid};
 pub use repro::repro;
 

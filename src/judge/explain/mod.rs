@@ -1,0 +1,395 @@
+//! What the messages of other programs say: which connections failed, toward whom, how often and
+//! when. Text goes in block by block, and what is kept does not grow with it.
+
+mod endpoint;
+mod lexicon;
+mod report;
+mod secrets;
+mod signs;
+mod time;
+mod timeline;
+
+use std::collections::HashMap;
+
+use foldhash::fast::FixedState;
+use memchr::{memchr, memchr_iter, memrchr};
+
+pub use report::{Cause, Explanation, KindReport, Kinds, Now};
+pub use time::Moment;
+pub use timeline::Timeline;
+
+use crate::model::FailureKind;
+use crate::words::printable;
+use lexicon::{SIGNS, System};
+use signs::{Said, Sign};
+
+/// Different causes that are kept; of more the number alone.
+const MOST_CAUSES: usize = 1_000;
+
+/// What is read of a line at most, in bytes: an object of JSON may hold a stack of calls.
+const LONGEST_LINE: usize = 16 << 10;
+
+/// An example is cut to so many letters.
+const LONGEST_EXAMPLE: usize = 300;
+
+/// Lines between a failure and what says it once more, further down its chain.
+const LONGEST_CHAIN: u64 = 300;
+
+/// Lines after a failure in which its object tells where it went, and its stack what was called.
+const BEHIND: usize = 16;
+
+/// Lines and bytes before a failure in which the time of its entry stands.
+const BEFORE: (usize, usize) = (64, 16 << 10);
+
+/// Reads messages.
+pub struct Reading {
+    now: i64,
+    lines: u64,
+    bytes: u64,
+    causes: HashMap<(FailureKind, Option<String>), Tally, FixedState>,
+    /// Failures of causes that are not kept, by their kinds.
+    others: HashMap<FailureKind, u64, FixedState>,
+    /// The failure that may go on.
+    open: Option<Event>,
+    /// Whether a stack of calls has begun since the last failure.
+    in_stack: bool,
+}
+
+/// One failure, in all the lines that tell of it.
+struct Event {
+    signs: Vec<Sign>,
+    time: Option<Moment>,
+    example: String,
+    first_line: u64,
+    last_line: u64,
+    /// Whether it was the end of a stack of calls.
+    from_stack: bool,
+    /// Whether what follows is the same once more.
+    goes_on: bool,
+}
+
+/// What is kept of a cause.
+struct Tally {
+    count: u64,
+    first: Option<Moment>,
+    last: Option<Moment>,
+    timeline: Option<Timeline>,
+    example: String,
+    line: u64,
+    system: Option<System>,
+}
+
+impl Reading {
+    /// Nothing is read yet; times without a year are before `now`, in seconds since 1970.
+    #[must_use]
+    pub fn new(now: i64) -> Self {
+        Self {
+            now,
+            lines: 0,
+            bytes: 0,
+            causes: HashMap::default(),
+            others: HashMap::default(),
+            open: None,
+            in_stack: false,
+        }
+    }
+
+    /// Reads whole lines: those of `text` after its first `known` bytes, which were read before.
+    pub fn read(&mut self, text: &[u8], known: usize) {
+        let Some(finder) = SIGNS.as_ref() else {
+            return;
+        };
+        self.bytes += (text.len() - known) as u64;
+        // Lines are counted up to here.
+        let mut counted = known;
+        let mut at = known;
+        while let Some(found) = finder.first(&text[at..]) {
+            let place = at + found;
+            let start = memrchr(b'\n', &text[..place])
+                .map_or(0, |end| end + 1)
+                .max(at);
+            let end = memchr(b'\n', &text[place..]).map_or(text.len(), |end| place + end);
+            self.lines += memchr_iter(b'\n', &text[counted..start]).count() as u64;
+            counted = start;
+            self.line(text, start, end);
+            at = (end + 1).min(text.len());
+        }
+        self.lines += memchr_iter(b'\n', &text[counted..]).count() as u64;
+        if text.len() > counted && text.last() != Some(&b'\n') {
+            self.lines += 1;
+        }
+    }
+
+    /// Reads one line that may tell of a failure.
+    fn line(&mut self, text: &[u8], start: usize, end: usize) {
+        let number = self.lines + 1;
+        let line = &text[start..end.min(start + LONGEST_LINE)];
+        let shown = String::from_utf8_lossy(line);
+        let shown = unescaped(&shown);
+        let mut said = signs::read(&shown);
+        if said.signs.is_empty() {
+            self.mark(&said, number);
+            return;
+        }
+        let behind = following(text, end);
+        look_behind(&mut said.signs, &behind);
+        if self.joins(&said, &shown, number) {
+            if let Some(open) = &mut self.open {
+                open.signs.append(&mut said.signs);
+                signs::settle(&mut open.signs);
+                open.last_line = number;
+                open.goes_on = false;
+            }
+            self.in_stack = false;
+            return;
+        }
+        self.close();
+        let time = Moment::of(line, self.now).or_else(|| time_before(text, start, self.now));
+        let at = said.signs.iter().map(|sign| sign.at).min().unwrap_or(0);
+        self.open = Some(Event {
+            example: example(&shown, at),
+            signs: said.signs,
+            time,
+            first_line: number,
+            last_line: number,
+            from_stack: self.in_stack,
+            goes_on: false,
+        });
+        self.in_stack = false;
+    }
+
+    /// Notes what a line without a failure says of those around it.
+    fn mark(&mut self, said: &Said, number: u64) {
+        let open = self.open.as_mut();
+        if said.is_chain {
+            if let Some(open) = open {
+                open.goes_on |= number - open.last_line <= LONGEST_CHAIN;
+            }
+        } else if said.is_stack {
+            self.in_stack = true;
+            if let Some(open) = open.filter(|open| !open.from_stack) {
+                open.goes_on |= number - open.last_line <= 2;
+            }
+        }
+    }
+
+    /// Whether a line tells once more of the failure that is open.
+    fn joins(&self, said: &Said, line: &str, number: u64) -> bool {
+        let Some(open) = &self.open else {
+            return false;
+        };
+        let is_vague = open.signs.iter().all(|sign| sign.is_vague);
+        let mut pairs = open
+            .signs
+            .iter()
+            .flat_map(|one| said.signs.iter().map(move |other| (one, other)));
+        let is_same =
+            is_vague || pairs.any(|(one, other)| other.is_vague || signs::is_alike(one, other));
+        let is_field = ["errno:", "code:", "[errors]", "'errno", "\"errno"]
+            .iter()
+            .any(|name| line.trim_start().starts_with(name));
+        let is_near = number - open.last_line <= LONGEST_CHAIN;
+        is_near && is_same && (open.goes_on || said.is_chain || is_field)
+    }
+
+    /// Counts the failure that is open.
+    fn close(&mut self) {
+        let Some(open) = self.open.take() else {
+            return;
+        };
+        for sign in open.signs {
+            let key = (sign.kind, sign.destination);
+            if let Some(tally) = self.causes.get_mut(&key) {
+                tally.add(open.time);
+            } else if self.causes.len() < MOST_CAUSES {
+                self.causes.insert(
+                    key,
+                    Tally {
+                        count: 1,
+                        first: open.time,
+                        last: open.time,
+                        timeline: open.time.map(Timeline::new),
+                        example: open.example.clone(),
+                        line: open.first_line,
+                        system: sign.system,
+                    },
+                );
+            } else {
+                *self.others.entry(sign.kind).or_default() += 1;
+            }
+        }
+    }
+
+    /// What all that was read says.
+    #[must_use]
+    pub fn finish(mut self) -> Explanation {
+        self.close();
+        let causes = self.causes.into_iter().map(|((kind, destination), tally)| {
+            let mut cause = Cause::new(kind, destination, tally.system);
+            cause.count = tally.count;
+            cause.first = tally.first;
+            cause.last = tally.last;
+            cause.timeline = tally.timeline;
+            cause.example = Some(tally.example);
+            cause.line = Some(tally.line);
+            cause
+        });
+        let others = self.others.into_iter().map(|(kind, count)| {
+            let mut cause = Cause::new(kind, None, None);
+            cause.count = count;
+            cause.is_rest = true;
+            cause
+        });
+        Explanation::new(self.lines, self.bytes, causes.chain(others).collect())
+    }
+}
+
+impl Tally {
+    fn add(&mut self, time: Option<Moment>) {
+        self.count += 1;
+        let Some(time) = time else {
+            return;
+        };
+        if self.first.is_none_or(|first| time.seconds < first.seconds) {
+            self.first = Some(time);
+        }
+        if self.last.is_none_or(|last| time.seconds >= last.seconds) {
+            self.last = Some(time);
+        }
+        match &mut self.timeline {
+            Some(timeline) => timeline.add(time),
+            None => self.timeline = Some(Timeline::new(time)),
+        }
+    }
+}
+
+/// What follows a line, whole letters.
+fn following(text: &[u8], end: usize) -> Vec<&str> {
+    const BYTES: usize = 4 << 10;
+    let rest = text.get(end + 1..).unwrap_or_default();
+    let rest = &rest[..rest.len().min(BYTES)];
+    rest.split(|byte| *byte == b'\n')
+        .take(BEHIND)
+        .map_while(|line| std::str::from_utf8(line).ok())
+        .collect()
+}
+
+/// Completes what a line says by those behind it: the fields of Node's object, the question of
+/// libpq, and the calls of Java's stack.
+fn look_behind(signs: &mut [Sign], behind: &[&str]) {
+    for sign in signs.iter_mut() {
+        if sign.is_either {
+            let calls = behind
+                .iter()
+                .map(|line| line.trim_start())
+                .take_while(|line| {
+                    line.starts_with("at ") || line.starts_with("...") || line.is_empty()
+                });
+            let called = calls.flat_map(|line| {
+                let lower = line.to_ascii_lowercase();
+                [("connect", true), ("bind", false), ("listen", false)]
+                    .into_iter()
+                    .find(|(call, _)| lower.contains(call))
+            });
+            if let Some((_, true)) = called.into_iter().next() {
+                sign.kind = FailureKind::EphemeralPortsExhausted;
+            }
+        }
+        let is_libpq = behind.first().is_some_and(|line| {
+            line.trim_start()
+                .starts_with("Is the server running on host")
+        });
+        if sign.destination.is_some() {
+            continue;
+        }
+        if is_libpq {
+            let question = behind.iter().take(2).copied().collect::<Vec<_>>().join(" ");
+            let host = question
+                .trim_start()
+                .trim_start_matches("Is the server running on host");
+            sign.destination = endpoint::endpoint_and_port(host);
+        } else if let Some(at) = behind.iter().position(|line| {
+            ["errno:", "code:"]
+                .iter()
+                .any(|name| line.trim_start().starts_with(name))
+        }) {
+            let object: Vec<_> = behind[at..].iter().take(8).copied().collect();
+            let object = object
+                .split(|line| line.trim_start().starts_with('}'))
+                .next();
+            sign.destination = signs::fields(&format!(" {}", object.unwrap_or_default().join(" ")));
+        }
+    }
+}
+
+/// The time of the entry that a line without one belongs to.
+fn time_before(text: &[u8], start: usize, now: i64) -> Option<Moment> {
+    let (lines, bytes) = BEFORE;
+    let from = start.saturating_sub(bytes);
+    let before = &text[from..start.saturating_sub(1).max(from)];
+    let mut found = before
+        .rsplit(|byte| *byte == b'\n')
+        .take(lines)
+        .filter(|line| !line.first().is_some_and(u8::is_ascii_whitespace));
+    found.find_map(|line| Moment::of(line, now))
+}
+
+/// `line` as the program said it, where it is an object of JSON.
+fn unescaped(line: &str) -> std::borrow::Cow<'_, str> {
+    if !line.contains('\\') {
+        return line.into();
+    }
+    let mut text = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(at) = rest.find('\\') {
+        text.push_str(&rest[..at]);
+        let mut letters = rest[at + 1..].chars();
+        match letters.next() {
+            Some('n') => text.push('\n'),
+            Some('t') => text.push('\t'),
+            Some('r') => {}
+            Some('u') => {
+                let digits = letters.as_str().get(..4);
+                let letter = digits
+                    .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+                    .map(|code| char::from_u32(code).unwrap_or('?'));
+                match letter {
+                    Some(letter) => {
+                        text.push(letter);
+                        letters = letters.as_str()[4..].chars();
+                    }
+                    None => text.push_str("\\u"),
+                }
+            }
+            Some(letter @ ('"' | '\'' | '\\' | '/')) => text.push(letter),
+            Some(letter) => {
+                text.push('\\');
+                text.push(letter);
+            }
+            None => text.push('\\'),
+        }
+        rest = letters.as_str();
+    }
+    text.push_str(rest);
+    text.into()
+}
+
+/// A part of `line` around what was found at `at`, without secrets.
+fn example(line: &str, at: usize) -> String {
+    let start = line[..at].rfind('\n').map_or(0, |end| end + 1);
+    let end = line[at..].find('\n').map_or(line.len(), |end| at + end);
+    // What is masked first cannot be cut in two.
+    let masked = secrets::masked(&line[start..end]);
+    let letters = masked.chars().count();
+    let text = masked.trim();
+    if letters <= LONGEST_EXAMPLE {
+        return printable(text);
+    }
+    // What comes before it matters most: the time, the program, what was done.
+    let found = line[start..at].chars().count();
+    let skipped = (found + LONGEST_EXAMPLE / 3).saturating_sub(LONGEST_EXAMPLE);
+    let shown: String = text.chars().skip(skipped).take(LONGEST_EXAMPLE).collect();
+    let shown = printable(&shown);
+    let head = if skipped > 0 { "… " } else { "" };
+    format!("{head}{} …", shown.trim())
+}
