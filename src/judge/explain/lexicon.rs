@@ -26,6 +26,8 @@ pub enum Word {
     Mysql,
     /// The same about a unix socket.
     MysqlSocket,
+    /// A socket could not be made, and the number of an error of the system follows.
+    Socket,
     /// It counts only where a connection was spoken of before.
     Timeout,
     /// What was done: a connection opened.
@@ -73,7 +75,7 @@ pub enum Form {
 use Form::{Endpoint, Label, Nowhere, Path};
 use Word::{
     Bind, Chain, Code, Connect, EitherBind, Errno, Foreign, Handshake, Kind, Listen, Lookup, Mysql,
-    MysqlSocket, Number, Reading, Stack, Timeout, Vague,
+    MysqlSocket, Number, Reading, Socket, Stack, Timeout, Vague,
 };
 
 /// Where each counts is written in lower case; letters' case does not matter.
@@ -120,7 +122,8 @@ const WORDS: &[(&str, Word)] = &[
     ("connection attempt timed out", Errno(110)),
     ("connect error - timeout", Errno(110)),
     ("etimedout", Errno(110)),
-    ("connecttimeout", Errno(110)),
+    ("connecttimeouterror", Errno(110)),
+    ("connecttimeout:", Errno(110)),
     ("connectionerror: timeout", Errno(110)),
     (
         "did not properly respond after a period of time",
@@ -189,11 +192,6 @@ const WORDS: &[(&str, Word)] = &[
     ("connect_error:_", Number),
     ("os { code: ", Number),
     ("system error: ", Number),
-    ("error 99 connecting", Errno(99)),
-    ("error 111 connecting", Errno(111)),
-    ("error 110 connecting", Errno(110)),
-    ("error 113 connecting", Errno(113)),
-    ("error 101 connecting", Errno(101)),
     // Errors of a client.
     ("t connect to mysql server on ", Mysql),
     ("t connect to server on ", Mysql),
@@ -203,7 +201,7 @@ const WORDS: &[(&str, Word)] = &[
         MysqlSocket,
     ),
     ("t connect to local server through socket ", MysqlSocket),
-    ("t create tcp/ip socket (", Number),
+    ("t create tcp/ip socket (", Socket),
     ("no free ports", Kind(EphemeralPortsExhausted)),
     ("local address already in use", Kind(SourcePortsExhausted)),
     ("couldn't connect to server", Vague(ReasonUntold)),
@@ -266,7 +264,8 @@ const WORDS: &[(&str, Word)] = &[
     ),
     ("socket hang up", Kind(ConnectionLost)),
     ("read timed out", Kind(SlowAnswer)),
-    ("readtimeout", Kind(SlowAnswer)),
+    ("readtimeouterror", Kind(SlowAnswer)),
+    ("readtimeout:", Kind(SlowAnswer)),
     ("tls handshake timeout", Kind(SlowHandshake)),
     ("packets out of order", Kind(OutOfStep)),
     ("proxy header is not accepted", Kind(OutOfStep)),
@@ -310,8 +309,6 @@ const WORDS: &[(&str, Word)] = &[
     ("nxdomain", Kind(NameNotFound)),
     ("could not resolve host", Kind(NameNotFound)),
     ("couldn't resolve host", Kind(NameNotFound)),
-    ("could not translate host name", Kind(NameNotFound)),
-    ("failed to resolve", Vague(NameNotFound)),
     ("host not found in upstream", Kind(NameNotFound)),
     ("unknown mysql server host", Kind(NameNotFound)),
     ("unknown server host", Kind(NameNotFound)),
@@ -334,6 +331,15 @@ const WORDS: &[(&str, Word)] = &[
     ("could not be resolved (110", Kind(NameServerSilent)),
     ("could not be resolved", Kind(NameNotFound)),
     ("resolving timed out", Kind(NameServerSilent)),
+    ("could not contact dns servers", Kind(NameServerSilent)),
+    ("domain name not found", Kind(NameNotFound)),
+    ("misformatted domain name", Kind(NameNotFound)),
+    ("could not translate host name ", Lookup),
+    ("failed to resolve host ", Lookup),
+    ("failed to resolve ", Lookup),
+    ("errors resolving ", Lookup),
+    ("dns resolution failed for ", Lookup),
+    ("getaddrinfo for ", Lookup),
     ("getaddrinfo", Lookup),
     ("lookup ", Lookup),
     // What a server says.
@@ -455,6 +461,7 @@ const WORDS: &[(&str, Word)] = &[
     ("connection to ", Connect(Endpoint)),
     ("running on host ", Connect(Endpoint)),
     ("connect fail for ", Connect(Endpoint)),
+    ("connect failed: addr: ", Connect(Endpoint)),
     ("connect call failed ", Connect(Endpoint)),
     ("connect(2) for ", Connect(Endpoint)),
     ("connect eaddrnotavail ", Connect(Endpoint)),
@@ -464,6 +471,8 @@ const WORDS: &[(&str, Word)] = &[
     ("unable to connect to tcp://", Connect(Endpoint)),
     ("addresses; last error: unknown: ", Connect(Endpoint)),
     ("addresses; last error: unavailable: ", Connect(Endpoint)),
+    ("file_get_contents(", Connect(Endpoint)),
+    ("fopen(", Connect(Endpoint)),
     ("mysql_real_connect(", Connect(Nowhere)),
     ("connect", Connect(Nowhere)),
     ("while reading", Reading),
@@ -488,6 +497,7 @@ const WORDS: &[(&str, Word)] = &[
     (" ---> ", Chain),
     ("suppressed:", Chain),
     ("[errors]:", Chain),
+    ("debug_error_string", Chain),
     ("traceback (most recent call last)", Stack),
 ];
 
@@ -501,7 +511,12 @@ impl Word {
             | Self::Foreign(..)
             | Self::Mysql
             | Self::MysqlSocket => true,
-            Self::Number | Self::Code | Self::Timeout | Self::Chain | Self::Stack => true,
+            Self::Number
+            | Self::Socket
+            | Self::Code
+            | Self::Timeout
+            | Self::Chain
+            | Self::Stack => true,
             _ => false,
         }
     }

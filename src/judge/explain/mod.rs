@@ -35,6 +35,9 @@ const LONGEST_EXAMPLE: usize = 300;
 /// Lines between a failure and what says it once more, further down its chain.
 const LONGEST_CHAIN: u64 = 300;
 
+/// Lines between what a program says twice.
+const AGAIN: u64 = 40;
+
 /// Lines after a failure in which its object tells where it went, and its stack what was called.
 const BEHIND: usize = 16;
 
@@ -188,8 +191,10 @@ impl Reading {
         let is_field = ["errno:", "code:", "[errors]", "'errno", "\"errno"]
             .iter()
             .any(|name| line.trim_start().starts_with(name));
-        let is_near = number - open.last_line <= LONGEST_CHAIN;
-        is_near && is_same && (open.goes_on || said.is_chain || is_field)
+        let distance = number - open.last_line;
+        let says_again = distance <= AGAIN && is_said_again(line, &open.example);
+        let is_chained = distance <= LONGEST_CHAIN && (open.goes_on || said.is_chain || is_field);
+        is_same && (is_chained || says_again)
     }
 
     /// Counts the failure that is open.
@@ -261,6 +266,26 @@ impl Tally {
             None => self.timeline = Some(Timeline::new(time)),
         }
     }
+}
+
+/// Whether `line` is what a program says a second time of a failure that it has told as `example`:
+/// curl its last sentence, PHP what became of a lookup, Ruby what the failure came from.
+fn is_said_again(line: &str, example: &str) -> bool {
+    let of_curl = |text: &str| text.starts_with("* ") || text.starts_with("curl: (");
+    let lookup = "php_network_getaddresses";
+    let is_outcome = [
+        "(HY000/2002): ",
+        "Unable to connect",
+        "Failed to open stream",
+        "SQLSTATE[",
+    ]
+    .iter()
+    .any(|outcome| line.contains(outcome));
+    (of_curl(line) && example.starts_with("* "))
+        || (line.contains(lookup) && is_outcome && example.contains(lookup))
+        || (line.contains(":in `")
+            && !line.contains("Failed to open")
+            && example.contains("Failed to open TCP"))
 }
 
 /// What follows a line, whole letters.

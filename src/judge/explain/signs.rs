@@ -95,7 +95,10 @@ fn around(text: &str, at: usize, end: usize, word: Word) -> Option<Around> {
         Word::Bind => (Act::Bind, None),
         Word::Listen => (Act::Listen, None),
         Word::EitherBind => (Act::EitherBind, None),
-        Word::Lookup if text[at..end].ends_with(' ') => (Act::Lookup, endpoint(rest)),
+        Word::Lookup if text[at..end].ends_with(' ') => {
+            let name = endpoint(rest).filter(|name| !matches!(name.as_str(), "failed" | "error"));
+            (Act::Lookup, name)
+        }
         Word::Lookup => (Act::Lookup, None),
         Word::Reading if text[at..end].ends_with("tcp ") => (Act::Reading, endpoint(rest)),
         Word::Reading => (Act::Reading, None),
@@ -112,7 +115,7 @@ fn around(text: &str, at: usize, end: usize, word: Word) -> Option<Around> {
 fn behind(rest: &str, form: Form) -> Option<String> {
     match form {
         Form::Nowhere => None,
-        Form::Endpoint => endpoint_and_port(rest),
+        Form::Endpoint => endpoint_and_port(rest).filter(|found| is_named(found, rest)),
         Form::Label => {
             let end = rest.find([':', ' ', '.', ',']).unwrap_or(rest.len());
             let name = head(&rest[..end], 80);
@@ -120,6 +123,16 @@ fn behind(rest: &str, form: Form) -> Option<String> {
         }
         Form::Path => path(rest),
     }
+}
+
+/// Whether it is a name that a program gave, and no word of its sentence.
+fn is_named(found: &str, rest: &str) -> bool {
+    let is_quoted = rest
+        .trim_start_matches([' ', '('])
+        .starts_with(['"', '\'', '`', '\u{bb}', '\u{ab}', '\u{201c}']);
+    is_quoted
+        || found == "localhost"
+        || found.contains(|letter: char| ".:_-".contains(letter) || letter.is_ascii_digit())
 }
 
 /// The path of a unix socket.
@@ -158,6 +171,7 @@ fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) ->
             of_foreign(of, errno, act, around, at)?
         }
         Word::Number => of_errno(numbered(rest)?, act, around, at)?,
+        Word::Socket => of_errno(numbered(rest)?, Some(Act::Connect), around, at)?,
         Word::Code => {
             is_vague = true;
             of_code(code(text, at, end)?)?
@@ -202,7 +216,7 @@ fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) ->
         destination: if is_name {
             name(text, at, rest, around)
         } else {
-            toward(kind, rest, before, around)
+            toward(kind, text, (at, end), before, around)
         },
         system,
         is_vague,
@@ -323,7 +337,9 @@ fn of_mysql(rest: &str) -> (FailureKind, Option<System>) {
     match number {
         -3 => (FailureKind::NameServerSilent, None),
         -2 | 11001 => (FailureKind::NameNotFound, windows.filter(|_| number > 0)),
-        4 | 11 | 115 => (FailureKind::NoAnswer, None),
+        // MariaDB's client says 115, that it goes on, whatever comes of it.
+        115 => in_words,
+        4 | 11 => (FailureKind::NoAnswer, None),
         10048 | 10055 => (FailureKind::EphemeralPortsExhausted, windows),
         10049 => (FailureKind::AddressNotAvailable, windows),
         10051 | 10065 => (FailureKind::NoRoute, windows),
@@ -346,42 +362,59 @@ fn in_parentheses(rest: &str) -> Option<i32> {
     inner[..end.unwrap_or(inner.len())].parse().ok()
 }
 
-/// Toward whom the failure was: what stands behind it, or where it was connected to.
+/// Toward whom the failure was: where it was connected to, or what stands behind it or before it.
 fn toward(
     kind: FailureKind,
-    rest: &str,
+    text: &str,
+    (at, end): (usize, usize),
     before: Option<&Around>,
     around: &[Around],
 ) -> Option<String> {
     let connects = |word: &&Around| {
         matches!(word.act, Act::Connect | Act::Reading) && word.destination.is_some()
     };
+    let is_before = |word: &Around| before.is_some_and(|before| word.at <= before.at);
     let last = around
         .iter()
-        .rfind(|word| connects(word) && before.is_some_and(|before| word.at <= before.at));
-    if let Some(found) = last {
-        return found.destination.clone();
+        .rfind(|word| connects(word) && is_before(word));
+    if let Some(host) = last.and_then(|word| word.destination.as_deref()) {
+        // Where the same host is named with its port, that is more.
+        let full = around.iter().filter_map(|word| word.destination.as_deref());
+        let mut full = full.filter(|full| {
+            full.strip_prefix(host)
+                .is_some_and(|rest| rest.starts_with(':'))
+        });
+        return Some(full.next().unwrap_or(host).to_owned());
     }
     if !is_of_a_listener(kind) {
-        // "Connection refused: /10.0.0.5:8080", "ECONNREFUSED 10.0.0.5:3306", "… (localhost:80)"
-        let behind = head(rest, 200).trim_start_matches([':', ' ', '(', '[']);
-        let is_v6 = head(rest, 3).trim_start().starts_with('[');
-        let behind = if is_v6 {
-            head(rest, 200).trim_start()
-        } else {
-            behind
-        };
-        let found = endpoint(behind).filter(|found| {
-            let has_port = found
-                .rsplit_once(':')
-                .is_some_and(|(_, port)| number(port).is_some());
-            has_port || found.parse::<std::net::IpAddr>().is_ok()
-        });
+        let found = beside(&text[..at], &text[end..]);
         if found.is_some() {
             return found;
         }
     }
     around.iter().find(connects)?.destination.clone()
+}
+
+/// `… refused: /10.0.0.5:8080`, `ECONNREFUSED ::1:3306`, `… (localhost:80)`, `… [::1]:5432`; or
+/// `10.0.0.5:27017: [Errno 111] …`.
+fn beside(before: &str, after: &str) -> Option<String> {
+    let is_full = |found: &String| {
+        let has_port = found
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| number(port).is_some());
+        has_port || found.parse::<std::net::IpAddr>().is_ok()
+    };
+    let after = after.trim_start_matches([')', ' ']);
+    let after = after
+        .strip_prefix(": ")
+        .unwrap_or(after)
+        .trim_start_matches(['(', ' ']);
+    if let Some(found) = endpoint(head(after, 200)).filter(is_full) {
+        return Some(found);
+    }
+    let before = before.trim_end_matches(['[', '(', ' ']).strip_suffix(':')?;
+    let start = before.rfind(|letter: char| letter.is_whitespace() || "'\"(,".contains(letter));
+    endpoint(&before[start.map_or(0, |start| start + 1)..]).filter(is_full)
 }
 
 /// The name that was looked up.
@@ -396,23 +429,29 @@ fn name(text: &str, at: usize, rest: &str, around: &[Around]) -> Option<String> 
     if text[at..].starts_with("could not be resolved") {
         return endpoint(text[..at].trim_end().rsplit(' ').next()?);
     }
+    const NAMED: [&str; 8] = [
+        "unknownhostexception",
+        "enotfound",
+        "eai_again",
+        "could not resolve host",
+        "couldn't resolve host",
+        "unknown mysql server host",
+        "unknown server host",
+        "host not found in upstream",
+    ];
+    let word = text[at..text.len() - rest.len()].to_ascii_lowercase();
     let behind = rest.trim_start_matches([':', ' ', '\'', '"']);
-    let behind = behind.strip_prefix("in upstream ").unwrap_or(behind);
-    let behind = behind.trim_start_matches(['\'', '"']);
-    let quoted = rest.trim_start_matches([':', ' ']).starts_with(['\'', '"']);
-    let is_named = text[at..]
-        .as_bytes()
-        .first()
-        .is_some_and(|first| b"UeECcuhf".contains(first));
-    let found = endpoint(behind).filter(|found| {
-        let is_word = quoted || found.contains('.') || (is_named && rest.starts_with([':', ' ']));
-        is_word && !matches!(found.as_str(), "in" | "at" | "for" | "with" | "getaddrinfo")
-    });
+    let found = NAMED
+        .contains(&word.as_str())
+        .then(|| endpoint(behind))
+        .flatten();
     let connected = || {
         let mut known = around.iter().filter_map(|word| word.destination.clone());
         known.next()
     };
-    found.or_else(connected)
+    found
+        .or_else(connected)
+        .or_else(|| beside(&text[..at], rest))
 }
 
 /// `"address":"10.0.0.5","port":3306`, as Node has it.
@@ -440,9 +479,15 @@ pub fn settle(signs: &mut Vec<Sign>) {
         .any(|sign| sign.kind == FailureKind::AddressNotAvailable);
     let mut kept: Vec<Sign> = Vec::new();
     let has_strong = signs.iter().any(|sign| !sign.is_vague);
+    let told = signs
+        .iter()
+        .find_map(|sign| sign.destination.clone().filter(|_| sign.is_vague));
     for mut sign in signs.drain(..) {
         if sign.is_vague && has_strong {
             continue;
+        }
+        if sign.destination.is_none() && !is_of_a_listener(sign.kind) {
+            sign.destination.clone_from(&told);
         }
         if is_bound
             && sign.kind == FailureKind::EphemeralPortsExhausted
