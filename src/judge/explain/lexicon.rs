@@ -70,9 +70,11 @@ pub enum Form {
     Label,
     /// The path of a unix socket.
     Path,
+    /// `10.0.0.5/3306`, as bash has it.
+    Device,
 }
 
-use Form::{Endpoint, Label, Nowhere, Path};
+use Form::{Device, Endpoint, Label, Nowhere, Path};
 use Word::{
     Bind, Chain, Code, Connect, EitherBind, Errno, Foreign, Handshake, Kind, Listen, Lookup, Mysql,
     MysqlSocket, Number, Reading, Socket, Stack, Timeout, Vague,
@@ -206,6 +208,7 @@ const WORDS: &[(&str, Word)] = &[
     ("local address already in use", Kind(SourcePortsExhausted)),
     ("couldn't connect to server", Vague(ReasonUntold)),
     ("communications link failure", Vague(ReasonUntold)),
+    ("java.net.connectexception", Vague(ReasonUntold)),
     ("fetch failed", Vague(ReasonUntold)),
     ("upstream connect error", Vague(ReasonUntold)),
     (
@@ -305,6 +308,7 @@ const WORDS: &[(&str, Word)] = &[
     ("nodename nor servname provided", Kind(NameNotFound)),
     ("no address associated with hostname", Kind(NameNotFound)),
     ("unknownhostexception", Kind(NameNotFound)),
+    ("unresolvedaddressexception", Kind(NameNotFound)),
     ("enotfound", Kind(NameNotFound)),
     ("nxdomain", Kind(NameNotFound)),
     ("could not resolve host", Kind(NameNotFound)),
@@ -339,6 +343,8 @@ const WORDS: &[(&str, Word)] = &[
     ("failed to resolve ", Lookup),
     ("errors resolving ", Lookup),
     ("dns resolution failed for ", Lookup),
+    ("could not resolve hostname ", Lookup),
+    ("resolving ", Lookup),
     ("getaddrinfo for ", Lookup),
     ("getaddrinfo", Lookup),
     ("lookup ", Lookup),
@@ -450,6 +456,10 @@ const WORDS: &[(&str, Word)] = &[
     ("connect to server: ", Connect(Nowhere)),
     ("connect to ", Connect(Endpoint)),
     ("connect to /", Connect(Path)),
+    ("connect to host:", Connect(Endpoint)),
+    ("connect to address=(host=", Connect(Endpoint)),
+    ("upstream: \"", Connect(Endpoint)),
+    ("/dev/tcp/", Connect(Device)),
     ("connecting to server '", Connect(Endpoint)),
     ("connecting to upstream", Connect(Nowhere)),
     ("connecting to ", Connect(Endpoint)),

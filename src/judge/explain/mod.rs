@@ -135,9 +135,14 @@ impl Reading {
             return;
         }
         let behind = following(text, end);
-        look_behind(&mut said.signs, &behind);
+        look_around(&mut said.signs, &preceding(text, start), &behind);
+        let is_field = is_field(&shown);
         if self.joins(&said, &shown, number) {
             if let Some(open) = &mut self.open {
+                if is_field {
+                    // It names the failure, and not what was done.
+                    said.signs.clear();
+                }
                 open.signs.append(&mut said.signs);
                 signs::settle(&mut open.signs);
                 open.last_line = number;
@@ -188,13 +193,11 @@ impl Reading {
             .flat_map(|one| said.signs.iter().map(move |other| (one, other)));
         let is_same =
             is_vague || pairs.any(|(one, other)| other.is_vague || signs::is_alike(one, other));
-        let is_field = ["errno:", "code:", "[errors]", "'errno", "\"errno"]
-            .iter()
-            .any(|name| line.trim_start().starts_with(name));
         let distance = number - open.last_line;
         let says_again = distance <= AGAIN && is_said_again(line, &open.example);
-        let is_chained = distance <= LONGEST_CHAIN && (open.goes_on || said.is_chain || is_field);
-        is_same && (is_chained || says_again)
+        let is_chained = distance <= LONGEST_CHAIN && (open.goes_on || said.is_chain);
+        let is_field = distance <= LONGEST_CHAIN && is_field(line);
+        is_field || (is_same && (is_chained || says_again))
     }
 
     /// Counts the failure that is open.
@@ -283,9 +286,16 @@ fn is_said_again(line: &str, example: &str) -> bool {
     .any(|outcome| line.contains(outcome));
     (of_curl(line) && example.starts_with("* "))
         || (line.contains(lookup) && is_outcome && example.contains(lookup))
+        || (line.contains("/dev/tcp/") && example.contains(": connect: "))
         || (line.contains(":in `")
             && !line.contains("Failed to open")
             && example.contains("Failed to open TCP"))
+}
+
+/// Whether a line is a field of the object that Node prints of an error.
+fn is_field(line: &str) -> bool {
+    let line = line.trim_start();
+    line.starts_with("errno: -") || line.starts_with("code: 'E")
 }
 
 /// What follows a line, whole letters.
@@ -299,32 +309,52 @@ fn following(text: &[u8], end: usize) -> Vec<&str> {
         .collect()
 }
 
-/// Completes what a line says by those behind it: the fields of Node's object, the question of
-/// libpq, and the calls of Java's stack.
-fn look_behind(signs: &mut [Sign], behind: &[&str]) {
+/// The calls that Python's stack ends in, before a line.
+fn preceding(text: &[u8], start: usize) -> String {
+    const BYTES: usize = 400;
+    let before = &text[start.saturating_sub(BYTES)..start];
+    let lines: Vec<_> = before
+        .trim_ascii_end()
+        .rsplit(|byte| *byte == b'\n')
+        .take(3)
+        .collect();
+    let is_stack = lines.iter().any(|line| line.starts_with(b"  File \""));
+    let calls = if is_stack {
+        lines.join(&b' ')
+    } else {
+        Vec::new()
+    };
+    String::from_utf8_lossy(&calls).into_owned()
+}
+
+/// Completes what a line says by those around it: the calls of Python's and Java's stacks, the
+/// fields of Node's object, and the question of libpq.
+fn look_around(signs: &mut [Sign], before: &str, behind: &[&str]) {
     for sign in signs.iter_mut() {
         if sign.is_either {
             let calls = behind
                 .iter()
                 .map(|line| line.trim_start())
-                .take_while(|line| {
-                    line.starts_with("at ") || line.starts_with("...") || line.is_empty()
-                });
-            let called = calls.flat_map(|line| {
-                let lower = line.to_ascii_lowercase();
-                [("connect", true), ("bind", false), ("listen", false)]
-                    .into_iter()
-                    .find(|(call, _)| lower.contains(call))
+                .take_while(|line| line.starts_with("at ") || line.starts_with("..."));
+            let mut called = calls.chain([before]).filter_map(|line| {
+                let line = line.to_ascii_lowercase();
+                let known = [
+                    ("connect", FailureKind::EphemeralPortsExhausted),
+                    ("bind", FailureKind::AddressNotAvailable),
+                    ("listen", FailureKind::AddressNotAvailable),
+                ];
+                let found = known.into_iter().find(|(call, _)| line.contains(call));
+                found.map(|(_, kind)| kind)
             });
-            if let Some((_, true)) = called.into_iter().next() {
-                sign.kind = FailureKind::EphemeralPortsExhausted;
+            if let Some(kind) = called.next() {
+                sign.kind = kind;
             }
         }
         let is_libpq = behind.first().is_some_and(|line| {
             line.trim_start()
                 .starts_with("Is the server running on host")
         });
-        if sign.destination.is_some() {
+        if sign.destination.is_some() || signs::is_of_a_listener(sign.kind) {
             continue;
         }
         if is_libpq {

@@ -15,7 +15,7 @@ pub struct Sign {
     pub system: Option<System>,
     /// Whether it says that something failed, and not what.
     pub is_vague: bool,
-    /// Whether bind() and connect() say so alike (Java's BindException).
+    /// Whether it is errno 99, and the line does not tell whether bind() or connect() met it.
     pub is_either: bool,
     /// Where in the line it stands.
     pub at: usize,
@@ -79,7 +79,9 @@ pub fn read(text: &str) -> Said {
     said
 }
 
-fn is_of_a_listener(kind: FailureKind) -> bool {
+/// Whether no destination belongs to it.
+#[must_use]
+pub fn is_of_a_listener(kind: FailureKind) -> bool {
     matches!(
         kind,
         FailureKind::PortInUse | FailureKind::AddressNotAvailable | FailureKind::ConntrackFull
@@ -122,6 +124,11 @@ fn behind(rest: &str, form: Form) -> Option<String> {
             (!name.is_empty()).then(|| format!("backend {name}"))
         }
         Form::Path => path(rest),
+        Form::Device => {
+            let (host, port) = rest.split_once('/')?;
+            let found = endpoint(host)?;
+            Some(number(port).map_or(found.clone(), |port| joined(&found, port)))
+        }
     }
 }
 
@@ -202,7 +209,20 @@ fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) ->
         },
         _ => return None,
     };
+    let looked_up = around
+        .iter()
+        .any(|word| word.at < at && word.act == Act::Lookup && word.destination.is_some());
     let kind = match kind {
+        // Go: lookup db.example on 10.0.0.2:53: dial udp 10.0.0.2:53: connect: …
+        FailureKind::NoRoute
+        | FailureKind::NoAnswer
+        | FailureKind::ConnectionRefused
+        | FailureKind::SlowAnswer
+        | FailureKind::ConnectionLost
+            if looked_up =>
+        {
+            FailureKind::NameServerSilent
+        }
         FailureKind::AccessDenied if rest.contains(" to database '") => FailureKind::NoSuchDatabase,
         FailureKind::AuthenticationPlugin if is_vague && !text.contains("lugin '") => return None,
         kind => kind,
@@ -220,7 +240,11 @@ fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) ->
         },
         system,
         is_vague,
-        is_either: act == Some(Act::EitherBind) && kind == FailureKind::AddressNotAvailable,
+        is_either: matches!(act, None | Some(Act::EitherBind))
+            && matches!(
+                kind,
+                FailureKind::AddressNotAvailable | FailureKind::EphemeralPortsExhausted
+            ),
         at,
     })
 }
@@ -412,6 +436,7 @@ fn beside(before: &str, after: &str) -> Option<String> {
     if let Some(found) = endpoint(head(after, 200)).filter(is_full) {
         return Some(found);
     }
+    let before = before.strip_suffix("[Errno -3] ").unwrap_or(before);
     let before = before.trim_end_matches(['[', '(', ' ']).strip_suffix(':')?;
     let start = before.rfind(|letter: char| letter.is_whitespace() || "'\"(,".contains(letter));
     endpoint(&before[start.map_or(0, |start| start + 1)..]).filter(is_full)
