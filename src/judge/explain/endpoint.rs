@@ -24,7 +24,6 @@ pub fn endpoint(text: &str) -> Option<String> {
                         | ','
                         | ';'
                         | '<'
-                        | '>'
                         | '|'
                         | '\u{bb}'
                         | '\u{ab}'

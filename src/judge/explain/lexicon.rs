@@ -474,7 +474,6 @@ const WORDS: &[(&str, Word)] = &[
     ("connect failed: addr: ", Connect(Endpoint)),
     ("connect call failed ", Connect(Endpoint)),
     ("connect(2) for ", Connect(Endpoint)),
-    ("connect eaddrnotavail ", Connect(Endpoint)),
     ("mysql_real_connect() on ", Connect(Endpoint)),
     ("connectionpool(host=", Connect(Endpoint)),
     ("connect() failed for backend ", Connect(Label)),
@@ -526,7 +525,8 @@ impl Word {
             | Self::Code
             | Self::Timeout
             | Self::Chain
-            | Self::Stack => true,
+            | Self::Stack
+            | Self::Connect(Form::Path) => true,
             _ => false,
         }
     }

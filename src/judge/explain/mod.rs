@@ -10,6 +10,7 @@ mod time;
 mod timeline;
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 use memchr::{memchr, memchr_iter, memrchr};
@@ -20,11 +21,14 @@ pub use timeline::Timeline;
 
 use crate::model::FailureKind;
 use crate::words::printable;
-use lexicon::{SIGNS, System};
+use lexicon::{ALL, SIGNS, System};
 use signs::{Said, Sign};
 
 /// Different causes that are kept; of more the number alone.
 const MOST_CAUSES: usize = 1_000;
+
+/// Lines whose words are remembered: a log says the same again and again.
+const MOST_KNOWN: usize = 1_000;
 
 /// What is read of a line at most, in bytes: an object of JSON may hold a stack of calls.
 const LONGEST_LINE: usize = 16 << 10;
@@ -52,6 +56,8 @@ pub struct Reading {
     causes: HashMap<(FailureKind, Option<String>), Tally, FixedState>,
     /// Failures of causes that are not kept, by their kinds.
     others: HashMap<FailureKind, u64, FixedState>,
+    /// What was understood of the latest lines, by the hash of their words.
+    known: HashMap<u64, Said, FixedState>,
     /// The failure that may go on.
     open: Option<Event>,
     /// Whether a stack of calls has begun since the last failure.
@@ -62,7 +68,9 @@ pub struct Reading {
 struct Event {
     signs: Vec<Sign>,
     time: Option<Moment>,
-    example: String,
+    /// The line that told it first, and where in it.
+    text: String,
+    at: usize,
     first_line: u64,
     last_line: u64,
     /// Whether it was the end of a stack of calls.
@@ -92,6 +100,7 @@ impl Reading {
             bytes: 0,
             causes: HashMap::default(),
             others: HashMap::default(),
+            known: HashMap::default(),
             open: None,
             in_stack: false,
         }
@@ -129,13 +138,16 @@ impl Reading {
         let line = &text[start..end.min(start + LONGEST_LINE)];
         let shown = String::from_utf8_lossy(line);
         let shown = unescaped(&shown);
-        let mut said = signs::read(&shown);
+        let mut said = self.understood(&shown);
         if said.signs.is_empty() {
             self.mark(&said, number);
             return;
         }
-        let behind = following(text, end);
-        look_around(&mut said.signs, &preceding(text, start), &behind);
+        let is_open = |sign: &Sign| sign.is_either || sign.destination.is_none();
+        if said.signs.iter().any(is_open) {
+            let (before, behind) = (preceding(text, start), following(text, end));
+            look_around(&mut said.signs, &before, &behind);
+        }
         let is_field = is_field(&shown);
         if self.joins(&said, &shown, number) {
             if let Some(open) = &mut self.open {
@@ -155,7 +167,8 @@ impl Reading {
         let time = Moment::of(line, self.now).or_else(|| time_before(text, start, self.now));
         let at = said.signs.iter().map(|sign| sign.at).min().unwrap_or(0);
         self.open = Some(Event {
-            example: example(&shown, at),
+            text: shown.into_owned(),
+            at,
             signs: said.signs,
             time,
             first_line: number,
@@ -164,6 +177,37 @@ impl Reading {
             goes_on: false,
         });
         self.in_stack = false;
+    }
+
+    /// What a line says: the same words say the same, whenever and by whomever they are said.
+    fn understood(&mut self, line: &str) -> Said {
+        let Some(first) = ALL.as_ref().and_then(|all| all.first(line.as_bytes())) else {
+            return Said::default();
+        };
+        // A host or a number may stand before the first word.
+        let mut before = line.as_bytes()[..first].trim_ascii_end();
+        for _ in 0..2 {
+            let start = before
+                .iter()
+                .rposition(u8::is_ascii_whitespace)
+                .unwrap_or(0);
+            before = before[..start].trim_ascii_end();
+        }
+        let start = before.len();
+        let words = &line[start..];
+        let key = FixedState::default().hash_one(words);
+        let said = match self.known.get(&key) {
+            Some(said) => said.clone(),
+            None => {
+                let said = signs::read(words);
+                if self.known.len() >= MOST_KNOWN {
+                    self.known.clear();
+                }
+                self.known.insert(key, said.clone());
+                said
+            }
+        };
+        said.moved(start)
     }
 
     /// Notes what a line without a failure says of those around it.
@@ -194,7 +238,7 @@ impl Reading {
         let is_same =
             is_vague || pairs.any(|(one, other)| other.is_vague || signs::is_alike(one, other));
         let distance = number - open.last_line;
-        let says_again = distance <= AGAIN && is_said_again(line, &open.example);
+        let says_again = distance <= AGAIN && is_said_again(line, &open.text);
         let is_chained = distance <= LONGEST_CHAIN && (open.goes_on || said.is_chain);
         let is_field = distance <= LONGEST_CHAIN && is_field(line);
         is_field || (is_same && (is_chained || says_again))
@@ -217,7 +261,7 @@ impl Reading {
                         first: open.time,
                         last: open.time,
                         timeline: open.time.map(Timeline::new),
-                        example: open.example.clone(),
+                        example: example(&open.text, open.at),
                         line: open.first_line,
                         system: sign.system,
                     },

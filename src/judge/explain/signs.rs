@@ -22,7 +22,7 @@ pub struct Sign {
 }
 
 /// What a line says.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Said {
     /// The failures, each once.
     pub signs: Vec<Sign>,
@@ -30,6 +30,17 @@ pub struct Said {
     pub is_chain: bool,
     /// Whether a stack of calls begins.
     pub is_stack: bool,
+}
+
+impl Said {
+    /// The same, so many bytes further on.
+    #[must_use]
+    pub fn moved(mut self, bytes: usize) -> Self {
+        for sign in &mut self.signs {
+            sign.at += bytes;
+        }
+        self
+    }
 }
 
 /// What was done when it failed.
