@@ -5,7 +5,13 @@ use std::sync::LazyLock;
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, Input, MatchKind};
 
-use crate::model::FailureKind::{self, *};
+use crate::model::FailureKind::{
+    self, AccessDenied, AccountLocked, AuthenticationPlugin, ConnectionLost, ConntrackFull,
+    EphemeralPortsExhausted, HostBlocked, HostNotAllowed, ListenQueueFull, LostDuringHandshake,
+    NameNotFound, NameServerSilent, NoSuchDatabase, OutOfStep, PasswordExpired, PoolExhausted,
+    ReasonUntold, ShuttingDown, SlowAnswer, SlowHandshake, SourcePortsExhausted, TimeWaitDropped,
+    TlsFailed, TlsRequired, TlsUnknownIssuer, TlsWrongName, TooManyConnections, UserLimit,
+};
 
 /// What a word tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +91,7 @@ const WORDS: &[(&str, Word)] = &[
     // Errors of the system.
     ("cannot assign requested address", Errno(99)),
     ("cannot_assign_requested_address", Errno(99)),
-    ("can't assign requested address", Foreign(System::Bsd, 99)),
+    ("t assign requested address", Foreign(System::Bsd, 99)),
     ("address not available", Errno(99)),
     ("eaddrnotavail", Errno(99)),
     ("addrnotavailable", Errno(99)),
@@ -135,10 +141,7 @@ const WORDS: &[(&str, Word)] = &[
         "die wartezeit für die verbindung ist abgelaufen",
         Errno(110),
     ),
-    (
-        "connexion terminée par expiration du délai d'attente",
-        Errno(110),
-    ),
+    ("connexion terminée par expiration du délai d", Errno(110)),
     ("i/o timeout", Timeout),
     ("operation timed out", Timeout),
     ("deadline exceeded", Timeout),
@@ -206,7 +209,7 @@ const WORDS: &[(&str, Word)] = &[
     ("t create tcp/ip socket (", Socket),
     ("no free ports", Kind(EphemeralPortsExhausted)),
     ("local address already in use", Kind(SourcePortsExhausted)),
-    ("couldn't connect to server", Vague(ReasonUntold)),
+    ("t connect to server", Vague(ReasonUntold)),
     ("communications link failure", Vague(ReasonUntold)),
     ("java.net.connectexception", Vague(ReasonUntold)),
     ("fetch failed", Vague(ReasonUntold)),
@@ -218,29 +221,10 @@ const WORDS: &[(&str, Word)] = &[
     ("failed to establish a new connection", Vague(ReasonUntold)),
     ("server has gone away", Kind(ConnectionLost)),
     (
-        "lost connection to mysql server at 'reading ",
+        "lost connection to mysql server at ",
         Kind(LostDuringHandshake),
     ),
-    (
-        "lost connection to server at 'reading ",
-        Kind(LostDuringHandshake),
-    ),
-    (
-        "lost connection to mysql server at 'waiting for initial",
-        Kind(LostDuringHandshake),
-    ),
-    (
-        "lost connection to server at 'waiting for initial",
-        Kind(LostDuringHandshake),
-    ),
-    (
-        "lost connection to mysql server at 'handshake",
-        Kind(LostDuringHandshake),
-    ),
-    (
-        "lost connection to server at 'handshake",
-        Kind(LostDuringHandshake),
-    ),
+    ("lost connection to server at ", Kind(LostDuringHandshake)),
     (
         "lost connection to mysql server during",
         Kind(ConnectionLost),
@@ -300,7 +284,7 @@ const WORDS: &[(&str, Word)] = &[
         Kind(PoolExhausted),
     ),
     ("no connection available from the pool", Kind(PoolExhausted)),
-    ("couldn't get a connection after", Kind(PoolExhausted)),
+    ("t get a connection after", Kind(PoolExhausted)),
     // Names.
     ("name or service not known", Kind(NameNotFound)),
     ("no such host is known", Kind(NameNotFound)),
@@ -312,7 +296,7 @@ const WORDS: &[(&str, Word)] = &[
     ("enotfound", Kind(NameNotFound)),
     ("nxdomain", Kind(NameNotFound)),
     ("could not resolve host", Kind(NameNotFound)),
-    ("couldn't resolve host", Kind(NameNotFound)),
+    ("t resolve host", Kind(NameNotFound)),
     ("host not found in upstream", Kind(NameNotFound)),
     ("unknown mysql server host", Kind(NameNotFound)),
     ("unknown server host", Kind(NameNotFound)),
@@ -371,9 +355,9 @@ const WORDS: &[(&str, Word)] = &[
     ("invalid username-password pair", Kind(AccessDenied)),
     ("unknown database", Kind(NoSuchDatabase)),
     ("er_bad_db_error", Kind(NoSuchDatabase)),
-    ("fatal:  database \"", Kind(NoSuchDatabase)),
+    ("fatal:  database ", Kind(NoSuchDatabase)),
     ("max_user_connections", Kind(UserLimit)),
-    ("has exceeded the 'max_", Kind(UserLimit)),
+    ("resource (current value: ", Kind(UserLimit)),
     (
         "connections using insecure transport are prohibited",
         Kind(TlsRequired),
@@ -464,7 +448,7 @@ const WORDS: &[(&str, Word)] = &[
     ("connecting to upstream", Connect(Nowhere)),
     ("connecting to ", Connect(Endpoint)),
     ("connection to server at ", Connect(Endpoint)),
-    ("connection to server on socket \"", Connect(Path)),
+    ("connection to server on socket ", Connect(Path)),
     ("verbindung zum server auf ", Connect(Endpoint)),
     ("redis connection to ", Connect(Endpoint)),
     ("tcp connection to ", Connect(Endpoint)),
@@ -519,14 +503,14 @@ impl Word {
             | Self::Vague(_)
             | Self::Foreign(..)
             | Self::Mysql
-            | Self::MysqlSocket => true,
-            Self::Number
+            | Self::MysqlSocket
+            | Self::Number
             | Self::Socket
             | Self::Code
             | Self::Timeout
             | Self::Chain
             | Self::Stack
-            | Self::Connect(Form::Path) => true,
+            | Self::Connect(Path) => true,
             _ => false,
         }
     }

@@ -196,17 +196,14 @@ impl Reading {
         let start = before.len();
         let words = &line[start..];
         let key = FixedState::default().hash_one(words);
-        let said = match self.known.get(&key) {
-            Some(said) => said.clone(),
-            None => {
-                let said = signs::read(words);
-                if self.known.len() >= MOST_KNOWN {
-                    self.known.clear();
-                }
-                self.known.insert(key, said.clone());
-                said
-            }
-        };
+        if let Some(said) = self.known.get(&key) {
+            return said.clone().moved(start);
+        }
+        if self.known.len() >= MOST_KNOWN {
+            self.known.clear();
+        }
+        let said = signs::read(words);
+        self.known.insert(key, said.clone());
         said.moved(start)
     }
 

@@ -329,12 +329,14 @@ fn of_foreign(
 /// The errno that follows a word such as `errno`.
 fn numbered(rest: &str) -> Option<u16> {
     let rest = head(rest, 12).trim_start_matches([' ', ':', '=', '-', '"', '\'', '#', '(']);
-    match number(rest)? {
-        // The smaller ones are errors of files as well: their sentences are looked at.
-        errno @ (24 | 98 | 99 | 101 | 104 | 105 | 110 | 111 | 113) => Some(errno),
-        errno @ (1 | 13) => Some(errno),
-        _ => None,
-    }
+    // Other small ones are errors of files as well: their sentences are looked at.
+    let known = |errno: &u16| {
+        matches!(
+            errno,
+            1 | 13 | 24 | 98 | 99 | 101 | 104 | 105 | 110 | 111 | 113
+        )
+    };
+    number(rest).filter(known)
 }
 
 /// The number of a server's error: `ERROR 1040 (HY000)`, `[HY000] [1040]`, `(08004/1040)`, `(1040,`.
@@ -453,6 +455,18 @@ fn beside(before: &str, after: &str) -> Option<String> {
     endpoint(&before[start.map_or(0, |start| start + 1)..]).filter(is_full)
 }
 
+/// Words that the name stands behind.
+const NAMED: [&str; 8] = [
+    "unknownhostexception",
+    "enotfound",
+    "eai_again",
+    "could not resolve host",
+    "t resolve host",
+    "unknown mysql server host",
+    "unknown server host",
+    "host not found in upstream",
+];
+
 /// The name that was looked up.
 fn name(text: &str, at: usize, rest: &str, around: &[Around]) -> Option<String> {
     let looked_up = around
@@ -465,16 +479,6 @@ fn name(text: &str, at: usize, rest: &str, around: &[Around]) -> Option<String> 
     if text[at..].starts_with("could not be resolved") {
         return endpoint(text[..at].trim_end().rsplit(' ').next()?);
     }
-    const NAMED: [&str; 8] = [
-        "unknownhostexception",
-        "enotfound",
-        "eai_again",
-        "could not resolve host",
-        "couldn't resolve host",
-        "unknown mysql server host",
-        "unknown server host",
-        "host not found in upstream",
-    ];
     let word = text[at..text.len() - rest.len()].to_ascii_lowercase();
     let behind = rest.trim_start_matches([':', ' ', '\'', '"']);
     let found = NAMED
@@ -548,7 +552,11 @@ pub fn settle(signs: &mut Vec<Sign>) {
         FailureKind::TlsFailed => {
             has(FailureKind::TlsUnknownIssuer) || has(FailureKind::TlsWrongName)
         }
-        FailureKind::NoAnswer => has(FailureKind::SlowAnswer) || has(FailureKind::NameServerSilent),
+        FailureKind::NoAnswer => {
+            has(FailureKind::PoolExhausted)
+                || has(FailureKind::SlowAnswer)
+                || has(FailureKind::NameServerSilent)
+        }
         _ => false,
     };
     let less: Vec<_> = kept.iter().map(|sign| is_less(sign.kind)).collect();

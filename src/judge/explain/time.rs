@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use memchr::memmem;
+
 /// A moment as a log has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
@@ -13,6 +15,15 @@ pub struct Moment {
 
 /// Where in a line a time is looked for, in bytes: prefixes of containers and of syslog come first.
 const HEAD: usize = 120;
+
+/// What an object of JSON calls its time.
+const NAMES: [&[u8]; 5] = [
+    b"\"time\"",
+    b"\"ts\"",
+    b"\"timestamp\"",
+    b"\"@timestamp\"",
+    b"\"__REALTIME_TIMESTAMP\"",
+];
 
 const DAY: i64 = 86_400;
 
@@ -27,6 +38,14 @@ impl Moment {
     pub fn of(line: &[u8], now: i64) -> Option<Self> {
         let head = &line[..line.len().min(HEAD)];
         let is_object = head.trim_ascii_start().starts_with(b"{") || head.contains(&b'{');
+        // Where the object names its time, that is it; a message may tell of others.
+        let named = NAMES.iter().filter(|_| is_object).find_map(|name| {
+            let at = memmem::find(line, name)? + name.len();
+            (at..line.len().min(at + 4)).find_map(|at| Self::at(line, at, now))
+        });
+        if named.is_some() {
+            return named;
+        }
         let place = if is_object { line } else { head };
         (0..place.len()).find_map(|at| Self::at(line, at, now))
     }

@@ -136,7 +136,7 @@ mod tests {
             prop_assert_eq!(counts.iter().sum::<u32>() as usize, minutes.len());
             prop_assert!(counts[0] > 0 && counts[counts.len() - 1] > 0);
             let width = minutes.iter().max().unwrap() - minutes.iter().min().unwrap();
-            prop_assert!(each == 1 || width as u64 >= each * (SPANS as u64) / 4);
+            prop_assert!(each == 1 || width.cast_unsigned() >= each * (SPANS as u64) / 4);
         });
     }
 }

@@ -2,7 +2,7 @@ use std::io::{self, Write};
 
 use super::grid::Grid;
 use super::under_sentence;
-use crate::judge::explain::{Cause, Explanation, Kinds};
+use crate::judge::explain::{Cause, Explanation, Kinds, Timeline};
 use crate::judge::level::Level;
 use crate::render::Screen;
 use crate::words::{count, sparkline};
@@ -81,10 +81,7 @@ fn write_cause(cause: &Cause, screen: Screen, out: &mut dyn Write) -> io::Result
         )?;
     }
     if let (Some(first), Some(last)) = (cause.first, cause.last) {
-        let each = cause
-            .timeline
-            .as_ref()
-            .map_or(1, |line| line.minutes_each());
+        let each = cause.timeline.as_ref().map_or(1, Timeline::minutes_each);
         let span = match each {
             1 => String::new(),
             each => format!(", {} minutes and more a bar", count(each)),
