@@ -9,8 +9,9 @@ use crate::model::FailureKind::{
     self, AccessDenied, AccountLocked, AuthenticationPlugin, ConnectionLost, ConntrackFull,
     EphemeralPortsExhausted, HostBlocked, HostNotAllowed, ListenQueueFull, LostDuringHandshake,
     NameNotFound, NameServerSilent, NoSuchDatabase, OutOfStep, PasswordExpired, PoolExhausted,
-    ReasonUntold, ShuttingDown, SlowAnswer, SlowHandshake, SourcePortsExhausted, TimeWaitDropped,
-    TlsFailed, TlsRequired, TlsUnknownIssuer, TlsWrongName, TooManyConnections, UserLimit,
+    PortInUse, ReasonUntold, ShuttingDown, SlowAnswer, SlowHandshake, SourcePortsExhausted,
+    TimeWaitDropped, TlsFailed, TlsRequired, TlsUnknownIssuer, TlsWrongName, TooManyConnections,
+    UnixSocketMissing, UserLimit,
 };
 
 /// What a word tells.
@@ -38,6 +39,8 @@ pub enum Word {
     Timeout,
     /// What was done: a connection opened.
     Connect(Form),
+    /// What was done in vain: a connection opened to what follows.
+    Failed,
     /// What was done: an address bound.
     Bind,
     /// What was done: listening.
@@ -82,8 +85,8 @@ pub enum Form {
 
 use Form::{Device, Endpoint, Label, Nowhere, Path};
 use Word::{
-    Bind, Chain, Code, Connect, EitherBind, Errno, Foreign, Handshake, Kind, Listen, Lookup, Mysql,
-    MysqlSocket, Number, Reading, Socket, Stack, Timeout, Vague,
+    Bind, Chain, Code, Connect, EitherBind, Errno, Failed, Foreign, Handshake, Kind, Listen,
+    Lookup, Mysql, MysqlSocket, Number, Reading, Socket, Stack, Timeout, Vague,
 };
 
 /// Where each counts is written in lower case; letters' case does not matter.
@@ -112,6 +115,7 @@ const WORDS: &[(&str, Word)] = &[
     ("die adresse wird bereits verwendet", Errno(98)),
     ("connection refused", Errno(111)),
     ("connection_refused", Errno(111)),
+    ("refused. check that the hostname", Errno(111)),
     ("econnrefused", Errno(111)),
     ("connectionrefused", Errno(111)),
     ("actively refused it", Errno(111)),
@@ -207,11 +211,14 @@ const WORDS: &[(&str, Word)] = &[
     ),
     ("t connect to local server through socket ", MysqlSocket),
     ("t create tcp/ip socket (", Socket),
+    ("connect enoent ", Kind(UnixSocketMissing)),
+    ("connection in use: (", Kind(PortInUse)),
     ("no free ports", Kind(EphemeralPortsExhausted)),
     ("local address already in use", Kind(SourcePortsExhausted)),
     ("t connect to server", Vague(ReasonUntold)),
     ("communications link failure", Vague(ReasonUntold)),
     ("java.net.connectexception", Vague(ReasonUntold)),
+    ("t reach database server at ", Vague(ReasonUntold)),
     ("fetch failed", Vague(ReasonUntold)),
     ("upstream connect error", Vague(ReasonUntold)),
     (
@@ -238,6 +245,7 @@ const WORDS: &[(&str, Word)] = &[
         "connection lost: the server closed the connection",
         Kind(ConnectionLost),
     ),
+    ("driver: bad connection", Vague(ConnectionLost)),
     ("connection terminated unexpectedly", Kind(ConnectionLost)),
     ("connection closed by server", Kind(ConnectionLost)),
     (
@@ -433,10 +441,13 @@ const WORDS: &[(&str, Word)] = &[
     ("connect to unix://", Connect(Path)),
     ("connect() to ", Connect(Endpoint)),
     ("connect to host ", Connect(Endpoint)),
-    ("cannot connect to host ", Connect(Endpoint)),
     ("failed to connect to remote host", Connect(Nowhere)),
     ("connect to address ", Connect(Endpoint)),
     ("connect to redis at ", Connect(Endpoint)),
+    ("failed to connect to ", Failed),
+    ("unable to connect to ", Failed),
+    ("could not connect to ", Failed),
+    ("cannot connect to ", Failed),
     ("connect to server: ", Connect(Nowhere)),
     ("connect to ", Connect(Endpoint)),
     ("connect to /", Connect(Path)),
@@ -461,7 +472,6 @@ const WORDS: &[(&str, Word)] = &[
     ("mysql_real_connect() on ", Connect(Endpoint)),
     ("connectionpool(host=", Connect(Endpoint)),
     ("connect() failed for backend ", Connect(Label)),
-    ("unable to connect to tcp://", Connect(Endpoint)),
     ("addresses; last error: unknown: ", Connect(Endpoint)),
     ("addresses; last error: unavailable: ", Connect(Endpoint)),
     ("file_get_contents(", Connect(Endpoint)),
@@ -510,6 +520,7 @@ impl Word {
             | Self::Timeout
             | Self::Chain
             | Self::Stack
+            | Self::Failed
             | Self::Connect(Path) => true,
             _ => false,
         }

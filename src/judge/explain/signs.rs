@@ -103,6 +103,7 @@ fn around(text: &str, at: usize, end: usize, word: Word) -> Option<Around> {
     let rest = &text[end..];
     let (act, destination) = match word {
         Word::Connect(form) => (Act::Connect, behind(rest, form)),
+        Word::Failed => (Act::Connect, behind(without_title(rest), Form::Endpoint)),
         Word::Mysql => (Act::Connect, endpoint(rest)),
         Word::MysqlSocket => (Act::Connect, path(rest)),
         Word::Bind => (Act::Bind, None),
@@ -153,6 +154,27 @@ fn is_named(found: &str, rest: &str) -> bool {
         || found.contains(|letter: char| ".:_-".contains(letter) || letter.is_ascii_digit())
 }
 
+/// `host 10.0.0.5` and its like without what it is called.
+fn without_title(rest: &str) -> &str {
+    [
+        "host ",
+        "server ",
+        "remote host ",
+        "redis at ",
+        "address ",
+        "address=(host=",
+        "node ",
+        "[",
+    ]
+    .iter()
+    .find_map(|title| {
+        let head = rest.get(..title.len())?;
+        head.eq_ignore_ascii_case(title)
+            .then(|| &rest[title.len()..])
+    })
+    .unwrap_or(rest)
+}
+
 /// The path of a unix socket.
 fn path(rest: &str) -> Option<String> {
     let rest = rest.trim_start_matches(['\'', '"', ' ']);
@@ -175,7 +197,10 @@ fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) ->
     let before = around.iter().rfind(|word| word.at <= at);
     let after = around.iter().find(|word| word.at > at);
     let nearest = before.or(after.filter(|word| word.at < end + 100));
-    let act = nearest.map(|word| word.act);
+    let act = match nearest.map(|word| word.act) {
+        Some(Act::EitherBind) if rest.starts_with(" (connect failed)") => Some(Act::Connect),
+        act => act,
+    };
     let mut system = None;
     let mut is_vague = false;
     let kind = match word {
@@ -198,6 +223,13 @@ fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) ->
         Word::Vague(kind) => {
             is_vague = true;
             kind
+        }
+        Word::Failed => {
+            // Without a name it may be anything.
+            let here = around.iter().find(|word| word.at == at)?;
+            here.destination.as_ref()?;
+            is_vague = true;
+            FailureKind::ReasonUntold
         }
         Word::Mysql => {
             let (kind, of) = of_mysql(rest);
@@ -244,7 +276,9 @@ fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) ->
     );
     Some(Sign {
         kind,
-        destination: if is_name {
+        destination: if kind == FailureKind::UnixSocketMissing && rest.starts_with(['/', '@']) {
+            path(rest)
+        } else if is_name {
             name(text, at, rest, around)
         } else {
             toward(kind, text, (at, end), before, around)
