@@ -31,21 +31,6 @@ pub fn rate(per_second: f64) -> String {
     count(per_second.round() as u64)
 }
 
-/// A limit in a column: `-` where it is unknown or ports do not bound the rate.
-#[must_use]
-pub fn rate_limit(per_second: Option<f64>) -> String {
-    per_second.map_or_else(|| "-".into(), rate)
-}
-
-/// A limit in a sentence.
-#[must_use]
-pub fn at_most(per_second: Option<f64>) -> String {
-    per_second.map_or_else(
-        || "connections at a rate that ports do not bound".into(),
-        |limit| format!("at most {} connections/s", rate(limit)),
-    )
-}
-
 /// A setting of time as people say it: `1 s`, `250 ms`.
 #[must_use]
 pub fn time(duration: Duration) -> String {
@@ -165,8 +150,6 @@ mod tests {
         }
         assert_eq!(rate(1.0 / 60.0), "0.017");
         assert_eq!((rounded(1.0 / 60.0), rounded(470.516)), (0.017, 470.5));
-        assert_eq!(rate_limit(None), "-");
-        assert_eq!(at_most(Some(470.516)), "at most 470.5 connections/s");
     }
 
     #[test]

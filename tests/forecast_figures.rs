@@ -583,7 +583,7 @@ fn judge(sockets: &[Socket], ports: u32) -> Verdict {
         tally.add(socket);
     }
     let snapshot = Snapshot {
-        bound: Some(PortSet::default()),
+        bound: Ok(PortSet::default()),
         tick: Some(Duration::from_millis(4)),
         ..Snapshot::new(tunables, tally, SourceName::SockDiag)
     };

@@ -149,7 +149,13 @@ fn ports_bound_by_sockets_that_neither_listen_nor_connect() {
                 let verdict = json(&["verdict", "--json", "--source", source]);
                 verdict["capacity"]["bound_ports"].as_u64()
             };
-            assert_eq!(told("sock_diag"), shows_bound.then_some(2), "{verdict}");
+            let shown = told("sock_diag");
+            // Of a kernel that is asked port by port only some are, by chance.
+            let found_by_chance = !shows_bound && grants_single_ports() && shown == Some(2);
+            assert!(
+                shown == shows_bound.then_some(2) || found_by_chance,
+                "{verdict}"
+            );
             assert_eq!(connect_until_error(server, 1100), (998, Some(99)));
             // Where the table does not show them, the kernel is asked port by port, or at least
             // whether it has one more.
@@ -256,6 +262,11 @@ fn a_bucket_limit_below_the_ports_unbinds_the_rate_and_is_told() {
         || {
             port_range(40000, 40999);
             sysctl("net.ipv4.tcp_max_tw_buckets", "300");
+            let said = common::stdout(&common::twcheck(&["verdict"]));
+            assert!(
+                said.contains("and TIME_WAIT is dropped before it takes them all"),
+                "{said}"
+            );
             let server = serve("127.0.0.1:3306");
             assert_eq!(connect_until_error(server, 3000), (3000, None));
             let verdict = json(&["verdict", "--json"]);
@@ -569,7 +580,17 @@ fn no_command_needs_root() {
             (exit(&output), report)
         };
         let (status, verdict) = powerless("verdict");
-        assert_eq!((status, &verdict["gaps"]), (2, &json!([])));
+        let gaps = verdict["gaps"].as_array().unwrap();
+        if linux() < (6, 8) && !grants_single_ports() {
+            let [gap] = gaps.as_slice() else {
+                panic!("{verdict}");
+            };
+            let why = "this kernel does not show them; Linux does from 6.8 on";
+            assert_eq!(gap["why"], why);
+        } else {
+            assert_eq!(gaps, &[] as &[Value]);
+        }
+        assert_eq!(status, 2);
         assert_eq!(verdict["flows"][0]["ports_free"], 0);
         let (status, counted) = powerless("states");
         assert_eq!(

@@ -464,3 +464,41 @@ proptest! {
         }
     }
 }
+
+/// Rows that a big-endian machine wrote: what it is called says so, or it is written there by hand.
+#[test]
+fn a_table_of_the_other_byte_order_is_read_where_the_recording_tells_and_refused_where_not() {
+    let [tcp, tcp6] = ["tcp", "tcp6"].map(|name| {
+        fs::read_to_string(format!("tests/hosts/debian-6.1-s390x/proc/net/{name}")).unwrap()
+    });
+    let told = |machine: Option<&str>| {
+        let root = Root::new(&tcp).with("net/tcp6", &tcp6);
+        let root = match machine {
+            Some(machine) => root.with("sys/kernel/arch", format!("{machine}\n")),
+            None => root,
+        };
+        let arguments = ["verdict", "--json", "--proc-root"];
+        twcheck(&[&arguments[..], &[root.path().to_str().unwrap()]].concat())
+    };
+    let output = told(Some("s390x"));
+    let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let flow = &verdict["flows"][0];
+    assert_eq!(
+        (&flow["source"], &flow["destination"], &flow["ports_in_use"]),
+        (&json!("192.0.2.1"), &json!("192.0.2.1"), &json!(31)),
+        "{verdict}"
+    );
+    for (machine, why, hint) in [
+        (None, "127.0.0.1 is 1.0.0.127", "for example s390x"),
+        (
+            Some("mips64"),
+            "of either byte order",
+            "write mips64eb into it",
+        ),
+    ] {
+        let output = told(machine);
+        let said = stderr(&output);
+        assert_eq!((exit(&output), stdout(&output).as_str()), (3, ""), "{said}");
+        assert!(said.contains(why) && said.contains(hint), "{said}");
+    }
+}

@@ -195,18 +195,24 @@ fn a_host_without_namespaces_is_told_which_setting_forbids_them() {
         "a_host_without_namespaces_is_told_which_setting_forbids_them",
         || {
             sysctl("user.max_net_namespaces", "0");
-            let output = twcheck(&["repro"]);
-            assert_eq!(exit(&output), 3);
-            assert!(
-                stderr(&output).contains("user.max_net_namespaces is 0"),
-                "{}",
-                stderr(&output)
-            );
-            assert!(
-                stderr(&output).contains("twcheck repro --host HOST"),
-                "{}",
-                stderr(&output)
-            );
+            for (arguments, instead, not) in [
+                (&["repro"][..], "twcheck repro --host HOST", "--prove"),
+                (&["advise", "--prove"], "without --prove", "--host HOST"),
+            ] {
+                let output = twcheck(arguments);
+                assert_eq!(exit(&output), 3);
+                let said = stderr(&output);
+                let (error, hint) = said.split_once("\nhint: ").unwrap();
+                assert!(error.contains("user.max_net_namespaces is 0"), "{said}");
+                // The test is root of its namespace, and root is not exempt.
+                assert!(
+                    hint.starts_with(
+                        "raise it, as root: `sysctl -w user.max_net_namespaces=1024`; "
+                    ),
+                    "{said}"
+                );
+                assert!(hint.contains(instead) && !said.contains(not), "{said}");
+            }
         },
     );
 }
@@ -484,7 +490,13 @@ fn a_pool_does_the_same_work_and_leaves_no_time_wait() {
                 &json!("count"),
                 &json!(5000),
                 &json!(4),
-                &json!({"client_side": 0, "client_side_before": 0, "server_side": 0})
+                &json!({
+                    "client_side": 0,
+                    "client_side_before": 0,
+                    "server_side": 0,
+                    "limit": report["time_wait"]["limit"],
+                    "dropped": 0,
+                })
             ),
             "{report}"
         );
@@ -629,6 +641,59 @@ fn the_cliff_is_named_and_drawn() {
         ] {
             assert!(svg.contains(part), "{part}");
         }
+    });
+}
+
+/// The stock state of machines with up to 4 GB of memory, scaled down.
+#[test]
+fn where_time_wait_is_dropped_a_run_shows_that_and_what_shows_the_disease() {
+    let test = "where_time_wait_is_dropped_a_run_shows_that_and_what_shows_the_disease";
+    in_namespace(test, || {
+        port_range(40000, 40999);
+        sysctl("net.ipv4.tcp_max_tw_buckets", "300");
+        let output = twcheck(&["repro"]);
+        assert_eq!(exit(&output), 0, "{}", text(&output));
+        let command = "`twcheck repro --set net.ipv4.tcp_max_tw_buckets=2048`";
+        let (said, beforehand) = (common::stdout(&output), stderr(&output));
+        // One more than there are ports, and TIME_WAIT that is dropped takes none.
+        let first = "Ports did not run out: TIME_WAIT was dropped after 1,001 connections in ";
+        assert!(said.starts_with(first), "{said}");
+        for part in [
+            "701 dropped at tcp_max_tw_buckets = 300, each at once",
+            "300 on the client's side",
+            &format!("to see ports run out: {command}"),
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        let note =
+            format!("this run shows that, and not errno 99. To see ports run out: {command}");
+        assert!(beforehand.contains(&note), "{beforehand}");
+
+        let report = json(&["repro", "--json"]);
+        common::assert_valid("repro", &report);
+        let time_wait = &report["time_wait"];
+        assert_eq!(
+            (&time_wait["limit"], &time_wait["dropped"]),
+            (&json!(300), &json!(701)),
+            "{report}"
+        );
+        let command = report["shows_exhaustion"].as_str().unwrap();
+        assert_eq!(
+            format!("`{command}`"),
+            &note[note.len() - command.len() - 2..]
+        );
+        let words: Vec<_> = command.split(' ').skip(1).collect();
+        let shown = json(&[&words[..], &["--json"]].concat());
+        assert_exhausted(&shown, 1000, "192.0.2.1");
+        // Reuse of TIME_WAIT would keep it away as well.
+        sysctl("net.ipv4.tcp_tw_reuse", "1");
+        let report = json(&["repro", "--json", "--connections", "400"]);
+        assert_eq!(report["connections"], 400, "who says how far is obeyed");
+        let said = text(&twcheck(&["repro", "--connections", "400"]));
+        assert!(
+            said.contains("tcp_max_tw_buckets=2048 --set net.ipv4.tcp_tw_reuse=0`"),
+            "{said}"
+        );
     });
 }
 

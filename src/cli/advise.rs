@@ -40,7 +40,7 @@ pub struct AdviseArgs {
     #[allow(missing_docs)]
     pub format: FormatArgs<AdviseFormat>,
     /// Try every change in a private namespace, scaled down, and compare with what was said
-    #[arg(long, conflicts_with = "proc_root")]
+    #[arg(long, conflicts_with_all = ["proc_root", "all_netns"])]
     pub prove: bool,
     /// Say what it takes to carry this many connections/s to one destination
     #[arg(long, value_parser = values::per_second(), value_name = "R", allow_hyphen_values = true)]
@@ -87,7 +87,8 @@ impl AdviseArgs {
     pub fn check(&self) -> Result<(), Refusal> {
         self.source.check()?;
         busy_is_about_a_rate(self)?;
-        a_proof_is_no_file_of_settings(self)
+        a_proof_is_no_file_of_settings(self)?;
+        a_file_of_settings_is_for_one_namespace(self)
     }
 }
 
@@ -106,6 +107,16 @@ fn a_proof_is_no_file_of_settings(args: &AdviseArgs) -> Result<(), Refusal> {
         return Err(Refusal::new(
             "--format sysctl prints a file of settings, and --prove no setting",
             "first twcheck advise --prove, then twcheck advise --format sysctl",
+        ));
+    }
+    Ok(())
+}
+
+fn a_file_of_settings_is_for_one_namespace(args: &AdviseArgs) -> Result<(), Refusal> {
+    if args.source.all_netns && args.format.get() == AdviseFormat::Sysctl {
+        return Err(Refusal::new(
+            "--format sysctl prints a file of settings, and each network namespace has its own",
+            "name one: twcheck advise --format sysctl --pid PID",
         ));
     }
     Ok(())

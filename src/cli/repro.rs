@@ -213,6 +213,7 @@ impl ReproArgs {
                 threads: self.threads,
                 fast_ports: None,
             },
+            is_limited: self.connections.is_some() || self.duration.is_some(),
         }
     }
 

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::judge::Capacity;
 use crate::judge::reuse::{is_open, is_too_young, is_trouble_counted, unsettled, worth_trying};
-use crate::judge::table::{bound_matters, disagreement, inbound_matters};
+use crate::judge::table::{bound_matters, disagreement, inbound_matters, sample};
 use crate::model::{Flow, Growth, Snapshot};
 use crate::system::{Judgement, Machine, View, trial};
 
@@ -27,6 +27,7 @@ pub fn glance(machine: &Machine, view: View) -> Result<Snapshot> {
     let judgement = Judgement {
         bound_matters,
         inbound_matters,
+        sample,
         disagreement,
     };
     machine.look(view, judgement)
@@ -54,6 +55,9 @@ pub fn look(machine: &Machine, view: View) -> Result<Snapshot> {
         try_ports(machine, &mut snapshot, usable);
     }
     let is_counted = is_trouble_counted(&snapshot);
+    if !is_counted && !is_open(&snapshot, usable) {
+        return Ok(snapshot);
+    }
     // What was tried has been counted too.
     let before = machine.counters();
     for _ in 0..LOOKS {

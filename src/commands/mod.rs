@@ -4,6 +4,7 @@ pub mod advise;
 mod closer;
 pub mod explain;
 mod picture;
+mod place;
 pub mod repro;
 pub mod states;
 pub mod verdict;

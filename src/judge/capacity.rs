@@ -74,8 +74,9 @@ impl Bound {
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exactly(number) => f.write_str(&words::count(*number)),
-            Self::AtLeast(number) => write!(f, "at least {}", words::count(*number)),
+            Self::Exactly(number) => write!(f, "{} bound", words::count(*number)),
+            Self::AtLeast(0) => f.write_str("none known to be bound"),
+            Self::AtLeast(number) => write!(f, "at least {} bound", words::count(*number)),
         }
     }
 }
@@ -103,8 +104,8 @@ impl Capacity {
     pub fn with(snapshot: &Snapshot, held: &PortSet) -> Option<Self> {
         let all = Self::new(&snapshot.tunables, held, snapshot.hold_time)?;
         Some(match snapshot.bound {
-            Some(_) => all,
-            None => Self {
+            Ok(_) => all,
+            Err(_) => Self {
                 bound_ports: Bound::AtLeast(all.bound_ports.known()),
                 ..all
             },
@@ -117,27 +118,19 @@ impl Capacity {
     pub fn new(tunables: &Tunables, held: &PortSet, hold_time: Duration) -> Option<Self> {
         let range = tunables.ip_local_port_range?;
         let reserved = tunables.ip_local_reserved_ports.as_ref()?;
-        let (mut reserved_ports, mut bound_ports, mut usable_ports, mut fast_ports) = (0, 0, 0, 0);
-        for port in range.ports() {
-            if reserved.contains(port) {
-                reserved_ports += 1;
-            } else if held.contains(port) {
-                bound_ports += 1;
-            } else {
-                usable_ports += 1;
-                fast_ports += u32::from(range.is_fast(port));
-            }
-        }
-        let can_be_had = |port| !reserved.contains(port) && !held.contains(port);
-        let loose_end = LooseEnd::of(range, can_be_had);
+        let unreserved = range.ports().collect::<PortSet>().without(reserved);
+        let usable = unreserved.without(held);
+        let mut fast_ports = usable.of_parity(range.low);
+        let mut usable_ports = usable.len();
+        let loose_end = LooseEnd::of(range, |port| usable.contains(port));
         // Both ends are of the low end's parity.
         let unreached_ports = u32::from(loose_end.is_some());
         usable_ports -= unreached_ports;
         fast_ports -= unreached_ports;
         let mut capacity = Self {
             range_ports: range.len(),
-            reserved_ports,
-            bound_ports: Bound::Exactly(bound_ports),
+            reserved_ports: range.len() - unreserved.len(),
+            bound_ports: Bound::Exactly(unreserved.len() - usable.len()),
             unreached_ports,
             usable_ports,
             fast_ports,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Capacity;
 use crate::model::{Path, Snapshot, Toward};
-use crate::words::{at_most, count, counted, errno_words, latency, rate};
+use crate::words::{count, counted, errno_words, latency, rate};
 
 /// What is known about a destination, beside its flows.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -380,7 +380,10 @@ fn room(snapshot: &Snapshot, toward: &Toward, capacity: Option<&Capacity>) -> St
     let none = format!(
         "No connection from here takes a port toward {asked}: all {} can be had, {}",
         counted(usable, "usable port"),
-        at_most(capacity.max_rate(false))
+        capacity.max_rate(false).map_or_else(
+            || "and TIME_WAIT is dropped before it takes them all".into(),
+            |limit| format!("at most {} connections/s", rate(limit))
+        )
     );
     let reuse = snapshot.tunables.reuse_allowed(toward.is_loopback());
     let toward_loopback = snapshot.tunables.reuse_allowed(true) == Some(true);
@@ -392,7 +395,8 @@ fn room(snapshot: &Snapshot, toward: &Toward, capacity: Option<&Capacity>) -> St
         (Some(_), _) if toward_loopback && toward.addresses.is_empty() => {
             format!("{none}; TIME_WAIT is reused toward loopback only.")
         }
-        (Some(_), _) => format!("{none}; TIME_WAIT is not reused there."),
+        (Some(true), None) => format!("{none}."),
+        (Some(false), _) => format!("{none}; TIME_WAIT is not reused there."),
         (None, _) => format!("{none}; whether TIME_WAIT is reused there is unknown."),
     }
 }

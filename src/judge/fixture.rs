@@ -60,7 +60,7 @@ pub fn look(
     let mut tally = Tally::new(PortRule::new(&tunables), listeners);
     sockets.into_iter().for_each(|socket| tally.add(&socket));
     Snapshot {
-        bound: Some(PortSet::default()),
+        bound: Ok(PortSet::default()),
         tick: Some(Duration::from_millis(4)),
         ..Snapshot::new(tunables, tally, SourceName::SockDiag)
     }

@@ -333,10 +333,14 @@ impl Case<'_> {
         if is_old || part.len() < OWN_RANGE_FROM || part.len() * 2 > range.len() {
             return None;
         }
-        let reserved = &self.bench.snapshot.tally.rule().reserved;
-        let can_be_had = |&port: &u16| !reserved.contains(port) && !self.bench.held.contains(port);
+        let (reserved, held) = (&self.bench.snapshot.tally.rule().reserved, &self.bench.held);
+        let in_use = self.used.countable_in_use();
+        if in_use + reserved.len() + held.len() < part.len() {
+            return None; // As nearly all flows: seen without a look at each port.
+        }
+        let can_be_had = |&port: &u16| !reserved.contains(port) && !held.contains(port);
         let there = part.ports().filter(can_be_had).count();
-        (there == self.used.countable_in_use() as usize).then_some((
+        (there == in_use as usize).then_some((
             Level::Ok,
             Finding::OwnRange {
                 flow: *self.flow,
@@ -437,8 +441,8 @@ impl Case<'_> {
         let free = |blocked| {
             let of_source = self.bound_source();
             // A client that names no address when it bind()s has no port that any address has.
-            let taken = self.bench.snapshot.tally.ports.len();
-            let left = of_source.map(|source| source.usable.saturating_sub(taken));
+            let taken = || self.bench.snapshot.tally.ports().len();
+            let left = of_source.map(|source| source.usable.saturating_sub(taken()));
             left.or_else(|| capacity.map(|all| all.usable_ports.saturating_sub(blocked)))
         };
         let open = self.reuse.is_open();

@@ -16,6 +16,7 @@ pub mod forecast;
 pub mod goal;
 pub mod level;
 mod machine;
+pub mod namespaces;
 pub mod reuse;
 pub mod source;
 pub mod states;

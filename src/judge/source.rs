@@ -55,7 +55,7 @@ impl Pool {
         Some(Self {
             usable,
             held,
-            taken: snapshot.tally.ports.len(),
+            taken: snapshot.tally.ports().len(),
             sources,
         })
     }

@@ -41,8 +41,12 @@ pub struct PortsToward {
     pub recycled: Option<u64>,
     /// `TCPAbortOnData` of this look; `None` when unknown.
     pub reset: Option<u64>,
-    /// Whether TIME_WAIT is dropped at `tcp_max_tw_buckets` before the ports are taken.
+    /// `tcp_max_tw_buckets`; `None` when unknown.
+    pub limit: Option<u64>,
+    /// Whether TIME_WAIT is dropped at that limit before the ports are taken.
     pub buckets_bound: bool,
+    /// `TCPTimeWaitOverflow` of this look; `None` when unknown.
+    pub overflows: Option<u64>,
     /// The highest rate it can keep up; where it is open whether TIME_WAIT is reused, if it is.
     /// `None` when unknown or not bound by ports.
     pub max_rate: Option<f64>,
@@ -110,7 +114,9 @@ impl PortsToward {
             recycled: snapshot.counters.time_wait_recycled,
             reset: snapshot.counters.aborted_on_data,
             reuse_delay: snapshot.tunables.reuse_delay(),
+            limit: snapshot.tunables.tcp_max_tw_buckets,
             buckets_bound: capacity.is_some_and(|capacity| capacity.buckets_bound()),
+            overflows: snapshot.counters.time_wait_overflows,
             max_rate: capacity
                 .and_then(|capacity| capacity.max_rate(reuse_works || reuse.is_open()))
                 .map(|limit| limit * f64::from(addresses)),
@@ -149,13 +155,44 @@ impl PortsToward {
         free.filter(|_| !self.reuse.works() && !self.buckets_bound)
             .map(u64::from)
     }
+
+    /// How many connections show that ports do not run out, because TIME_WAIT is dropped before it
+    /// takes them; `None` where it is not, or the ports are unknown.
+    #[must_use]
+    pub fn until_shown(&self) -> Option<u64> {
+        let free = self.free.filter(|_| self.buckets_bound);
+        free.map(|free| u64::from(free) + 1)
+    }
 }
 
 impl PortsToward {
+    /// The run that shows ports run out, where TIME_WAIT is dropped before it takes them.
+    #[must_use]
+    pub fn cure(&self) -> Option<String> {
+        let usable = self.usable.filter(|_| self.buckets_bound)?;
+        Some(format!(
+            "twcheck repro --set net.ipv4.tcp_max_tw_buckets={}{}",
+            u64::from(usable).saturating_mul(2).next_power_of_two(),
+            match self.reuse {
+                Reuse::Off | Reuse::Refuted => "",
+                _ => " --set net.ipv4.tcp_tw_reuse=0",
+            }
+        ))
+    }
+
     /// What to know before a run to `server` that may not show exhaustion, and what to use instead;
     /// `None` where nothing keeps it from that, or too little is known.
     #[must_use]
     pub fn caution(&self, server: SocketAddr) -> Option<String> {
+        if let (Some(limit), Some(usable), Some(command)) = (self.limit, self.usable, self.cure()) {
+            return Some(format!(
+                "TIME_WAIT is dropped beyond net.ipv4.tcp_max_tw_buckets = {}, below the {} ports, as \
+                 a machine with little memory has it by default: this run shows that, and not errno \
+                 99. To see ports run out: `{command}`",
+                count(limit),
+                count(usable)
+            ));
+        }
         let (max_rate, usable) = (rate(self.max_rate?), self.usable?);
         match self.reuse {
             Reuse::Off | Reuse::Refuted => None,

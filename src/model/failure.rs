@@ -17,6 +17,8 @@ pub enum FailureKind {
     SourcePortsExhausted,
     /// errno 99 without an address to go from.
     AddressNotAvailable,
+    /// errno 97: this kernel has no IPv6.
+    NoIpv6,
     /// errno 111.
     ConnectionRefused,
     /// errno 101 or 113, or 22 of a blackhole route.
@@ -219,6 +221,20 @@ pub const FAILURES: &[Row] = &[
             "`ip addr` on that machine, beside the address in the configuration: a public \
              address behind NAT, ::1 without IPv6, or one that is not up yet \
              (net.ipv4.ip_nonlocal_bind)",
+        )),
+    },
+    Row {
+        kind: FailureKind::NoIpv6,
+        errnos: &[97],
+        codes: &[],
+        meaning: "{address} is an address of IPv6, and this kernel has none: {error}. It was started \
+                  with ipv6.disable=1, or built without.",
+        next_step: "name an IPv4 address of the server, or a name that has one: 127.0.0.1, localhost",
+        in_logs: Some(told(
+            "Address family not supported by protocol; (97); [Errno 97]; EAFNOSUPPORT",
+            "{server} has an address of IPv6, and the kernel of the client none: it was started with \
+             ipv6.disable=1, or built without.",
+            "`cat /proc/net/if_inet6` on that machine: it is missing; let the client use an IPv4 address",
         )),
     },
     Row {

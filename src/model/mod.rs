@@ -3,6 +3,7 @@
 mod destination;
 mod failure;
 mod holders;
+mod namespace;
 mod owner;
 mod ports;
 mod reuse;
@@ -16,11 +17,13 @@ mod tunables;
 pub use destination::{Destination, HostName, Path, Toward};
 pub use failure::{FAILURES, FailureKind, InLogs, Row};
 pub use holders::Holders;
+pub use namespace::{Inhabitant, Namespace};
 pub use owner::{Look, Owner, Owners, Placeless, Unplaced};
 pub use ports::{LooseEnd, PortRange, PortSet};
 pub use reuse::{Reuse, Timestamps, Trial};
 pub use snapshot::{
-    Counters, Disagreement, Gap, Growth, Host, OtherNamespaces, Snapshot, SourceName, Weight,
+    Counters, Disagreement, Gap, Growth, Host, OtherNamespaces, Snapshot, SourceName, Unseen,
+    Weight,
 };
 pub use socket::{Flow, Interface, Origin, Socket};
 pub use source::{SourceUse, Sources};

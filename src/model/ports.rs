@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, iter};
 
 use serde::{Serialize, Serializer};
 
@@ -136,6 +136,14 @@ impl PortSet {
         self.0.iter().map(|word| word.count_ones()).sum()
     }
 
+    /// How many of them are even, or odd, as `port` is.
+    #[must_use]
+    pub fn of_parity(&self, port: u16) -> u32 {
+        const EVEN: u64 = 0x5555_5555_5555_5555;
+        let alike = EVEN << (port & 1);
+        self.0.iter().map(|word| (word & alike).count_ones()).sum()
+    }
+
     /// Whether no port is in the set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -160,11 +168,16 @@ impl PortSet {
 
     /// The ports in the set, ascending.
     pub fn ports(&self) -> impl Iterator<Item = u16> {
-        // Most sets are nearly empty: whole words of 64 ports are skipped.
-        let words = (0_u16..1024).filter(|&word| self.0[usize::from(word)] != 0);
-        words
-            .flat_map(|word| word << 6..=(word << 6 | 63))
-            .filter(|&port| self.contains(port))
+        let words = (0_u16..1024).zip(self.0.iter());
+        words.flat_map(|(place, &word)| {
+            let mut rest = word;
+            iter::from_fn(move || {
+                let bit = u16::try_from(rest.trailing_zeros()).ok()?;
+                let port = (rest != 0).then_some(place << 6 | bit)?;
+                rest &= rest - 1;
+                Some(port)
+            })
+        })
     }
 
     /// Ports in this set or the other.

@@ -140,6 +140,21 @@ pub enum SourceName {
     Proc,
 }
 
+/// Why ports that are bound, and neither listen nor are connected, are not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unseen {
+    /// `/proc/net/tcp` does not show them.
+    InProc,
+    /// The kernel does not: one that was bound for a trial was missing from its answer.
+    ByKernel,
+    /// The kernel showed none, and no port was left for a trial.
+    WithoutTrial,
+    /// The kernel did not answer.
+    WithoutAnswer,
+    /// It was not asked, because they do not matter.
+    Unasked,
+}
+
 /// Everything one look at the machine tells.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -147,8 +162,8 @@ pub struct Snapshot {
     pub host: Host,
     /// Its settings.
     pub tunables: Tunables,
-    /// Ports bound explicitly by sockets that do not listen; `None` when the source cannot tell.
-    pub bound: Option<PortSet>,
+    /// Ports bound explicitly by sockets that do not listen, or why they are not known.
+    pub bound: Result<PortSet, Unseen>,
     /// Further ports in use that connect() passes over whatever the destination, because bind() has
     /// handed them out; `None` where the kernel was not asked, or does not tell.
     pub passed_over: Option<PortSet>,
@@ -181,7 +196,10 @@ impl Snapshot {
         Self {
             host: Host::default(),
             tunables,
-            bound: None,
+            bound: Err(match source {
+                SourceName::Proc => Unseen::InProc,
+                SourceName::SockDiag => Unseen::Unasked,
+            }),
             passed_over: None,
             hold_time: tally.rule().hold_time,
             tally,
@@ -242,7 +260,11 @@ impl Snapshot {
     /// Everything that is unknown about the ports: what could not be read, and bound ports where
     /// the source does not show them.
     pub fn all_gaps(&self) -> impl Iterator<Item = Gap> {
-        let bound = self.bound.is_none().then(|| self.bound_unknown());
+        let bound = self
+            .bound
+            .as_ref()
+            .err()
+            .map(|&why| self.bound_unknown(why));
         self.gaps
             .iter()
             .cloned()
@@ -251,18 +273,27 @@ impl Snapshot {
     }
 
     /// That bound ports are not known, and whether it matters.
-    fn bound_unknown(&self) -> Gap {
+    fn bound_unknown(&self, unseen: Unseen) -> Gap {
+        let why = match unseen {
+            Unseen::InProc => "/proc/net/tcp does not show them; sock_diag does, from Linux 6.8",
+            Unseen::ByKernel => "this kernel does not show them; Linux does from 6.8 on",
+            Unseen::WithoutTrial => {
+                "this kernel shows none, which before Linux 6.8 means nothing, and no port outside \
+                 the range could be bound to find that out with"
+            }
+            Unseen::WithoutAnswer => "the kernel did not answer",
+            Unseen::Unasked => {
+                "not asked for: the table is large and no flow takes half of its ports, so that they \
+                 do not matter"
+            }
+        };
         if let Some((outside, most, usable)) = self.may_be_bound() {
             return Gap {
                 what: "ports bound but neither listening nor connected".into(),
                 why: format!(
-                    "up to {} here hold one each, which {} does not show; the fullest flow takes {} of \
-                     {}, so that few or none may be left. An attempt tells: `twcheck verdict HOST:PORT --connect`",
+                    "up to {} here hold one each, and {why}; the fullest flow takes {} of {}, so that \
+                     few or none may be left. An attempt tells: `twcheck verdict HOST:PORT --connect`",
                     counted(outside, "TCP socket"),
-                    match self.source {
-                        SourceName::Proc => "/proc/net/tcp",
-                        SourceName::SockDiag => "this kernel (before Linux 6.8)",
-                    },
                     count(most),
                     count(usable)
                 ),
@@ -271,17 +302,7 @@ impl Snapshot {
         }
         Gap {
             what: "ports bound but neither listening nor connected".into(),
-            why: match self.source {
-                SourceName::Proc => {
-                    "/proc/net/tcp does not show them; sock_diag does, from Linux 6.8"
-                }
-                SourceName::SockDiag => {
-                    "not counted: this kernel does not show them (before Linux 6.8), no port outside \
-                     the range was left to find that out with, or the table is large and no flow \
-                     takes half of its ports, so that they do not matter"
-                }
-            }
-            .into(),
+            why: why.into(),
             weight: match self.source {
                 SourceName::Proc => Weight::Minor,
                 SourceName::SockDiag => Weight::None,
@@ -303,8 +324,14 @@ impl Snapshot {
         let usable = self.tunables.ip_local_port_range?.ports();
         let usable = u32::try_from(usable.filter(can_be_had).count()).ok()?;
         let outside = self.counters.outside.filter(|&outside| outside > 0)?;
-        let flows = self.tally.flows.values().map(FlowUse::countable_in_use);
-        let most = flows.max().unwrap_or(0);
+        // Of one that the kernel has no port for there is nothing left to know.
+        let is_full = |flow: &Flow| {
+            let trial = self.trials.get(flow);
+            trial.is_some_and(|trial| trial.has_port == Some(false))
+        };
+        let flows = self.tally.flows.iter().filter(|(flow, _)| !is_full(flow));
+        let most = flows.map(|(_, used)| used.countable_in_use()).max();
+        let most = most.unwrap_or(0);
         let (taken, all) = (u64::from(most), u64::from(usable));
         let matters = if taken * 2 >= all {
             taken < all && taken + outside >= all
@@ -355,8 +382,8 @@ impl Snapshot {
     pub fn held(&self) -> PortSet {
         let listening = self.tally.listening.ports();
         match &self.bound {
-            Some(bound) => listening.union(bound),
-            None => listening.clone(),
+            Ok(bound) => listening.union(bound),
+            Err(_) => listening.clone(),
         }
     }
 }

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -80,7 +81,7 @@ impl Serialize for Interface {
 }
 
 /// What the kernel hands ports out for: exhaustion is per flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Flow {
     /// Local address.
     pub source: IpAddr,
@@ -91,6 +92,20 @@ pub struct Flow {
     /// The interface its sockets are bound to: they have ports of their own. `None` where they are
     /// bound to none, or the table does not tell.
     pub interface: Option<Interface>,
+}
+
+/// Of whole numbers: hashing field by field took half of the time of folding a row.
+impl Hash for Flow {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let interface = self.interface.map_or(0, Interface::index);
+        state.write_u64(u64::from(self.destination_port) << 32 | u64::from(interface));
+        for end in [self.source, self.destination] {
+            match end {
+                IpAddr::V4(four) => state.write_u32(four.to_bits()),
+                IpAddr::V6(six) => state.write_u128(six.to_bits()),
+            }
+        }
+    }
 }
 
 impl Flow {

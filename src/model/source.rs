@@ -16,7 +16,11 @@ pub struct SourceUse {
 
 /// The sources of a machine's outbound flows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sources(Vec<SourceUse>);
+pub struct Sources {
+    told_apart: Vec<SourceUse>,
+    /// Ports of the further ones.
+    others: PortSet,
+}
 
 impl Sources {
     /// Sources told apart; further ones are not looked at. Each takes 8 KiB, and a machine has a
@@ -26,31 +30,38 @@ impl Sources {
     /// The place of a source, made where it has none; `None` where there are too many.
     pub fn place(&mut self, address: IpAddr, interface: Option<Interface>) -> Option<u8> {
         let known = self
-            .0
+            .told_apart
             .iter()
             .position(|source| source.address == address && source.interface == interface);
         let place = known.or_else(|| {
-            (self.0.len() < Self::MOST).then(|| {
-                self.0.push(SourceUse {
+            (self.told_apart.len() < Self::MOST).then(|| {
+                self.told_apart.push(SourceUse {
                     address,
                     interface,
                     ports: PortSet::default(),
                 });
-                self.0.len() - 1
+                self.told_apart.len() - 1
             })
         });
         place.and_then(|place| u8::try_from(place).ok())
     }
 
-    /// Notes that the source at `place` takes `port`.
-    pub fn take(&mut self, place: u8, port: u16) {
-        if let Some(source) = self.0.get_mut(usize::from(place)) {
-            source.ports.insert(port);
-        }
+    /// Notes that the source at `place` takes `port`, or one that has none.
+    pub fn take(&mut self, place: Option<u8>, port: u16) {
+        let told = place.and_then(|place| self.told_apart.get_mut(usize::from(place)));
+        told.map_or(&mut self.others, |source| &mut source.ports)
+            .insert(port);
     }
 
-    /// All of them.
+    /// Those that are told apart.
     pub fn iter(&self) -> impl Iterator<Item = &SourceUse> {
-        self.0.iter()
+        self.told_apart.iter()
+    }
+
+    /// The ports that any of them takes.
+    #[must_use]
+    pub fn ports(&self) -> PortSet {
+        self.iter()
+            .fold(self.others.clone(), |all, source| all.union(&source.ports))
     }
 }

@@ -58,8 +58,8 @@ impl PortRule {
     /// Whether `socket` is in TIME_WAIT for longer than the reuse delay.
     #[must_use]
     pub fn is_reusable(&self, socket: &Socket) -> bool {
-        let older = |left| self.hold_time.saturating_sub(left) > self.reuse_delay;
-        socket.state == TcpState::TimeWait && socket.time_wait_left.is_some_and(older)
+        let until = self.hold_time.saturating_sub(self.reuse_delay);
+        socket.state == TcpState::TimeWait && socket.time_wait_left.is_some_and(|left| left < until)
     }
 }
 
@@ -199,18 +199,14 @@ impl FlowUse {
             self.ends_in_use[0] |= port == range.low;
             self.ends_in_use[1] |= port == range.high;
         }
-        self.span = Some(self.span.map_or((port, port), |(lowest, highest)| {
-            (lowest.min(port), highest.max(port))
-        }));
+        extend(&mut self.span, port);
         if socket.state == TcpState::SynSent && socket.retransmits > 0 {
             self.unanswered += 1;
         }
         let Some(left) = socket.time_wait_left else {
             return;
         };
-        self.returns = Some(self.returns.map_or((left, left), |(first, last)| {
-            (first.min(left), last.max(left))
-        }));
+        extend(&mut self.returns, left);
         // An orphan in FIN_WAIT2 has the same timer, but is never reused (net/ipv4/tcp_ipv4.c), and
         // its timer starts anew when the peer closes at last: it tells nothing about the rate.
         if socket.state != TcpState::TimeWait {
@@ -234,8 +230,8 @@ impl FlowUse {
             self.overdue += 1;
             return;
         }
-        let second = left.as_secs() + u64::from(left.subsec_millis() > 0);
-        let second = second.saturating_sub(1);
+        let is_whole = left.subsec_nanos() == 0;
+        let second = left.as_secs() - u64::from(is_whole);
         let second = usize::try_from(second).map_or(LONGEST, |second| second.min(LONGEST));
         if self.time_wait_left.len() <= second {
             self.time_wait_left.resize(second + 1, 0);
@@ -292,6 +288,14 @@ impl FlowUse {
         let reusable = given_back(reuse_works, self.ports_reusable);
         self.by_state.less(TcpState::TimeWait, reusable)
     }
+}
+
+/// Makes the span from a least to a greatest value take in another one. In place: one read as a whole
+/// right after its parts were written waits for them.
+fn extend<T: Ord + Copy>(span: &mut Option<(T, T)>, value: T) {
+    let (least, greatest) = span.get_or_insert((value, value));
+    *least = value.min(*least);
+    *greatest = value.max(*greatest);
 }
 
 fn given_back(reuse_works: bool, reusable: u32) -> u32 {
@@ -353,9 +357,8 @@ pub struct Tally {
     /// Ports of the flows that [`PortRule::shared`] names, and of those bound to an interface
     /// beside them.
     shared_ports: HashMap<Flow, OneByOne, RandomState>,
-    /// Ports of the range that outbound sockets take, besides those that connect() would not have
-    /// anyway.
-    pub ports: PortSet,
+    /// Ports that connect() would not have anyway, for whatever reason: one set to ask for each row.
+    excluded: PortSet,
     /// The destination that the flows are limited to; `None` where they are all there.
     pub toward: Option<Toward>,
     /// The flows that this leaves out: what is true of the machine is told by both together.
@@ -366,7 +369,9 @@ impl Tally {
     /// An empty tally under `rule`, on a machine where these listen.
     #[must_use]
     pub fn new(rule: PortRule, listening: Listeners) -> Self {
+        let bound = rule.bound.union(&rule.passed_over);
         Self {
+            excluded: rule.reserved.union(&bound).union(listening.ports()),
             rule,
             listening,
             ..Self::default()
@@ -379,11 +384,18 @@ impl Tally {
         &self.rule
     }
 
+    /// Ports of the range that outbound sockets take, besides those that are reserved or held.
+    #[must_use]
+    pub fn ports(&self) -> PortSet {
+        self.sources.ports()
+    }
+
     /// Folds one row in.
     pub fn add(&mut self, socket: &Socket) {
         self.states.add(socket.state);
         if socket.state == TcpState::Listen {
             self.listening.insert(socket.local);
+            self.excluded.insert(socket.local.port());
         }
         let outbound = self.is_outbound(socket);
         let port = socket.local.port();
@@ -414,23 +426,18 @@ impl Tally {
 
     fn add_outbound(&mut self, socket: &Socket) {
         let (flow, port) = (Flow::of(socket), socket.local.port());
-        let held = self.rule.reserved.contains(port)
-            || self.rule.bound.contains(port)
-            || self.listening.ports().contains(port);
-        let excluded = held || self.rule.passed_over.contains(port);
+        let excluded = self.excluded.contains(port);
         let sources = &mut self.sources;
         let used = self.flows.entry(flow).or_insert_with(|| FlowUse {
             source: sources.place(flow.source, flow.interface),
             ..FlowUse::default()
         });
         used.add(socket, &self.rule, excluded);
-        if held {
+        let source = used.source;
+        if excluded && self.is_held(port) {
             return;
         }
-        self.ports.insert(port);
-        if let Some(place) = used.source {
-            self.sources.take(place, port);
-        }
+        self.sources.take(source, port);
         // Empty nearly always, and asked for each row.
         let is_shared =
             !self.rule.shared.is_empty() && self.rule.shared.contains(&flow.without_interface());
@@ -443,13 +450,20 @@ impl Tally {
         }
     }
 
+    /// Whether connect() never takes `port` because it is reserved, or somebody bound it.
+    fn is_held(&self, port: u16) -> bool {
+        self.rule.reserved.contains(port)
+            || self.rule.bound.contains(port)
+            || self.listening.ports().contains(port)
+    }
+
     /// Whether this machine opened the connection: nobody accepts at its local end, nor is that
     /// one that connect() never takes while the remote one is.
     fn is_outbound(&self, socket: &Socket) -> bool {
         let (local, remote) = (socket.local.port(), socket.remote.port());
         let accepted = |range: PortRange| !range.contains(local) && range.contains(remote);
         remote != 0
-            && !self.listening.accept(socket.local)
+            && !(self.excluded.contains(local) && self.listening.accept(socket.local))
             && !self.rule.connecting.is_some_and(accepted)
     }
 

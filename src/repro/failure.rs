@@ -268,6 +268,7 @@ mod tests {
         };
         for (cause, kind) in [
             (system(98), Kind::SourcePortsExhausted),
+            (system(97), Kind::NoIpv6),
             (system(111), Kind::ConnectionRefused),
             (system(113), Kind::NoRoute),
             (system(101), Kind::NoRoute),

@@ -7,6 +7,8 @@ use anyhow::{Context, Result, bail};
 use super::latency::Latency;
 use super::report::{Report, StoppedBy};
 use crate::judge::experiment::{Came, Experiment, Laboratory, Proof, Run};
+use crate::refusal::Refusal;
+use crate::system::netns;
 
 /// Runs the experiments of `laboratory`, each a `twcheck repro` in a private namespace of its own;
 /// `show` sees each before it begins.
@@ -72,12 +74,13 @@ fn try_out(experiment: &Experiment) -> Result<Run> {
     let output = Command::new("/proc/self/exe")
         .args(&arguments)
         .arg("--json")
+        // What it says is not wrapped.
+        .env_remove("COLUMNS")
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("starting {command}"))?;
     let Ok(report) = serde_json::from_slice::<Report>(&output.stdout) else {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{command} could not run:\n{}", said.trim_end());
+        return Err(refusal(&command, &String::from_utf8_lossy(&output.stderr)).into());
     };
     let exhausted = report.stopped_by == StoppedBy::Exhausted;
     if !exhausted && report.stopped_by != StoppedBy::Duration {
@@ -111,6 +114,22 @@ fn try_out(experiment: &Experiment) -> Result<Run> {
         agrees: experiment.agrees(&came),
         command,
     })
+}
+
+/// Why a run of `command` did not begin, by what it `said` on stderr.
+fn refusal(command: &str, said: &str) -> Refusal {
+    /// What `advise` can do without a private namespace.
+    const INSTEAD: &str = "`twcheck advise` without --prove needs no namespace";
+    let after = |name: &str| said.lines().find_map(|line| line.strip_prefix(name));
+    Refusal::new(
+        format!(
+            "{} ({command})",
+            after("error: ").unwrap_or(said).trim_end()
+        ),
+        after("hint: ")
+            .unwrap_or(INSTEAD)
+            .replace(netns::INSTEAD, INSTEAD),
+    )
 }
 
 #[cfg(test)]

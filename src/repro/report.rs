@@ -25,6 +25,10 @@ pub struct TimeWaitSides {
     pub client_side_before: Option<u64>,
     /// At the server; `None` when it runs on another machine.
     pub server_side: Option<u64>,
+    /// `tcp_max_tw_buckets`; `None` when unknown.
+    pub limit: Option<u64>,
+    /// Dropped at that limit during the run, on this whole machine; `None` when unknown.
+    pub dropped: Option<u64>,
 }
 
 /// Everything `repro` says, in the order of the JSON contract.
@@ -69,6 +73,9 @@ pub struct Report {
     pub reuse_applies: Option<bool>,
     /// Why more connections could be made than hold a port; `None` where each holds one.
     pub ports_came_back: Option<CameBack>,
+    /// The command that shows ports run out where this run could not, because TIME_WAIT was dropped;
+    /// `None` elsewhere.
+    pub shows_exhaustion: Option<String>,
     /// Seconds until the first and until the last port in TIME_WAIT comes back; `None` without any.
     pub ports_return_seconds: Option<[f64; 2]>,
     /// The server's side.
@@ -150,7 +157,7 @@ pub enum StoppedBy {
     Exhausted,
     /// The time was up.
     Duration,
-    /// All the connections asked for were made.
+    /// All the connections asked for were made, or as many as show that ports do not run out.
     Count,
     /// Another error.
     Error,
@@ -335,6 +342,10 @@ impl Report {
             .filter(|cliff| most_in_use.is_none_or(|most| u64::from(most) >= cliff.connections));
         let [before_cliff, after_cliff] = outcome.around_cliff;
         let reuse = shown(before, after, again);
+        let ports_came_back = (!pooled)
+            .then(|| came_back(outcome.turns, outcome.elapsed, facts, reuse))
+            .flatten();
+        let overflows = after.and_then(|after| after.overflows);
         Self {
             schema: 1,
             target,
@@ -360,14 +371,17 @@ impl Report {
                 client_side: after.map(|after| after.time_wait),
                 client_side_before: Some(before.time_wait),
                 server_side: after.and_then(|after| after.server_side),
+                limit: before.limit,
+                dropped: overflows.and_then(|after| Some(after.saturating_sub(before.overflows?))),
             },
             usable_ports: before.usable,
             predicted_ports: before.free,
             reuse,
             reuse_applies: reuse.applies(),
-            ports_came_back: (!pooled)
-                .then(|| came_back(outcome.turns, outcome.elapsed, facts, reuse))
-                .flatten(),
+            ports_came_back,
+            shows_exhaustion: before
+                .cure()
+                .filter(|_| ports_came_back == Some(CameBack::BucketsFull)),
             ports_return_seconds: after
                 .and_then(|after| after.returns)
                 .map(|(first, last)| [first, last].map(|time| words::rounded(time.as_secs_f64()))),
@@ -482,7 +496,9 @@ mod tests {
             reuse: Reuse::Off,
             recycled: Some(7),
             reset: Some(3),
+            limit: Some(131_072),
             buckets_bound: false,
+            overflows: Some(5),
             max_rate: None,
             reuse_delay: Duration::from_secs(1),
             time_wait: 0,

@@ -45,6 +45,8 @@ pub struct Plan {
     pub force: bool,
     /// How far it goes.
     pub limits: Limits,
+    /// Whether the user said how far.
+    pub is_limited: bool,
 }
 
 /// Where the server is.
@@ -193,7 +195,12 @@ impl Site {
             Ok(client) => client,
             Err((cause, opened)) => return Outcome::failed(cause.clone(), *opened),
         };
+        let enough = self
+            .before
+            .until_shown()
+            .filter(|_| !self.plan.is_limited && self.takes_ports());
         let limits = Limits {
+            connections: self.plan.limits.connections.or(enough),
             fast_ports: self
                 .before
                 .until_cliff()

@@ -4,19 +4,22 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::time::{ClockId, clock_getres};
 
+use super::byte_order::{self, ByteOrder};
 use super::machine::{Machine, SourceChoice};
 use super::netlink::{Failure, retried};
+use super::proc_tcp::Hand;
 use super::trial::Care;
 use super::{counters, host, proc_tcp, sock_diag, sysctl, trial};
 use crate::model::{
     Counters, Disagreement, Gap, Listeners, PortRule, PortSet, Snapshot, SourceName, Tally,
-    TcpState, Weight,
+    TcpState, Unseen, Weight,
 };
 use crate::refusal::Refusal;
-use crate::words::{count, counted};
+use crate::words::{count, counted, errno_words};
 
 /// What a look is for: nothing else is asked of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub struct Judgement {
     pub bound_matters: fn(&Tally, Option<u64>) -> bool,
     /// Whether connections in CLOSE_WAIT that were not looked at matter.
     pub inbound_matters: fn(&Tally, &Counters) -> bool,
+    /// Of how many ports by chance the kernel is asked whether connect() passes them over.
+    pub sample: fn(&Tally) -> u32,
     /// Whether the rows of /proc are other ones than the kernel counts, with so many in the table, on
     /// a recorded host or on this one.
     pub disagreement: fn(&Tally, &Counters, Option<u64>, bool) -> Option<Disagreement>,
@@ -61,7 +66,8 @@ impl Reading<'_> {
 
 /// The table as one source tells it.
 struct Table {
-    bound: Option<PortSet>,
+    /// As [`Snapshot::bound`].
+    bound: Result<PortSet, Unseen>,
     /// As [`Snapshot::passed_over`].
     passed_over: Option<PortSet>,
     tally: Tally,
@@ -75,6 +81,7 @@ impl Machine {
     /// When no socket table can be read at all; anything less becomes a gap.
     pub fn look(&self, view: View, judgement: Judgement) -> Result<Snapshot> {
         let mut gaps = Vec::new();
+        gaps.extend(self.not_entered());
         let tunables = sysctl::tunables(&self.proc, &mut gaps);
         if matches!(view, View::States { .. }) {
             // Sockets are counted without any setting.
@@ -120,14 +127,27 @@ impl Machine {
             });
         }
         Ok(Snapshot {
-            host: host::read(&self.proc),
-            addresses: (!self.is_recorded()).then(addresses).flatten(),
+            host: host::read(&self.proc, self.netns()),
+            addresses: self.is_here().then(addresses).flatten(),
             counters,
             bound: table.bound,
             passed_over: table.passed_over,
             tick: (!self.is_recorded()).then(tick).flatten(),
             gaps,
             ..Snapshot::new(tunables, table.tally, source)
+        })
+    }
+
+    /// What is known only in part because it is looked at from outside.
+    fn not_entered(&self) -> Option<Gap> {
+        let pid = self.proc.process()?;
+        Some(Gap {
+            what: format!("the network namespace of process {pid}"),
+            why: format!(
+                "this user may not enter it, for want of CAP_SYS_ADMIN (use sudo): its tables are \
+                 read in /proc/{pid}/net, its settings are unknown"
+            ),
+            weight: Weight::Minor,
         })
     }
 
@@ -156,7 +176,7 @@ impl Machine {
     ) -> Result<(SourceName, Table)> {
         let mut told = Vec::new();
         let (source, mut table) = self.read_once(rule, reading, &mut told)?;
-        if reading.is_about_ports() && !self.is_recorded() {
+        if reading.is_about_ports() && self.is_here() {
             self.try_ports(&mut table, reading.judgement);
         }
         let Some(better) = better(rule, &table).filter(|_| reading.is_about_ports()) else {
@@ -177,16 +197,17 @@ impl Machine {
         let Some(range) = rule.range else {
             return;
         };
-        let used = &table.tally.ports;
-        let Some(passed_over) = trial::passed_over(&table.tally, used, Care::Sample) else {
+        let used = &table.tally.ports();
+        let sample = Care::Sample((judgement.sample)(&table.tally));
+        let Some(passed_over) = trial::passed_over(&table.tally, used, sample) else {
             return;
         };
-        if table.bound.is_none() {
+        if table.bound.is_err() {
             let outside = counters::outside_the_table(&self.proc);
             let care = if (judgement.bound_matters)(&table.tally, outside) {
                 Care::Each // Their number is told.
             } else {
-                Care::Sample
+                sample
             };
             let all: PortSet = range.ports().collect();
             let unused = all
@@ -195,7 +216,8 @@ impl Machine {
                 .without(table.tally.listening.ports());
             let bound = trial::passed_over(&table.tally, &unused, care);
             // A sample that finds none says nothing about a few.
-            table.bound = bound.filter(|bound| care == Care::Each || !bound.is_empty());
+            let bound = bound.filter(|bound| care == Care::Each || !bound.is_empty());
+            table.bound = bound.map_or(table.bound.clone(), Ok);
         }
         table.passed_over = Some(passed_over);
     }
@@ -227,7 +249,8 @@ impl Machine {
     }
 
     fn read_proc(&self, rule: &PortRule, gaps: &mut Vec<Gap>) -> Result<Table> {
-        let ticks = procfs::ticks_per_second();
+        let hand = Hand::of(&self.proc)?;
+        let is_told = ByteOrder::of(&self.proc)?.is_some();
         let [tcp, tcp6] = ["tcp", "tcp6"].map(|name| self.proc.net(name));
         // Listeners of one family decide about rows of the other. They come first in each file, so
         // a glance at tcp, then tcp6 as a whole, tells them all before the rest of tcp is read. A
@@ -240,7 +263,7 @@ impl Machine {
         };
         for path in listeners {
             // Whatever is wrong with the file is told by the full read below.
-            let _ = proc_tcp::rows(path, ticks, |socket| {
+            let _ = proc_tcp::rows(path, hand, |socket| {
                 match socket.state {
                     TcpState::Listen => listening.insert(socket.local),
                     // Before Linux 4.4 a listener's half-open connections followed it.
@@ -256,8 +279,10 @@ impl Machine {
             let what = path.display().to_string();
             gaps.push(Gap { what, why, weight });
         };
+        let mut is_reversed = false;
         let mut read = |path: &Path| {
-            proc_tcp::rows(path, ticks, |socket| {
+            proc_tcp::rows(path, hand, |socket| {
+                is_reversed |= !is_told && byte_order::is_reversed(socket.local.ip());
                 tally.add(socket);
                 ControlFlow::Continue(())
             })
@@ -296,11 +321,26 @@ impl Machine {
             )
             .into());
         };
+        if is_reversed {
+            let file = self.proc.sysctl("kernel.arch");
+            return Err(Refusal::new(
+                format!(
+                    "{} was written by a machine of the other byte order: its addresses are the wrong \
+                     way round, 127.0.0.1 is 1.0.0.127",
+                    tcp.display()
+                ),
+                format!(
+                    "write what `uname -m` says there into {}, for example s390x",
+                    file.display()
+                ),
+            )
+            .into());
+        }
         if let Some(why) = damage(rest) {
             gap(&tcp, why, Weight::Decisive);
         }
         Ok(Table {
-            bound: None,
+            bound: Err(Unseen::InProc),
             passed_over: None,
             tally,
             malformed: 0, // Told already, file by file.
@@ -324,12 +364,12 @@ impl Machine {
         let mut bound = if reading.is_about_ports() && is_small {
             self.bound(rule, gaps)
         } else {
-            None
+            Err(Unseen::Unasked)
         };
         let rule = PortRule {
             bound: bound
                 .as_ref()
-                .map_or_else(|| rule.bound.clone(), |bound| rule.bound.union(bound)),
+                .map_or_else(|_| rule.bound.clone(), |bound| rule.bound.union(bound)),
             ..rule.clone()
         };
         let (mut tally, malformed) = retried(|| {
@@ -338,7 +378,7 @@ impl Machine {
             let malformed = sock_diag::rows(states, ports, |socket| tally.add(socket))?;
             Ok((tally, malformed))
         })
-        .context("asking the kernel for its TCP sockets by netlink sock_diag")?;
+        .map_err(unanswered)?;
         if let (Some(total), Some(_)) = (counted, ports) {
             tally.set_time_wait(total);
             if (reading.judgement.inbound_matters)(&tally, reading.counters) {
@@ -358,8 +398,8 @@ impl Machine {
         })
     }
 
-    /// Ports of the range that somebody bound, besides those that listen; `None` when unknown.
-    fn bound(&self, rule: &PortRule, gaps: &mut Vec<Gap>) -> Option<PortSet> {
+    /// Ports of the range that somebody bound, besides those that listen.
+    fn bound(&self, rule: &PortRule, gaps: &mut Vec<Gap>) -> Result<PortSet, Unseen> {
         let mut failed = |error: Failure| {
             gaps.push(Gap {
                 what: "sock_diag".into(),
@@ -372,13 +412,35 @@ impl Machine {
             PortSet::default()
         });
         if counters::outside_the_table(&self.proc) == Some(0) {
-            return Some(chosen);
+            return Ok(chosen);
         }
         let idle = retried(|| sock_diag::bound(rule.range)).unwrap_or_else(|error| {
             failed(error);
-            None
+            Err(Unseen::WithoutAnswer)
         });
         idle.map(|idle| idle.union(&chosen))
+    }
+}
+
+/// Why the kernel did not list its TCP sockets. Without a module that can it has no handler: for the
+/// request of either family that is `EOPNOTSUPP`, where inet_diag alone is loaded `ENOENT`, and
+/// without sock_diag there is no such socket (net/core/sock_diag.c).
+fn unanswered(failure: Failure) -> anyhow::Error {
+    match failure {
+        Failure::Errno(
+            errno @ (Errno::EOPNOTSUPP | Errno::ENOENT | Errno::EPROTONOSUPPORT),
+        ) => Refusal::new(
+            format!(
+                "the kernel's module tcp_diag, which lists TCP sockets, is not loaded, and nothing here \
+                 loads it: {}",
+                errno_words(errno as i32)
+            ),
+            "as root, on the host where this is a container: `modprobe tcp_diag`; without --source \
+             sock_diag /proc/net/tcp is read instead",
+        )
+        .into(),
+        other => anyhow::Error::new(other)
+            .context("asking the kernel for its TCP sockets by netlink sock_diag"),
     }
 }
 
@@ -415,7 +477,7 @@ fn better(rule: &PortRule, table: &Table) -> Option<PortRule> {
     };
     let better = PortRule {
         hold_time,
-        bound: table.bound.clone().unwrap_or_else(|| folded.bound.clone()),
+        bound: table.bound.clone().unwrap_or_else(|_| folded.bound.clone()),
         passed_over: table.passed_over.clone().unwrap_or_default(),
         shared: table.tally.flows_to_share(),
         ..rule.clone()
@@ -463,4 +525,29 @@ fn tick() -> Option<Duration> {
     clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)
         .ok()
         .map(Duration::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_tcp_diag_is_told_from_one_that_refuses() {
+        for (errno, names_the_module) in [
+            (Errno::EOPNOTSUPP, true),
+            (Errno::ENOENT, true),
+            (Errno::EPROTONOSUPPORT, true),
+            (Errno::EPERM, false),
+        ] {
+            let error = unanswered(Failure::Errno(errno));
+            let hint = error.downcast_ref::<Refusal>().map(Refusal::hint);
+            let tells = hint.is_some_and(|hint| hint.contains("modprobe tcp_diag"));
+            assert_eq!(tells, names_the_module, "{error:#}");
+            let text = format!("{error:#}");
+            assert!(
+                text.contains(&format!("(errno {})", errno as i32)),
+                "{text}"
+            );
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use anyhow::{Context, Result, bail};
 
 use super::netlink::Failure;
+use super::proc_tcp::Hand;
 use super::{ProcRoot, proc_tcp, sock_diag};
 use crate::model::PortSet;
 
@@ -41,9 +42,10 @@ fn ask() -> Result<PortSet, Failure> {
 
 fn read(proc: &ProcRoot) -> Result<PortSet> {
     let mut ports = PortSet::default();
+    let hand = Hand::of(proc)?;
     for name in PROTOCOLS.iter().flat_map(|(_, names)| names) {
         let path = proc.net(name);
-        let rest = proc_tcp::rows(&path, procfs::ticks_per_second(), |socket| {
+        let rest = proc_tcp::rows(&path, hand, |socket| {
             if socket.remote.port() == 0 {
                 ports.insert(socket.local.port());
             }

@@ -3,6 +3,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::netlink::retried;
+use super::owners::{netns, own_netns};
+use super::proc_tcp::Hand;
 use super::{ProcRoot, counters, holders, proc_tcp, sock_diag, sysctl};
 use crate::model::{
     Counters, Flow, Gap, Holders, PortRange, Snapshot, Socket, SourceName, TcpState, Timestamps,
@@ -22,7 +24,8 @@ pub enum SourceChoice {
     Proc,
 }
 
-/// The machine to look at: the calling thread's network namespace, or a recorded one.
+/// The machine to look at: the calling thread's network namespace, another one by what its processes
+/// show of it, or a recorded one.
 #[derive(Debug, Clone, Default)]
 pub struct Machine {
     pub(super) proc: ProcRoot,
@@ -36,6 +39,14 @@ impl Machine {
         Self {
             source,
             ..Self::default()
+        }
+    }
+
+    /// The network namespace of a process, seen from another one: its tables, not its settings.
+    pub(super) fn of_process(pid: i32) -> Self {
+        Self {
+            proc: ProcRoot::of_process(pid),
+            source: SourceChoice::Proc,
         }
     }
 
@@ -74,9 +85,12 @@ impl Machine {
         {
             return;
         }
+        // What cannot be read has been told at the first look.
+        let Ok(hand) = Hand::of(&self.proc) else {
+            return;
+        };
         for name in ["tcp", "tcp6"] {
-            // What cannot be read has been told at the first look.
-            let _ = proc_tcp::rows(&self.proc.net(name), procfs::ticks_per_second(), |socket| {
+            let _ = proc_tcp::rows(&self.proc.net(name), hand, |socket| {
                 if socket.state == TcpState::TimeWait && range.contains(socket.local.port()) {
                     row(socket);
                 }
@@ -103,9 +117,12 @@ impl Machine {
         {
             return true;
         }
+        let Ok(hand) = Hand::of(&self.proc) else {
+            return false;
+        };
         for name in ["tcp", "tcp6"] {
             // What cannot be read here has no owner, which the report shows.
-            let _ = proc_tcp::rows(&self.proc.net(name), procfs::ticks_per_second(), |socket| {
+            let _ = proc_tcp::rows(&self.proc.net(name), hand, |socket| {
                 if let Some(inode) = socket.inode {
                     row(inode, None, Some(socket));
                 }
@@ -114,6 +131,20 @@ impl Machine {
         }
         // It skips rows when the table changes, and bound sockets always.
         false
+    }
+
+    /// Whether the calling thread is in its network namespace, so that the kernel can be asked.
+    pub(super) fn is_here(&self) -> bool {
+        self.proc.is_own()
+    }
+
+    /// The inode of its network namespace; `None` where it is recorded or unreadable.
+    pub(super) fn netns(&self) -> Option<u64> {
+        match self.proc.process() {
+            Some(pid) => netns(pid).ok(),
+            None if self.is_recorded() => None,
+            None => own_netns(),
+        }
     }
 
     /// Whether it is a recorded one, whose processes are gone.
@@ -130,7 +161,9 @@ impl Machine {
         let mut holders = Holders::default();
         if by_netlink {
             // What the snapshot has may have been asked for within the range alone.
-            let idle = retried(|| sock_diag::bound(range)).ok().flatten();
+            let idle = retried(|| sock_diag::bound(range))
+                .ok()
+                .and_then(Result::ok);
             let known = snapshot.bound.clone().unwrap_or_default();
             holders.bound = idle.map(|idle| idle.union(&known));
         }

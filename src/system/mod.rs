@@ -1,11 +1,14 @@
 //! Reads the machine: the only room, with [`repro`](crate::repro), that touches it.
 
+pub mod byte_order;
+mod census;
 mod collect;
 mod counters;
 pub mod file;
 mod holders;
 mod host;
 mod machine;
+mod names;
 mod namespaces;
 pub mod netlink;
 pub mod netns;
@@ -18,10 +21,13 @@ pub mod sock_diag;
 pub mod sysctl;
 pub mod text;
 pub mod trial;
+mod visit;
 
+pub use census::{Census, Found, census};
 pub use collect::{Judgement, View};
 pub use machine::{Machine, SourceChoice};
 pub use namespaces::other_namespaces;
 pub use owners::{LONGEST_SAMPLE, Search, owners};
 pub use proc_root::ProcRoot;
 pub use resolve::resolve;
+pub use visit::{Door, Wanted};

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::SockProtocol;
-use nix::unistd::{getgid, getuid};
+use nix::unistd::{geteuid, getgid, getuid};
 
 use super::netlink::{ACKNOWLEDGED, CREATE, Netlink};
 use super::{ProcRoot, sysctl};
@@ -21,7 +21,8 @@ use crate::refusal::Refusal;
 /// # Errors
 /// Where the system forbids it; the error names the setting that does and the way round it.
 pub fn enter_private() -> Result<()> {
-    let refused = |step, errno| Err(refusal(&ProcRoot::default(), step, errno).into());
+    let is_root = geteuid().is_root();
+    let refused = |step, errno| Err(refusal(&ProcRoot::default(), step, errno, is_root).into());
     match unshare(CloneFlags::CLONE_NEWNET) {
         Ok(()) => {}
         Err(Errno::EPERM) => {
@@ -92,8 +93,11 @@ enum Step {
     LoopbackUp,
 }
 
+/// What a run can do without a private namespace.
+pub const INSTEAD: &str = "a server of yours needs no namespace: `twcheck repro --host HOST`";
+
 /// Names the setting that forbids a private namespace, as far as the system lets it be known.
-fn refusal(proc: &ProcRoot, step: Step, errno: Errno) -> Refusal {
+fn refusal(proc: &ProcRoot, step: Step, errno: Errno, is_root: bool) -> Refusal {
     let holds = |key: &str, value: &str| {
         sysctl::read(proc, key).is_ok_and(|text| text.as_deref() == Some(value))
     };
@@ -102,21 +106,49 @@ fn refusal(proc: &ProcRoot, step: Step, errno: Errno) -> Refusal {
         Step::MapUser => "mapping this user into a private user namespace",
         Step::LoopbackUp => "bringing up lo in the private network namespace",
     };
-    let cause = if errno == Errno::ENOSPC && holds("user.max_user_namespaces", "0") {
-        "user.max_user_namespaces is 0"
-    } else if errno == Errno::ENOSPC && holds("user.max_net_namespaces", "0") {
-        "user.max_net_namespaces is 0"
-    } else if errno == Errno::ENOSPC {
-        "the quota of user.max_user_namespaces or user.max_net_namespaces is used up"
-    } else if holds("kernel.unprivileged_userns_clone", "0") {
-        "kernel.unprivileged_userns_clone is 0"
-    } else if holds("kernel.apparmor_restrict_unprivileged_userns", "1") {
-        "AppArmor restricts it: kernel.apparmor_restrict_unprivileged_userns is 1, as on Ubuntu \
-         since 23.10"
-    } else if errno == Errno::EPERM {
-        "a security policy (seccomp, as in a container; SELinux; AppArmor) forbids it"
+    // A limit of namespaces holds for root too, but for that of user namespaces: root needs none.
+    let raise = |key: &str| format!("raise it, as root: `sysctl -w user.{key}=1024`; ");
+    let privilege = if is_root {
+        "run it where root has CAP_SYS_ADMIN, outside of this container; "
     } else {
-        "this kernel may be built without user or network namespaces"
+        "run it as root; "
+    };
+    let (cause, way_out) = if errno == Errno::ENOSPC && holds("user.max_user_namespaces", "0") {
+        let way_out = if is_root {
+            raise("max_user_namespaces")
+        } else {
+            privilege.to_owned()
+        };
+        ("user.max_user_namespaces is 0", way_out)
+    } else if errno == Errno::ENOSPC && holds("user.max_net_namespaces", "0") {
+        ("user.max_net_namespaces is 0", raise("max_net_namespaces"))
+    } else if errno == Errno::ENOSPC {
+        (
+            "the quota of user.max_user_namespaces or user.max_net_namespaces is used up, here or in a \
+             user namespace around this one",
+            "raise it there, as root; ".to_owned(),
+        )
+    } else if holds("kernel.unprivileged_userns_clone", "0") {
+        (
+            "kernel.unprivileged_userns_clone is 0",
+            privilege.to_owned(),
+        )
+    } else if holds("kernel.apparmor_restrict_unprivileged_userns", "1") {
+        (
+            "AppArmor restricts it: kernel.apparmor_restrict_unprivileged_userns is 1, as on Ubuntu \
+             since 23.10",
+            privilege.to_owned(),
+        )
+    } else if errno == Errno::EPERM {
+        (
+            "a security policy (seccomp, as in a container; SELinux; AppArmor) forbids it",
+            privilege.to_owned(),
+        )
+    } else {
+        (
+            "this kernel may be built without user or network namespaces",
+            String::new(),
+        )
     };
     Refusal::new(
         format!(
@@ -124,8 +156,7 @@ fn refusal(proc: &ProcRoot, step: Step, errno: Errno) -> Refusal {
             errno.desc(),
             errno as i32
         ),
-        "run it as root (`sudo twcheck repro`), or against a server of yours, which needs no \
-         namespace: `twcheck repro --host HOST`",
+        format!("{way_out}{INSTEAD}"),
     )
 }
 
@@ -197,8 +228,18 @@ mod tests {
             let file = root.path().join("sys").join(key);
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(file, format!("{value}\n")).unwrap();
-            let text = refusal(&ProcRoot::recorded(root.path()), step, errno).to_string();
-            assert!(text.contains(named), "{key}={value}: {text}");
+            for is_root in [false, true] {
+                let refusal = refusal(&ProcRoot::recorded(root.path()), step, errno, is_root);
+                let (text, hint) = (refusal.to_string(), refusal.hint());
+                assert!(text.contains(named), "{key}={value}: {text}");
+                assert!(hint.ends_with(INSTEAD), "{hint}");
+                let says_root = hint.starts_with("run it as root");
+                let helps = !is_root
+                    && !["max_net", "used up", "built"]
+                        .iter()
+                        .any(|it| text.contains(it));
+                assert_eq!(says_root, helps, "{text}, as root {is_root}: {hint}");
+            }
         }
     }
 }

@@ -7,8 +7,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use super::file;
+use super::byte_order::ByteOrder;
+use super::{ProcRoot, file};
 use crate::model::{Socket, TcpState};
+use crate::refusal::Refusal;
 
 /// A buffer of the size that the kernel fills in one read() without more system calls than
 /// necessary; larger ones gained nothing.
@@ -20,6 +22,28 @@ const LONGEST_LINE: u64 = 4096;
 
 /// More than any table takes: the rows of 28 million sockets.
 const LONGEST_TABLE: u64 = 4 * 1024 * 1024 * 1024;
+
+/// How the machine that wrote a table writes numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hand {
+    /// Ticks of its timers in a second (`USER_HZ`).
+    pub ticks_per_second: u64,
+    /// The order in which an address has its bytes.
+    pub order: ByteOrder,
+}
+
+impl Hand {
+    /// That of the machine whose /proc is below `proc`.
+    ///
+    /// # Errors
+    /// As [`ByteOrder::of`].
+    pub fn of(proc: &ProcRoot) -> Result<Self, Refusal> {
+        Ok(Self {
+            ticks_per_second: procfs::ticks_per_second(),
+            order: ByteOrder::of(proc)?.unwrap_or(ByteOrder::OWN),
+        })
+    }
+}
 
 /// What a file held besides its rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,7 +66,7 @@ pub struct Rest {
 /// line longer than any.
 pub fn rows(
     path: &Path,
-    ticks_per_second: u64,
+    hand: Hand,
     mut row: impl FnMut(&Socket) -> ControlFlow<()>,
 ) -> io::Result<Option<Rest>> {
     let file = match file::open(path) {
@@ -65,7 +89,7 @@ pub fn rows(
             break;
         }
         rest.is_empty = false;
-        if let Some(socket) = parse(&line, ticks_per_second) {
+        if let Some(socket) = parse(&line, hand) {
             rest.is_table = true;
             if row(&socket).is_break() {
                 break;
@@ -140,7 +164,11 @@ impl Other {
                 Self::Damaged
             };
         }
-        if is_slot(first) || columns.take(2).any(|column| endpoint(column).is_some()) {
+        if is_slot(first)
+            || columns
+                .take(2)
+                .any(|column| endpoint(column, ByteOrder::OWN).is_some())
+        {
             return Self::Damaged;
         }
         if has_prompt(line) || holds(line, b"net/tcp") {
@@ -178,13 +206,13 @@ fn is_slot(column: &[u8]) -> bool {
 /// `sl local remote st tx:rx tr:when retrnsmt uid timeout inode …`, `when` being the timer's ticks
 /// left. A row without its inode was cut off: then its last column may be a part of itself.
 #[must_use]
-pub fn parse(line: &[u8], ticks_per_second: u64) -> Option<Socket> {
+pub fn parse(line: &[u8], hand: Hand) -> Option<Socket> {
     let mut columns = columns(line);
     if !is_slot(columns.next()?) {
         return None;
     }
-    let local = endpoint(columns.next()?)?;
-    let remote = endpoint(columns.next()?)?;
+    let local = endpoint(columns.next()?, hand.order)?;
+    let remote = endpoint(columns.next()?, hand.order)?;
     let state = TcpState::from_kernel(u8::try_from(hex(columns.next()?)?).ok()?)?;
     let _queues = columns.next()?;
     let (kind, ticks) = timer(columns.next()?)?;
@@ -199,7 +227,7 @@ pub fn parse(line: &[u8], ticks_per_second: u64) -> Option<Socket> {
             TIMER_TIME_WAIT => {
                 let milliseconds = u64::from(u32::try_from(ticks).ok()?) * 1000;
                 Some(Duration::from_millis(
-                    milliseconds / ticks_per_second.max(1),
+                    milliseconds / hand.ticks_per_second.max(1),
                 ))
             }
             _ => None,
@@ -228,17 +256,17 @@ fn timer(text: &[u8]) -> Option<(u32, u64)> {
 /// `tr` of a TIME_WAIT or an orphaned FIN_WAIT2 (`get_timewait4_sock`).
 const TIMER_TIME_WAIT: u32 = 3;
 
-/// `ADDRESS:PORT` in hexadecimal: the address as 32-bit words of the machine's own byte order, each
+/// `ADDRESS:PORT` in hexadecimal: the address as 32-bit words in the `order` of the machine, each
 /// holding four bytes in network order.
-fn endpoint(text: &[u8]) -> Option<SocketAddr> {
+fn endpoint(text: &[u8], order: ByteOrder) -> Option<SocketAddr> {
     let colon = text.iter().position(|&byte| byte == b':')?;
     let port = u16::try_from(hex(&text[colon + 1..])?).ok()?;
     let address = match text[..colon].len() {
-        8 => IpAddr::V4(Ipv4Addr::from(hex(&text[..8])?.to_ne_bytes())),
+        8 => IpAddr::V4(Ipv4Addr::from(order.bytes(hex(&text[..8])?))),
         32 => {
             let mut octets = [0; 16];
             for (word, digits) in octets.chunks_exact_mut(4).zip(text.chunks_exact(8)) {
-                word.copy_from_slice(&hex(digits)?.to_ne_bytes());
+                word.copy_from_slice(&order.bytes(hex(digits)?));
             }
             Ipv6Addr::from(octets).to_canonical()
         }
@@ -273,6 +301,13 @@ mod tests {
 
     use super::*;
 
+    fn hand(ticks_per_second: u64) -> Hand {
+        Hand {
+            ticks_per_second,
+            order: ByteOrder::Little,
+        }
+    }
+
     const HEADING: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
     /// Linux 6.18: a listener, a TIME_WAIT with 59.28 s left, an established socket.
     const LISTEN: &str = "   0: 0100007F:0CEA 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 9034 1 0000000000000000 100 0 0 10 0\n";
@@ -282,7 +317,7 @@ mod tests {
     #[test]
     fn linux_6_18_rows_are_read_with_their_timer() {
         assert_eq!(
-            parse(TIME_WAIT.as_bytes(), 100),
+            parse(TIME_WAIT.as_bytes(), hand(100)),
             Some(Socket {
                 state: TcpState::TimeWait,
                 local: "127.0.0.1:40000".parse().unwrap(),
@@ -294,7 +329,7 @@ mod tests {
             })
         );
         assert_eq!(
-            parse(LISTEN.as_bytes(), 100),
+            parse(LISTEN.as_bytes(), hand(100)),
             Some(Socket {
                 state: TcpState::Listen,
                 local: "127.0.0.1:3306".parse().unwrap(),
@@ -307,10 +342,28 @@ mod tests {
         );
     }
 
+    /// 127.0.0.1:40000 toward 127.0.0.2:3306, and the same over IPv6, as s390x writes them.
+    #[test]
+    fn a_big_endian_machine_writes_addresses_the_other_way_round() {
+        let big = Hand {
+            order: ByteOrder::Big,
+            ..hand(100)
+        };
+        let four = TIME_WAIT.replace("0100007F", "7F000001");
+        let six = V6.replace("FFFF00000100007F", "0000FFFF7F000001");
+        let six = six.replace("FFFF00000200007F", "0000FFFF7F000002");
+        for (row, same) in [(four, TIME_WAIT), (six, V6)] {
+            assert_eq!(
+                parse(row.as_bytes(), big),
+                parse(same.as_bytes(), hand(100))
+            );
+        }
+    }
+
     #[test]
     fn mapped_addresses_fold_into_ipv4_and_a_keepalive_timer_is_not_time_wait() {
         assert_eq!(
-            parse(V6.as_bytes(), 100),
+            parse(V6.as_bytes(), hand(100)),
             Some(Socket {
                 state: TcpState::Established,
                 local: "127.0.0.1:40002".parse().unwrap(),
@@ -326,7 +379,9 @@ mod tests {
     #[test]
     fn ticks_are_read_at_the_clock_they_are_written_in() {
         for (hz, milliseconds) in [(100, 59_280), (250, 23_712), (1000, 5_928)] {
-            let left = parse(TIME_WAIT.as_bytes(), hz).unwrap().time_wait_left;
+            let left = parse(TIME_WAIT.as_bytes(), hand(hz))
+                .unwrap()
+                .time_wait_left;
             assert_eq!(left, Some(Duration::from_millis(milliseconds)), "{hz} Hz");
         }
     }
@@ -340,7 +395,7 @@ mod tests {
         let path = folder.path().join("tcp");
         std::fs::write(&path, text).unwrap();
         let mut ports = Vec::new();
-        let rest = rows(&path, 100, |socket| {
+        let rest = rows(&path, hand(100), |socket| {
             ports.push(socket.local.port());
             ControlFlow::Continue(())
         });
@@ -422,17 +477,17 @@ mod tests {
 
     #[test]
     fn a_timer_of_64_bits_is_read_where_it_does_not_run_and_refused_where_it_does() {
-        let socket = parse(OLD.as_bytes(), 100).unwrap();
+        let socket = parse(OLD.as_bytes(), hand(100)).unwrap();
         assert_eq!(
             (socket.state, socket.time_wait_left, socket.inode),
             (TcpState::Established, None, Some(391))
         );
         let endless = TIME_WAIT.replace("03:00001728", "03:1AD7F29ABCA");
-        assert_eq!(parse(endless.as_bytes(), 100), None);
+        assert_eq!(parse(endless.as_bytes(), hand(100)), None);
         let wide = TIME_WAIT.replace("03:00001728", "03:0000000000001728");
         assert_eq!(
-            parse(wide.as_bytes(), 100),
-            parse(TIME_WAIT.as_bytes(), 100)
+            parse(wide.as_bytes(), hand(100)),
+            parse(TIME_WAIT.as_bytes(), hand(100))
         );
     }
 
@@ -481,7 +536,7 @@ mod tests {
         ] {
             file.set_len(0).unwrap();
             file.set_len(length).unwrap();
-            let refused = rows(&path, 100, |_| ControlFlow::Continue(())).unwrap_err();
+            let refused = rows(&path, hand(100), |_| ControlFlow::Continue(())).unwrap_err();
             assert!(refused.to_string().contains(why), "{refused}");
         }
     }
@@ -495,7 +550,7 @@ mod tests {
                 .unwrap();
             for length in 0..=before_inode {
                 let cut = &row.as_bytes()[..length];
-                assert_eq!(parse(cut, 100), None, "{length}");
+                assert_eq!(parse(cut, hand(100)), None, "{length}");
                 if length > row.find(':').unwrap() {
                     assert_eq!(Other::of(cut), Other::Damaged, "{length}");
                 }
@@ -511,7 +566,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), hz: u64) {
-            let _ = parse(&bytes, hz);
+            let _ = parse(&bytes, hand(hz));
             let _ = Other::of(&bytes);
         }
 
@@ -536,7 +591,7 @@ mod tests {
                 text += column;
             }
             text += &end;
-            prop_assert_eq!(parse(text.as_bytes(), 100), parse(row.as_bytes(), 100));
+            prop_assert_eq!(parse(text.as_bytes(), hand(100)), parse(row.as_bytes(), hand(100)));
         }
 
         #[test]
@@ -553,7 +608,7 @@ mod tests {
         fn no_change_of_one_byte_makes_it_panic(at in 0..TIME_WAIT.len(), byte: u8) {
             let mut line = TIME_WAIT.as_bytes().to_vec();
             line[at] = byte;
-            let _ = parse(&line, 100);
+            let _ = parse(&line, hand(100));
         }
     }
 }

@@ -10,7 +10,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, Sockaddr
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use super::netlink::{DUMP, Failure, Netlink, u16_at, u32_at};
-use crate::model::{Flow, Interface, PortRange, PortSet, Socket, TcpState, Timestamps};
+use crate::model::{Flow, Interface, PortRange, PortSet, Socket, TcpState, Timestamps, Unseen};
 
 /// `TCPDIAG_GETSOCK`: the older request, which alone returns both families in one walk of the hash.
 const TCPDIAG_GETSOCK: u16 = 18;
@@ -108,22 +108,24 @@ pub fn held(bound: bool, mut row: impl FnMut(u32, u32, Option<&Socket>)) -> Resu
     })
 }
 
-/// Ports bound by sockets that neither listen nor connect; `None` where the kernel does not show
-/// them. `range` is spared by the trial that tells.
+/// Ports bound by sockets that neither listen nor connect, or why the kernel does not tell them.
+/// `range` is spared by the trial that shows whether it does.
 ///
 /// # Errors
 /// As [`rows`].
-pub fn bound(range: Option<PortRange>) -> Result<Option<PortSet>, Failure> {
+pub fn bound(range: Option<PortRange>) -> Result<Result<PortSet, Unseen>, Failure> {
     // No row can mean no such socket, or a kernel that cannot say: one that is there tells.
     let trial = bind_outside(range);
     let mut ports = bound_ports()?;
-    if let Some((_, port)) = trial
-        && ports.contains(port)
-    {
-        ports.remove(port);
-        return Ok(Some(ports));
-    }
-    Ok((ports != PortSet::default()).then_some(ports))
+    Ok(match trial {
+        Some((_, port)) if ports.contains(port) => {
+            ports.remove(port);
+            Ok(ports)
+        }
+        _ if !ports.is_empty() => Ok(ports),
+        Some(_) => Err(Unseen::ByKernel),
+        None => Err(Unseen::WithoutTrial),
+    })
 }
 
 /// A socket bound to a port of 127.0.0.1 that no connect() of this machine would take.
@@ -323,6 +325,8 @@ const TIMER_TIME_WAIT: u8 = 3;
 
 /// One `struct inet_diag_msg`; `None` when it is too short, or of a family or state unknown here.
 fn decode(message: &[u8], interfaces: &[Interface]) -> Option<Socket> {
+    // Its length is looked at once, not for each field.
+    let message = message.first_chunk::<ATTRIBUTES>()?;
     let family = *message.get(FAMILY)?;
     let end = |address, port| {
         let port = u16_be(message, port)?;

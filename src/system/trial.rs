@@ -95,7 +95,7 @@ const DISCARD: u16 = 9;
 /// it would reuse it gives up. Nothing where the kernel does not tell.
 #[must_use]
 pub fn ports(machine: &Machine, snapshot: &Snapshot, flows: &[Flow]) -> HashMap<Flow, Trial> {
-    if machine.is_recorded() || flows.is_empty() || nobody(&snapshot.tally).is_none() {
+    if !machine.is_here() || flows.is_empty() || nobody(&snapshot.tally).is_none() {
         return HashMap::new();
     }
     let trial = |flow: &Flow| {
@@ -124,7 +124,7 @@ pub fn reuse(machine: &Machine, snapshot: &Snapshot, flows: &[Flow]) -> HashMap<
     let Some(range) = snapshot.tunables.ip_local_port_range else {
         return trials;
     };
-    if machine.is_recorded() || flows.is_empty() || nobody(&snapshot.tally).is_none() {
+    if !machine.is_here() || flows.is_empty() || nobody(&snapshot.tally).is_none() {
         return trials;
     }
     let delay = match snapshot.tunables.tcp_tw_reuse_delay_ms {
@@ -166,8 +166,8 @@ pub fn reuse(machine: &Machine, snapshot: &Snapshot, flows: &[Flow]) -> HashMap<
 pub enum Care {
     /// All of them.
     Each,
-    /// Of many some by chance first, and no more where none of these is passed over.
-    Sample,
+    /// Of many so many by chance first, and no more where none of these is passed over.
+    Sample(u32),
 }
 
 /// Which of the ports in `some`, a part of the range of `tally`, connect() passes over whatever the
@@ -178,20 +178,15 @@ pub enum Care {
 #[must_use]
 pub fn passed_over(tally: &Tally, some: &PortSet, care: Care) -> Option<PortSet> {
     /// With so many there is no need for a sample: some 3 µs each.
-    const FEW: u32 = 512;
-    /// So many find, 11 times in 12, a part of 1 in 100.
-    const SAMPLE: u32 = 256;
+    const FEW: usize = 512;
     let (nobody, answer) = nobody(tally)?;
     if answer == Answer::NoPort {
         return Some(some.clone());
     }
     let client = Client::of(&nobody)?;
-    // By chance: bind() hands out ports of one parity first.
-    let chance = RandomState::default();
-    let among = |one_in: u32| {
+    let among = |ports: &mut dyn Iterator<Item = u16>| {
         let mut found = PortSet::default();
-        let is_taken = |port: &u16| chance.hash_one(port).is_multiple_of(u64::from(one_in));
-        for port in some.ports().filter(is_taken) {
+        for port in ports {
             match client.ask(port) {
                 Answer::Port => {}
                 Answer::NoPort => found.insert(port),
@@ -200,11 +195,20 @@ pub fn passed_over(tally: &Tally, some: &PortSet, care: Care) -> Option<PortSet>
         }
         Some(found)
     };
-    let all = some.len();
-    if care == Care::Sample && all > FEW && among(all / SAMPLE)?.is_empty() {
-        return Some(PortSet::default());
+    let all: Vec<_> = some.ports().collect();
+    if let Care::Sample(number) = care
+        && all.len() > FEW
+    {
+        // By chance: bind() hands out ports of one parity first.
+        let chance = RandomState::default();
+        let len = all.len() as u64;
+        let place = |draw| usize::try_from(chance.hash_one(draw) % len).unwrap_or(0);
+        let mut sample = (0..number).map(|draw| all[place(draw)]);
+        if among(&mut sample)?.is_empty() {
+            return Some(PortSet::default());
+        }
     }
-    among(1)
+    among(&mut all.into_iter())
 }
 
 impl Answer {

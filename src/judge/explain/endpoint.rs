@@ -46,9 +46,10 @@ pub fn endpoint_and_port(text: &str) -> Option<String> {
     }
     let head = head(text, 120);
     // "db.example" (10.0.0.5), port 5432: what was connected to is the address.
-    let inner = head
-        .split_once("\" (")
-        .and_then(|(_, rest)| rest.split_once(')'))
+    let behind = head.split_once(&host).map_or("", |(_, behind)| behind);
+    let inner = behind
+        .strip_prefix("\" (")
+        .and_then(|rest| rest.split_once(')'))
         .and_then(|(address, _)| address.parse::<IpAddr>().ok());
     let host = inner.map_or(host, |address| address.to_string());
     Some(match port_in(head) {

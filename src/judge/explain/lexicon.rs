@@ -160,6 +160,8 @@ const WORDS: &[(&str, Word)] = &[
     ("network unreachable", Errno(101)),
     ("enetunreach", Errno(101)),
     ("networkunreachable", Errno(101)),
+    ("address family not supported by protocol", Errno(97)),
+    ("eafnosupport", Errno(97)),
     ("too many open files", Errno(24)),
     ("emfile", Errno(24)),
     ("enfile", Errno(24)),

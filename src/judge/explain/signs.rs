@@ -324,6 +324,7 @@ fn of_errno(errno: u16, act: Option<Act>, around: &[Around], at: usize) -> Optio
             }
             _ => FailureKind::SourcePortsExhausted,
         },
+        97 => FailureKind::NoIpv6,
         111 | 61 => FailureKind::ConnectionRefused,
         110 | 60 => match (act, later.map(|word| word.act)) {
             (_, Some(Act::Reading)) | (Some(Act::Reading), _) => FailureKind::SlowAnswer,
@@ -367,7 +368,7 @@ fn numbered(rest: &str) -> Option<u16> {
     let known = |errno: &u16| {
         matches!(
             errno,
-            1 | 13 | 24 | 98 | 99 | 101 | 104 | 105 | 110 | 111 | 113
+            1 | 13 | 24 | 97 | 98 | 99 | 101 | 104 | 105 | 110 | 111 | 113
         )
     };
     number(rest).filter(known)
@@ -451,10 +452,11 @@ fn toward(
     if let Some(host) = last.and_then(|word| word.destination.as_deref()) {
         // Where the same host is named with its port, that is more.
         let full = around.iter().filter_map(|word| word.destination.as_deref());
-        let mut full = full.filter(|full| {
-            full.strip_prefix(host)
-                .is_some_and(|rest| rest.starts_with(':'))
-        });
+        let is_full = |full: &&str| {
+            let (name, port) = full.rsplit_once(':').unwrap_or_default();
+            name.trim_matches(['[', ']']) == host && number(port).is_some()
+        };
+        let mut full = full.filter(is_full);
         return Some(full.next().unwrap_or(host).to_owned());
     }
     if !is_of_a_listener(kind) {

@@ -74,7 +74,9 @@ pub fn exhaustion(history: &History, ports: Supply) -> Option<Exhaustion> {
 }
 
 fn on_course(course: &Course, ports: Supply) -> Option<Exhaustion> {
-    if !course.is_known() {
+    // What is opened adds up: if all of it is fewer than what is free now, nothing runs out.
+    let all = course.opened_within(ports.horizon(), Side::Likely);
+    if !course.is_known() || all < f64::from(ports.free) {
         return None;
     }
     let late = ports.late.as_secs_f64();
@@ -160,10 +162,14 @@ impl Supply<'_> {
 
     /// The moments of the replay, until the last port that is held now is back.
     fn moments(self) -> impl Iterator<Item = f64> {
-        let horizon = (self.hold_time + self.late).as_secs_f64();
+        let horizon = self.horizon();
         (0_u32..)
             .map(|step| f64::from(step) * STEP)
             .take_while(move |&now| now <= horizon)
+    }
+
+    fn horizon(self) -> f64 {
+        (self.hold_time + self.late).as_secs_f64()
     }
 
     /// Ports back within `seconds`, each `late` after its time.

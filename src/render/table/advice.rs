@@ -1,7 +1,7 @@
 use std::io::{self, Write};
 
 use super::grid::Grid;
-use super::{under_sentence, write_destination};
+use super::{under_sentence, write_destination, write_namespace};
 use crate::judge::advice::{Advice, Remark};
 use crate::judge::bearing::{Bearing, Limit};
 use crate::judge::change::Step;
@@ -9,7 +9,7 @@ use crate::judge::experiment::{Proof, Run};
 use crate::judge::goal::Needs;
 use crate::render::Screen;
 use crate::render::screen::unbroken;
-use crate::words::{count, counted, rate, rate_limit};
+use crate::words::{count, counted, rate};
 
 /// `twcheck advise`.
 ///
@@ -22,7 +22,12 @@ pub fn advice(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Resul
     })
 }
 
-fn write_changes(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_changes(
+    advice: &Advice,
+    screen: Screen,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    write_namespace(advice.namespace.as_ref(), screen, out)?;
     write_destination(advice.destination.as_ref(), screen, out)?;
     let (first, application) = advice
         .application
@@ -42,7 +47,11 @@ fn write_changes(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Re
         )?;
         write_steps(&advice.steps, screen, out)?;
         let text = "`twcheck advise --format sysctl` (see --help)";
-        writeln!(out, "\n{}", screen.wrap("To apply: ", "          ", text))?;
+        let text = match &advice.namespace {
+            Some(namespace) => namespace.commands(text),
+            None => text.into(),
+        };
+        writeln!(out, "\n{}", screen.wrap("To apply: ", "          ", &text))?;
     }
     if let Some(goal) = &advice.goal {
         write_goal(goal, screen, out)?;
@@ -164,7 +173,11 @@ fn write_proof(proof: &Proof, screen: Screen, out: &mut dyn Write) -> io::Result
     for run in &proof.runs {
         let row = [
             run.name.replace("net.ipv4.", ""),
-            rate_limit(run.max_rate),
+            match run.max_rate {
+                Some(limit) => rate(limit),
+                None if run.checkouts.is_some() => "-".into(),
+                None => in_column(Limit::Unbound),
+            },
             run.pace
                 .map_or_else(|| "any".into(), |pace| rate(pace).replace(".0", "")),
             count(run.connections),

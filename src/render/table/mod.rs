@@ -9,11 +9,13 @@ use textwrap::core::display_width;
 mod advice;
 mod explain;
 mod grid;
+mod namespaces;
 mod repro;
 
 pub use advice::advice;
 pub use explain::{explanation, kinds};
 use grid::{GAP, Grid};
+pub use namespaces::{all_advice, all_states, all_verdicts};
 pub use repro::repro;
 
 use super::Screen;
@@ -24,8 +26,8 @@ use crate::judge::flow::FlowReport;
 use crate::judge::level::Level;
 use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
-use crate::model::{Origin, Owner, StateCounts, TcpState};
-use crate::words::{at_most, count, counted, percent, rate, rate_limit, sparkline};
+use crate::model::{Namespace, Origin, Owner, StateCounts, TcpState};
+use crate::words::{count, counted, percent, rate, sparkline};
 
 /// Writes `sentence`, what `rest` writes beneath it, and the sentence once more where all that is
 /// more than the screen shows at once: it is what the reader came for.
@@ -54,6 +56,7 @@ pub fn states(
     screen: Screen,
     out: &mut dyn Write,
 ) -> io::Result<()> {
+    write_namespace(report.namespace.as_ref(), screen, out)?;
     let mut rows = Grid::new(screen, &["STATE", "COUNT", "SHARE", ""], &[1, 2]);
     let share = |part: u64| format!("{:.1} %", percent(part, report.total.unwrap_or_default()));
     for (state, number) in report.states.largest_first() {
@@ -137,10 +140,11 @@ pub fn verdict(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Re
 }
 
 fn write_evidence(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    write_namespace(verdict.namespace.as_ref(), screen, out)?;
     let flows: Vec<_> = verdict.worth_a_line().collect();
     if !flows.is_empty() {
         writeln!(out)?;
-        write_flows(&flows, screen, out)?;
+        write_flows(&flows, drops(verdict), screen, out)?;
         if verdict.flows_total > verdict.flows.len() {
             let more = verdict.flows_total - verdict.flows.len();
             writeln!(out, "… and {} more (--top 0)", count(more as u64))?;
@@ -160,9 +164,22 @@ fn write_evidence(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
     write_owners(verdict, screen, out)?;
     write_findings(verdict, screen, out)?;
     if let Some(text) = verdict.otherwise() {
-        writeln!(out, "{}", screen.wrap("", "", text))?;
+        writeln!(out, "{}", screen.wrap("", "", &text))?;
     }
     Ok(())
+}
+
+/// Which network namespace a report is about, where another one than the reader's was asked for.
+fn write_namespace(
+    namespace: Option<&Namespace>,
+    screen: Screen,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let Some(namespace) = namespace else {
+        return Ok(());
+    };
+    let text = namespace.to_string();
+    writeln!(out, "{}", screen.wrap("Namespace: ", "           ", &text))
 }
 
 /// The destination that a report is limited to, and what can be had there where nothing goes there.
@@ -199,10 +216,10 @@ fn write_findings(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
         for reported in alike {
             // Where there is one in trouble the summary has said it.
             if verdict.findings.len() > 1 || level == Level::Ok {
-                let message = reported.finding.to_string();
+                let message = reported.message();
                 writeln!(out, "{}", screen.wrap("  ", "  ", &message))?;
             }
-            let step = reported.finding.next_step();
+            let step = reported.next_step();
             if !steps.contains(&step) {
                 steps.push(step);
             }
@@ -217,7 +234,12 @@ fn write_findings(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
 /// What is left for the sparkline, and what it never exceeds: a bar a second.
 const SPARKLINE: RangeInclusive<usize> = 10..=60;
 
-fn write_flows(flows: &[&FlowReport], screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+fn write_flows(
+    flows: &[&FlowReport],
+    drops: bool,
+    screen: Screen,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     const HEADING: [&str; 7] = [
         "FROM",
         "TOWARD",
@@ -227,7 +249,7 @@ fn write_flows(flows: &[&FlowReport], screen: Screen, out: &mut dyn Write) -> io
         "MAX/S",
         "LAST 60 S",
     ];
-    let rows: Vec<_> = flows.iter().map(|flow| flow_row(flow)).collect();
+    let rows: Vec<_> = flows.iter().map(|flow| flow_row(flow, drops)).collect();
     let width = |column: usize| {
         let cells = rows.iter().map(|row| screen.spelled(&row[column]));
         let widest = cells.map(|cell| display_width(&cell)).max().unwrap_or(0);
@@ -267,7 +289,12 @@ fn write_flows(flows: &[&FlowReport], screen: Screen, out: &mut dyn Write) -> io
     Ok(())
 }
 
-fn flow_row(flow: &FlowReport) -> [String; 6] {
+/// Whether TIME_WAIT is dropped before it takes all ports, so that these bound no rate.
+fn drops(verdict: &Verdict) -> bool {
+    verdict.capacity.is_some_and(|all| all.buckets_bound())
+}
+
+fn flow_row(flow: &FlowReport, drops: bool) -> [String; 6] {
     // More may have been closed than the table still shows.
     let at_least = if flow.rate.lower_bound { "≥" } else { "" };
     [
@@ -276,8 +303,16 @@ fn flow_row(flow: &FlowReport) -> [String; 6] {
         count(flow.ports_in_use),
         flow.ports_free.map_or_else(|| "unknown".into(), count),
         format!("{at_least}{}", rate(flow.rate.now)),
-        rate_limit(flow.max_connections_per_second),
+        limit_in_column(flow.max_connections_per_second, drops),
     ]
+}
+
+fn limit_in_column(limit: Option<f64>, drops: bool) -> String {
+    match limit {
+        Some(limit) => rate(limit),
+        None if drops => "any".into(),
+        None => "?".into(),
+    }
 }
 
 /// Since when ports are short, and when they are back.
@@ -335,7 +370,7 @@ fn write_capacity(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
     if let (Some(capacity), Some(range)) = (verdict.capacity, verdict.tunables.ip_local_port_range)
     {
         let ports = format!(
-            "{} usable ({}-{}, less {} reserved and {} bound)",
+            "{} usable ({}-{}, less {} reserved and {})",
             count(capacity.usable_ports),
             range.low,
             range.high,
@@ -356,9 +391,15 @@ fn write_capacity(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
         .limit
         .map_or_else(|| "an unknown number".into(), count);
     let text = format!(
-        "{} outbound (hold ports), {} inbound (memory only), at most {limit}",
+        "{} outbound (hold ports), {} inbound (memory only), at most {limit}{}",
         count(split.outbound),
         count(split.inbound),
+        if drops(verdict) {
+            " (tcp_max_tw_buckets): beyond it is dropped at once, and with it the protection from \
+             late packets"
+        } else {
+            ""
+        }
     );
     writeln!(out, "{}", screen.wrap("TIME_WAIT: ", "           ", &text))
 }
@@ -373,8 +414,8 @@ fn write_other_namespaces(
         return Ok(());
     };
     let text = format!(
-        "only this network namespace is judged; {} here with TCP sockets (containers?). The busiest, \
-         as root: `nsenter -t {} -n twcheck verdict`",
+        "only this network namespace is judged; {} here with TCP sockets (containers?). As root, the \
+         busiest: `twcheck verdict --pid {}`, and all: `twcheck verdict --all-netns`",
         counted(others.number as u64, "other"),
         others.pid
     );
@@ -383,6 +424,10 @@ fn write_other_namespaces(
 
 /// What the ports bear: MAX/S of the flows is the one or the other, each by its own TIME_WAIT.
 fn rates(verdict: &Verdict, capacity: &Capacity) -> String {
+    let Some(limit) = capacity.max_connections_per_second else {
+        return "and TIME_WAIT is dropped before it takes them all: no errno 99 by it, at any rate"
+            .into();
+    };
     let is_reused = verdict.worth_a_line().any(|flow| flow.reuse.works());
     let reused = capacity
         .max_rate(true)
@@ -392,8 +437,8 @@ fn rates(verdict: &Verdict, capacity: &Capacity) -> String {
         .fast_connections_per_second
         .map(|fast| format!(", connect() is cheap up to {}/s", rate(fast)));
     format!(
-        "{} to one destination{}{}",
-        at_most(capacity.max_connections_per_second),
+        "at most {} connections/s to one destination{}{}",
+        rate(limit),
         reused.unwrap_or_default(),
         fast.unwrap_or_default()
     )

@@ -16,6 +16,9 @@ use crate::words::{count, counted, latency, rate, sparkline};
 /// When `out` cannot be written.
 pub fn repro(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     let ended = match (report.stopped_by, &report.error) {
+        (StoppedBy::Duration | StoppedBy::Count, _) if report.shows_exhaustion.is_some() => {
+            "Ports did not run out: TIME_WAIT was dropped".into()
+        }
         (StoppedBy::Exhausted, Some(error)) => {
             format!("Ports ran out (errno {})", error.errno.unwrap_or_default())
         }
@@ -105,7 +108,7 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
     lines.push((
         "TIME_WAIT",
         format!(
-            "{} on the client's side{}, {}",
+            "{} on the client's side{}, {}{}",
             sides.client_side.map_or_else(|| "unknown".into(), count),
             match sides.client_side_before {
                 None | Some(0) => String::new(),
@@ -114,7 +117,8 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
             sides.server_side.map_or_else(
                 || "the server's side is another machine".into(),
                 |server| format!("{} on the server's", count(server))
-            )
+            ),
+            dropped(report)
         ),
     ));
     if let Some(text) = reuse(report) {
@@ -139,10 +143,32 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
             ),
         ));
     }
-    if let Some(error) = &report.error {
-        lines.push(("next", error.next_step().into()));
+    match (&report.error, &report.shows_exhaustion) {
+        (Some(error), _) => lines.push(("next", error.next_step().into())),
+        (None, Some(command)) => lines.push((
+            "next",
+            format!(
+                "`twcheck advise` has what keeps TIME_WAIT and raises the rate, in one step; to see \
+                 ports run out: `{command}`"
+            ),
+        )),
+        (None, None) => {}
     }
     lines
+}
+
+/// How much TIME_WAIT was dropped, and what that means.
+fn dropped(report: &Report) -> String {
+    let sides = report.time_wait;
+    let (Some(limit), Some(_)) = (sides.limit, &report.shows_exhaustion) else {
+        return String::new();
+    };
+    format!(
+        "; {} dropped at tcp_max_tw_buckets = {}, each at once (TCPTimeWaitOverflow counts them, no \
+         log does): its port is free, and a late packet of the old connection can reach a new one",
+        sides.dropped.map_or_else(|| "the rest was".into(), count),
+        count(limit)
+    )
 }
 
 /// What MariaDB's client prints, where it has words of its own for what MySQL's calls 2003.
@@ -206,9 +232,7 @@ fn ports(report: &Report) -> String {
     let why = match report.ports_came_back {
         None => "",
         Some(CameBack::Reuse) => ": TIME_WAIT reuse is in force",
-        Some(CameBack::BucketsFull) => {
-            ": the kernel drops TIME_WAIT at tcp_max_tw_buckets, and its protection with it"
-        }
+        Some(CameBack::BucketsFull) => ": TIME_WAIT that is dropped holds no port",
         Some(CameBack::AnsweredAfterClose) => {
             ": the server answered each close, for which this machine reset the connection \
              (TCPAbortOnData): no TIME_WAIT, and the port is free"
