@@ -601,6 +601,13 @@ pub static SIGNS: LazyLock<Option<Lexicon>> = LazyLock::new(|| {
     Lexicon::of(signs, MatchKind::Standard)
 });
 
+/// The words that make a line worth reading, as `grep -E` takes them.
+#[must_use]
+pub fn signs_for_grep() -> Vec<String> {
+    let signs = WORDS.iter().filter(|(_, word)| word.is_sign());
+    signs.map(|(text, _)| regex::escape(text)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

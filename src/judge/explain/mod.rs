@@ -15,6 +15,7 @@ use std::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use memchr::{memchr, memchr_iter, memrchr};
 
+pub use lexicon::signs_for_grep;
 pub use report::{Cause, Explanation, KindReport, Kinds, Now};
 pub use time::Moment;
 pub use timeline::Timeline;
