@@ -2,6 +2,7 @@
 //! a function.
 
 mod advise;
+mod explain;
 mod repro;
 mod states;
 mod values;
@@ -13,6 +14,7 @@ use clap::error::ContextValue;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use advise::AdviseArgs;
+pub use explain::ExplainArgs;
 pub use repro::ReproArgs;
 pub use states::{By, StatesArgs};
 pub use verdict::VerdictArgs;
@@ -29,7 +31,7 @@ use crate::system::{Machine, SourceChoice, Wanted};
 #[command(
     version,
     after_help = "\
-Start with `twcheck verdict`. None of the commands needs root or changes anything."
+Start with `twcheck verdict`, or `twcheck explain` the error. None of the commands needs root or changes anything."
 )]
 pub struct Cli {
     /// What to do.
@@ -59,6 +61,8 @@ pub enum Command {
     Advise(AdviseArgs),
     /// Connect and close until errno 99, in a private namespace or against a server of yours
     Repro(Box<ReproArgs>),
+    /// Say what an error message or a log means, how often, when and toward whom
+    Explain(ExplainArgs),
 }
 
 /// Where to look, and how the socket table is read there.
@@ -218,6 +222,7 @@ mod tests {
             Command::States(args) => args.check(),
             Command::Advise(args) => args.check(),
             Command::Repro(args) => args.check(),
+            Command::Explain(args) => args.check(),
         }
     }
 
@@ -277,6 +282,7 @@ mod tests {
             ("states", "table, plain, json"),
             ("advise", "table, plain, json, sysctl"),
             ("repro", "table, plain, json"),
+            ("explain", "table, plain, json, markdown"),
         ] {
             assert_eq!(
                 usage(&[line, "--format", "xml"]).to_string(),

@@ -2,6 +2,7 @@
 
 pub mod advise;
 mod closer;
+pub mod explain;
 mod picture;
 mod place;
 pub mod repro;

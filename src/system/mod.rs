@@ -19,6 +19,7 @@ mod resolve;
 pub mod route;
 pub mod sock_diag;
 pub mod sysctl;
+pub mod text;
 pub mod trial;
 mod visit;
 
