@@ -314,6 +314,44 @@ fn every_plugin_of_mariadb_11_is_spoken() {
                 "{nobody}"
             );
         }
+        // One method after the other.
+        for (user, methods) in [
+            (
+                "second",
+                [
+                    "ed25519 USING PASSWORD('other')",
+                    "mysql_native_password USING PASSWORD('correct horse')",
+                ],
+            ),
+            (
+                "third",
+                [
+                    "parsec USING PASSWORD('other') OR ed25519 USING PASSWORD('third')",
+                    "mysql_native_password USING PASSWORD('correct horse')",
+                ],
+            ),
+            (
+                "last",
+                [
+                    "mysql_native_password USING PASSWORD('other')",
+                    "parsec USING PASSWORD('correct horse')",
+                ],
+            ),
+            (
+                "socket",
+                ["unix_socket", "ed25519 USING PASSWORD('correct horse')"],
+            ),
+        ] {
+            database.query(&format!(
+                "CREATE USER {user}@'%' IDENTIFIED VIA {} OR {}",
+                methods[0], methods[1]
+            ));
+            assert_in(PASSWORD, &["--user", user]);
+            assert_in(PASSWORD, &["--user", user, "--tls=required"]);
+            let wrong = (json!("access_denied"), json!(1045));
+            assert_eq!(failure("wrong one", &["--user", user]), wrong, "{user}");
+        }
+        assert_eq!(counted(&database).host_cache.trim(), "0\t0");
         // What is not spoken is named.
         database.query("INSTALL SONAME 'auth_pam_v1'");
         database.query("CREATE USER pam@'%' IDENTIFIED VIA pam");
