@@ -347,7 +347,11 @@ fn every_plugin_of_mariadb_11_is_spoken() {
                 methods[0], methods[1]
             ));
             assert_in(PASSWORD, &["--user", user]);
-            assert_in(PASSWORD, &["--user", user, "--tls=required"]);
+            // Behind a wrong signature of parsec 11.8.9 takes OpenSSL's complaint about it for one
+            // about its next read, and closes.
+            if user != "third" {
+                assert_in(PASSWORD, &["--user", user, "--tls=required"]);
+            }
             let wrong = (json!("access_denied"), json!(1045));
             assert_eq!(failure("wrong one", &["--user", user]), wrong, "{user}");
         }
@@ -382,8 +386,18 @@ fn limits_of_mysql_9(database: &Database) {
     assert_in(PASSWORD, &["--user", "single", "--rate", "5"]);
     let hourly = report(PASSWORD, &["--host", FOUR, "--user", "hourly"]);
     assert_eq!(
-        (&hourly["connections"], &hourly["error"]["mysql_code"]),
-        (&json!(5), &json!(1226)),
+        (
+            &hourly["connections"],
+            &hourly["error"]["kind"],
+            &hourly["error"]["mysql_code"],
+            &hourly["server"]["watch_ended_because"]
+        ),
+        (
+            &json!(5),
+            &json!("hourly_limit"),
+            &json!(1226),
+            &Value::Null
+        ),
         "{hourly}"
     );
     // Of a pool that fails those are told that were opened.
@@ -455,7 +469,7 @@ fn every_no_of_mysql_9_has_its_own_name() {
         told(&["--user", "tls"], "access_denied", json!(1045));
         told(
             &["--user", "badge", "--tls=required"],
-            "access_denied",
+            "access_denied_under_tls",
             json!(1045),
         );
         told(
@@ -465,7 +479,7 @@ fn every_no_of_mysql_9_has_its_own_name() {
         );
         told(
             &["--user", "app", "--tls-ca", &authority],
-            "tls_wrong_name",
+            "tls_no_name",
             Value::Null,
         );
         assert_in(PASSWORD, &["--user", "tls", "--tls=required"]);

@@ -53,6 +53,22 @@ impl Session {
         tls: Option<&Tls>,
         exchange: Exchange,
     ) -> Result<Self, Cause> {
+        /// `ER_ACCESS_DENIED_ERROR`
+        const DENIED: u16 = 1045;
+        Self::enter(tcp, account, tls, exchange).map_err(|cause| match cause {
+            Cause::Server(error) if error.code == DENIED && tls.is_some() => {
+                Cause::DeniedUnderTls(error)
+            }
+            cause => cause,
+        })
+    }
+
+    fn enter(
+        tcp: TcpStream,
+        account: Account<'_>,
+        tls: Option<&Tls>,
+        exchange: Exchange,
+    ) -> Result<Self, Cause> {
         let mut wire = Wire::new(tcp, exchange);
         let packet = wire.read()?;
         let greeting = greeting(&packet)?;

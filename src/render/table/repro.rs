@@ -171,11 +171,13 @@ fn dropped(report: &Report) -> String {
     )
 }
 
-/// What MariaDB's client prints, where it has words of its own for what MySQL's calls 2003.
+/// What MariaDB's client prints where no port is left: MySQL's calls it 2003. Of other errors it
+/// prints other numbers than the system's, as 115 of a connection that is refused.
 fn mariadbs_words(report: &Report, error: &Failure) -> Option<String> {
+    const EADDRNOTAVAIL: i32 = 99;
     let errno = error
         .errno
-        .filter(|_| error.text.starts_with("ERROR 2003"))?;
+        .filter(|errno| *errno == EADDRNOTAVAIL && error.text.starts_with("ERROR 2003"))?;
     let host = &report.target.host;
     Some(format!(
         "ERROR 2002 (HY000): Can't connect to server on '{host}' ({errno})"
