@@ -113,7 +113,7 @@ impl Site {
             .with_context(|| format!("starting the embedded server on {}", sandbox.address()))?;
         tell(Notice::Embedded);
         if let Some((host, place)) = named_elsewhere() {
-            tell(Notice::NotReached(&host, place));
+            tell(Notice::NotReached(&host, &place));
         }
         let target = Arc::new(Target::embedded(server.address()));
         let around = Around::look(&target, &plan)?;
@@ -134,7 +134,9 @@ impl Site {
     /// again at its next address: it counts failed logins.
     fn elsewhere(plan: &Plan, login: &Login, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Self> {
         let mut refused = None;
+        let mut tried = Vec::new();
         for target in Target::resolve(login)? {
+            tried.push(target.address());
             let target = Arc::new(target.patient_for(plan.limits.duration));
             tell(Notice::Connecting(
                 &TargetReport::new(&target, false).to_string(),
@@ -157,6 +159,9 @@ impl Site {
                 return Ok(site);
             }
             refused.get_or_insert(site);
+        }
+        if tried.len() > 1 {
+            tell(Notice::NoneAnswers(&tried));
         }
         refused.context("the host name has no address")
     }
