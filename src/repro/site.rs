@@ -222,15 +222,13 @@ impl Site {
     /// Looks at what the run has left behind.
     #[must_use]
     pub fn close(self, outcome: Outcome) -> Report {
-        // The loop's first connection, over which the server is watched, is one of those that hold
-        // a port; beside a pool, whose connections stay open, the watch has one of its own.
-        let (server, after) = if self.takes_ports() {
-            let server = self.peer.finish();
-            (server, self.settled())
-        } else {
-            let after = self.settled();
-            (self.peer.finish(), after)
-        };
+        // The connection over which the server is watched is one of those that hold a port, and so
+        // are those of a pool in the end; they stay open for the server's last count.
+        let server = self.peer.finish();
+        if let Ok(client) = &self.client {
+            client.close();
+        }
+        let after = self.settled();
         let again = self.tried_again(&outcome);
         let path = &self.path;
         let flow = |full| Flow {
@@ -245,7 +243,8 @@ impl Site {
                 before: &self.before,
                 after: after.as_ref(),
                 again,
-                leaves_unread: self.plan.close == Close::Abrupt,
+                leaves_unread: self.plan.close == Close::Abrupt
+                    || self.plan.client.protocol == Protocol::Tcp,
             },
             flow,
             server,
@@ -311,7 +310,14 @@ impl Plan {
     fn log_in(&self, target: &Arc<Target>) -> Knocked {
         let exchange = Exchange::within(target.patience());
         let dialer = target.dialer(self.client.sources.clone());
-        let unreached = || Peer::Unwatched("the loop's own first login failed".into());
+        let unreached = |cause: &Cause| {
+            let what = match (self.client.pool, cause.is_from_a_server()) {
+                (Some(_), _) => "the pool could not open all of its connections",
+                (None, true) => "the loop's own first login failed",
+                (None, false) => "the loop's own first connection failed",
+            };
+            Peer::Unwatched(what.into())
+        };
         let watch = |session| match Watch::start(session, self.close) {
             Ok(watch) => Peer::Watched(Arc::new(watch)),
             Err(error) => Peer::Unwatched(error.to_string()),
@@ -319,7 +325,7 @@ impl Plan {
         if self.client.pool.is_some() {
             let client = self.client(target);
             let peer = match &client {
-                Err(_) => unreached(),
+                Err((cause, _)) => unreached(cause),
                 Ok(_) => match login(target, &dialer, 0, exchange) {
                     Ok((session, _)) => watch(session),
                     Err(cause) => Peer::Unwatched(in_words(&cause)),
@@ -345,7 +351,7 @@ impl Plan {
                 }
             }
             Err(cause) => Knocked {
-                peer: unreached(),
+                peer: unreached(&cause),
                 first: None,
                 client: Err((cause, 0)),
             },
