@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cause::{Call, Cause, Stage, TlsTrouble};
 use super::protocol::Protocol;
+use super::wire::PATIENCE;
 use crate::judge::destination::Explained;
 use crate::model::{FAILURES, FailureKind, Row};
 use crate::words::{errno_words, printable};
@@ -43,7 +44,7 @@ impl Failure {
         let (errno, mysql_code) = match cause {
             Cause::System { errno, .. } => (Some(*errno), None),
             Cause::Lost { errno, .. } => (*errno, None),
-            Cause::Server(error) => (None, Some(error.code)),
+            Cause::Server(error) | Cause::DeniedUnderTls(error) => (None, Some(error.code)),
             _ => (None, None),
         };
         Self {
@@ -111,7 +112,7 @@ fn kind(cause: &Cause, flow: impl FnOnce() -> Flow) -> FailureKind {
         Cause::System {
             call: Call::Bind,
             errno: EADDRNOTAVAIL,
-        } => Kind::AddressNotAvailable,
+        } => Kind::SourceNotHere,
         Cause::System {
             errno: EADDRNOTAVAIL,
             ..
@@ -133,15 +134,30 @@ fn kind(cause: &Cause, flow: impl FnOnce() -> Flow) -> FailureKind {
         Cause::Server(error) if error.code == 1130 && error.message.contains("Proxy header") => {
             Kind::OutOfStep
         }
+        Cause::Server(error) if error.code == 1226 && !cause.is_want_of_room() => Kind::HourlyLimit,
         Cause::Server(error) => {
             of(|row| row.codes.contains(&error.code)).unwrap_or(Kind::ServerError)
         }
+        Cause::DeniedUnderTls(_) => Kind::AccessDeniedUnderTls,
         Cause::Lost { .. } => Kind::LostDuringHandshake,
+        Cause::Slow { after, .. } if *after < PATIENCE => Kind::TooLittleTime,
+        Cause::Slow {
+            stage: Stage::Greeting,
+            ..
+        } => Kind::NoGreeting,
         Cause::Slow { .. } => Kind::SlowHandshake,
         Cause::NotMysql => Kind::NotMysql,
-        Cause::Tls(TlsTrouble::WrongName(_)) => Kind::TlsWrongName,
-        Cause::Tls(TlsTrouble::UnknownIssuer(_)) => Kind::TlsUnknownIssuer,
-        Cause::Tls(TlsTrouble::NotOffered | TlsTrouble::Other(_)) => Kind::TlsFailed,
+        Cause::Tls(trouble) => match trouble {
+            TlsTrouble::WrongName(_) => Kind::TlsWrongName,
+            TlsTrouble::NoName(_) => Kind::TlsNoName,
+            TlsTrouble::UnknownIssuer(_) => Kind::TlsUnknownIssuer,
+            TlsTrouble::NotOffered => Kind::TlsNotOffered,
+            TlsTrouble::NothingInCommon(_) => Kind::TlsNothingInCommon,
+            TlsTrouble::ClientCertificate(_) => Kind::TlsClientCertificate,
+            TlsTrouble::ClientUnknown(_) => Kind::TlsClientUnknown,
+            TlsTrouble::ClientCertificateRequired(_) => Kind::TlsClientCertificateRequired,
+            TlsTrouble::Other(_) => Kind::TlsFailed,
+        },
         Cause::Plugin(_) => Kind::AuthenticationPlugin,
         Cause::Unsendable(_) => Kind::PasswordNotSent,
         Cause::Other(_) => Kind::Other,
@@ -162,7 +178,7 @@ fn text(cause: &Cause, name: &str, server: SocketAddr, protocol: Protocol) -> St
             "ERROR 2003 (HY000): Can't connect to MySQL server on '{name}:{}' ({errno})",
             server.port()
         ),
-        Cause::Server(error) => in_words(&Cause::Server(error.clone())),
+        Cause::Server(_) | Cause::DeniedUnderTls(_) => in_words(cause),
         Cause::Lost { stage, errno } => {
             let at = match stage {
                 Stage::Greeting => "reading initial communication packet",
@@ -195,7 +211,7 @@ fn text(cause: &Cause, name: &str, server: SocketAddr, protocol: Protocol) -> St
 /// Why the watching connection ended.
 pub(super) fn in_words(cause: &Cause) -> String {
     printable(&match cause {
-        Cause::Server(error) => {
+        Cause::Server(error) | Cause::DeniedUnderTls(error) => {
             format!("ERROR {} ({}): {}", error.code, error.state, error.message)
         }
         Cause::Slow { stage, after } => format!(
@@ -262,9 +278,9 @@ mod tests {
             stage: Stage::Login,
             errno: Some(104),
         };
-        let slow = Cause::Slow {
-            stage: Stage::Greeting,
-            after: Duration::from_secs(3),
+        let slow = |stage, seconds| Cause::Slow {
+            stage,
+            after: Duration::from_secs(seconds),
         };
         for (cause, kind) in [
             (system(98), Kind::SourcePortsExhausted),
@@ -279,7 +295,20 @@ mod tests {
             (system(104), Kind::LostDuringHandshake),
             (system(5), Kind::Other),
             (lost, Kind::LostDuringHandshake),
-            (slow, Kind::SlowHandshake),
+            (slow(Stage::Greeting, 3), Kind::TooLittleTime),
+            (slow(Stage::Login, 3), Kind::TooLittleTime),
+            (slow(Stage::Greeting, 10), Kind::NoGreeting),
+            (slow(Stage::Login, 10), Kind::SlowHandshake),
+            (
+                server(1226, "has exceeded the 'max_connections_per_hour' resource"),
+                Kind::HourlyLimit,
+            ),
+            (
+                server(1226, "has exceeded the 'max_user_connections' resource"),
+                Kind::UserLimit,
+            ),
+            (server(1203, "no"), Kind::UserLimit),
+            (server(1698, "no"), Kind::SocketAccount),
             (Cause::NotMysql, Kind::NotMysql),
             (server(1040, "no"), Kind::TooManyConnections),
             (server(1045, "no"), Kind::AccessDenied),
@@ -321,11 +350,12 @@ mod tests {
             (system(99), FULL, Kind::EphemeralPortsExhausted),
             (system(99), flow(true, false), Kind::PortsHeldByBind),
             (system(99), flow(false, false), Kind::AddressNotAvailable),
-            (bind, FULL, Kind::AddressNotAvailable),
+            (bind, FULL, Kind::SourceNotHere),
         ] {
             let failure = told(&cause, flow);
             assert_eq!(failure.kind, kind, "{cause:?} {flow:?}");
-            assert_eq!(failure.is_exhaustion(), kind != Kind::AddressNotAvailable);
+            let is_place = matches!(kind, Kind::AddressNotAvailable | Kind::SourceNotHere);
+            assert_eq!(failure.is_exhaustion(), !is_place);
         }
     }
 

@@ -382,9 +382,19 @@ impl Report {
             shows_exhaustion: before
                 .cure()
                 .filter(|_| ports_came_back == Some(CameBack::BucketsFull)),
-            ports_return_seconds: after
-                .and_then(|after| after.returns)
-                .map(|(first, last)| [first, last].map(|time| words::rounded(time.as_secs_f64()))),
+            ports_return_seconds: after.and_then(|after| {
+                let (first, last) = after.returns?;
+                // The look after the run did not know yet what the run has shown.
+                let early = if reuse.works() && !after.reuse.works() {
+                    after.hold_time.saturating_sub(after.reuse_delay)
+                } else {
+                    Duration::ZERO
+                };
+                Some(
+                    [first, last]
+                        .map(|time| words::rounded(time.saturating_sub(early).as_secs_f64())),
+                )
+            }),
             server,
             timeline: outcome.timeline,
         }
@@ -407,7 +417,7 @@ fn shown(before: &PortsToward, after: Option<&PortsToward>, again: Option<bool>)
     }
 }
 
-/// Why `turns` connections were more than the ports free before, or than still hold one after.
+/// Why `turns` connections were more than the ports free before, or than are in TIME_WAIT after.
 fn came_back(turns: u64, elapsed: Duration, facts: Facts<'_>, reuse: Reuse) -> Option<CameBack> {
     /// A bare FIN can cross the server's and leave no TIME_WAIT (RFC 1337).
     const STRAY: u64 = 100;
@@ -417,7 +427,11 @@ fn came_back(turns: u64, elapsed: Duration, facts: Facts<'_>, reuse: Reuse) -> O
     if dropped && !reuse.works() {
         return Some(CameBack::BucketsFull);
     }
-    if turns <= free + free / STRAY {
+    // TIME_WAIT of others hides some that are missing, and never makes any up.
+    let missing = after.map_or(0, |after| turns.saturating_sub(after.time_wait));
+    let over = turns.saturating_sub(free);
+    let more = over.max(missing);
+    if over <= free / STRAY && missing <= 1 + turns / STRAY {
         return None;
     }
     let reset = after
@@ -425,7 +439,7 @@ fn came_back(turns: u64, elapsed: Duration, facts: Facts<'_>, reuse: Reuse) -> O
         .and_then(|after| Some(after.reset?.saturating_sub(before.reset?)));
     if reuse.works() {
         Some(CameBack::Reuse)
-    } else if reset.is_some_and(|reset| reset >= (turns - free) / 2) {
+    } else if reset.is_some_and(|reset| reset >= more / 2) {
         Some(CameBack::AnsweredAfterClose)
     } else if elapsed >= before.hold_time {
         Some(CameBack::TimeWaitOver)
@@ -447,7 +461,25 @@ impl Report {
     /// Whether the run shows that the database had nothing to do with its end.
     #[must_use]
     pub fn database_was_idle(&self) -> bool {
-        self.stopped_by == StoppedBy::Exhausted && self.server.threads_connected_max.is_some()
+        /// Seconds in which it was looked at ten times; the embedded server counts by itself.
+        const LOOKED_AT: f64 = 1.0;
+        self.stopped_by == StoppedBy::Exhausted
+            && self.server.threads_connected_max.is_some()
+            && (self.target.embedded || self.seconds >= LOOKED_AT)
+    }
+
+    /// Connections of the run itself among those that the server counts before and after it: the
+    /// pool's, and that which watches.
+    #[must_use]
+    pub fn own_threads(&self) -> u64 {
+        let pool = self.client.pool.map_or(0, |size| size as u64);
+        pool + u64::from(self.server.before.is_some())
+    }
+
+    /// Whether the server was watched over a connection that is none of the loop's.
+    #[must_use]
+    pub fn watches_apart(&self) -> bool {
+        self.client.pool.is_some() && self.server.before.is_some()
     }
 }
 #[cfg(test)]
@@ -567,6 +599,26 @@ mod tests {
                 Some(CameBack::BucketsFull),
             ),
             (900, short, dropping, left(900), Reuse::Off, None),
+            // A missing one has a reason long before the ports are through.
+            (
+                10,
+                short,
+                ports(),
+                left(0),
+                Reuse::Off,
+                Some(CameBack::ServerClosedFirst),
+            ),
+            (
+                900,
+                long,
+                ports(),
+                left(600),
+                Reuse::Off,
+                Some(CameBack::TimeWaitOver),
+            ),
+            (900, short, ports(), left(895), Reuse::Off, None),
+            (1, short, ports(), left(0), Reuse::Off, None),
+            (20, short, ports(), left(25), Reuse::Off, None),
         ] {
             assert_eq!(
                 came_back(turns, elapsed, facts(&before, Some(&after)), reuse),
