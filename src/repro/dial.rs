@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::cause::{Call, Cause};
 use super::failure::{Failure, Flow};
-use super::guard::is_mysql;
+use super::guard;
 use super::protocol::Protocol as Dialect;
 use crate::judge::destination::Attempt;
 use crate::system::route;
@@ -30,6 +30,8 @@ pub fn knock(
     const TRIED: usize = 4;
     /// Longer than a server on the same continent takes to greet; others never do.
     const GREETING: Duration = Duration::from_millis(300);
+    /// Where MySQL is expected it may first have to look up this host's name.
+    const MYSQL: u16 = 3306;
     let mut first = None;
     for &server in servers.iter().take(TRIED) {
         let dialer = Dialer {
@@ -53,7 +55,11 @@ pub fn knock(
             failure,
         };
         if let Ok(tcp) = opened {
-            is_mysql(tcp, GREETING);
+            let patience = match server.port() {
+                MYSQL => DEADLINE,
+                _ => GREETING,
+            };
+            guard::look(tcp, patience);
             return Some(attempt);
         }
         first.get_or_insert(attempt);

@@ -146,8 +146,9 @@ pub const FAILURES: &[Row] = &[
         kind: FailureKind::ConnectionRefused,
         errnos: &[111],
         codes: &[],
-        meaning: "Nothing listens on {server}.",
-        next_step: "check that the server runs, its port and its bind-address",
+        meaning: "{server} refuses connections: nothing listens there, or a firewall rejects them.",
+        next_step: "check that the server runs, its port and its bind-address; and the firewalls on \
+                    both machines (`nft list ruleset`) for a REJECT",
     },
     Row {
         kind: FailureKind::NoRoute,

@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::judge::toward::PortsToward;
 
@@ -11,6 +12,8 @@ pub enum Notice<'a> {
     NotReached(&'a str, &'static str),
     /// It goes to this server.
     Connecting(&'a str),
+    /// It is waited for so long whether that greets as MySQL does.
+    WhetherMysql(Duration),
     /// What reuse of TIME_WAIT may do to a run toward this server.
     Reuse(SocketAddr, &'a PortsToward),
     /// The password in a URL is no secret on this machine.

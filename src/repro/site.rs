@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use super::cause::Cause;
 use super::client::{Client, Turn, login};
 use super::failure::{Flow, in_words};
+use super::guard::{self, Greets};
 use super::login::{Login, MYSQL_PORT, named_elsewhere};
 use super::notice::Notice;
 use super::protocol::Protocol;
@@ -143,6 +144,9 @@ impl Site {
             let knocked = match plan.client.protocol {
                 Protocol::Mysql => plan.log_in(&target),
                 Protocol::Tcp => {
+                    if !plan.force {
+                        tell(Notice::WhetherMysql(guard::LONGEST));
+                    }
                     let knocked = plan.spare_mysql(&target)?;
                     // The look at its greeting took a port.
                     around = Around::look(&target, plan)?;
@@ -348,21 +352,38 @@ impl Plan {
     }
 
     /// Looks who is there. MySQL is spared: it counts connections that do not log in, and blocks
-    /// the host.
+    /// the host. One that says nothing may be MySQL all the same.
     fn spare_mysql(&self, target: &Arc<Target>) -> Result<Knocked> {
-        let greeted = target.is_mysql();
-        if matches!(greeted, Ok(true)) && !self.force {
-            return Err(Refusal::new(
-                format!(
-                    "{} greets like MySQL, which blocks a host after some connections that do not \
-                     log in (error 1129, max_connect_errors)",
-                    target.address()
-                ),
-                "leave out --protocol tcp, so that each connection logs in; or add --force",
-            )
-            .into());
+        const COST: &str = "blocks a host after some connections that do not log in (error 1129, \
+                            max_connect_errors)";
+        let greets = if self.force {
+            target.lets_in()
+        } else {
+            target.greets()
+        };
+        match &greets {
+            Ok(Greets::LikeMysql) => {
+                return Err(Refusal::new(
+                    format!("{} greets like MySQL, which {COST}", target.address()),
+                    "leave out --protocol tcp, so that each connection logs in; or add --force",
+                )
+                .into());
+            }
+            Ok(Greets::NotYet) => {
+                return Err(Refusal::new(
+                    format!(
+                        "{} has said nothing for {} s: it waits for the client's word, as Redis and \
+                         HTTP do, or it is MySQL and still looks up this host's name, which {COST}",
+                        target.address(),
+                        guard::LONGEST.as_secs()
+                    ),
+                    "add --force where it is no MySQL",
+                )
+                .into());
+            }
+            Ok(Greets::Otherwise) | Err(_) => {}
         }
-        let client = match greeted {
+        let client = match greets {
             // The address that the kernel chooses is none of those asked for.
             Err(cause) if self.client.sources.is_empty() => Err((cause, 0)),
             _ => self.client(target),

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::cause::Cause;
 use super::dial::Dialer;
-use super::guard;
+use super::guard::{self, Greets};
 use super::login::Login;
 use super::session::Account;
 use super::tls::Tls;
@@ -148,22 +148,20 @@ impl Target {
         }
     }
 
-    /// Whether the server greets like MySQL, if it does so at once; MySQL is left as it would be
-    /// left by a client that is denied.
+    /// How the server greets; MySQL is left as it would be left by a client that is denied.
     ///
     /// # Errors
     /// When it lets no connection in.
-    pub(super) fn is_mysql(&self) -> Result<bool, Cause> {
-        /// Longer than a server a continent away takes.
-        const SHORT: Duration = Duration::from_secs(1);
-        /// Where one is expected it may first have to look up this host's name.
-        const MYSQL: u16 = 3306;
+    pub(super) fn greets(&self) -> Result<Greets, Cause> {
         let tcp = self.dialer(Vec::new()).dial(0)?;
-        let patience = if self.address.port() == MYSQL {
-            self.connecting
-        } else {
-            SHORT.min(self.connecting)
-        };
-        Ok(guard::is_mysql(tcp, patience))
+        Ok(guard::look(tcp, guard::LONGEST))
+    }
+
+    /// The same where it does not matter how.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub(super) fn lets_in(&self) -> Result<Greets, Cause> {
+        self.dialer(Vec::new()).dial(0).map(|_| Greets::Otherwise)
     }
 }
