@@ -12,6 +12,7 @@ use super::failure::{Failure, Flow};
 use super::guard;
 use super::protocol::Protocol as Dialect;
 use crate::judge::destination::Attempt;
+use crate::judge::toward::Shortage;
 use crate::system::route;
 
 /// How long one attempt may take: a server on another continent answers within half a second.
@@ -45,7 +46,11 @@ pub fn knock(
         let failure = opened.as_ref().err().map(|cause| {
             let flow = || Flow {
                 has_source: route::path(server).errno.is_none(),
-                is_full: is_full(server),
+                shortage: if is_full(server) {
+                    Shortage::Taken
+                } else {
+                    Shortage::Unknown
+                },
             };
             Failure::new(cause, (name, server), Dialect::Tcp, flow).explained(server)
         });

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::cause::{Call, Cause, Stage, TlsTrouble};
 use super::protocol::Protocol;
 use crate::judge::destination::Explained;
+use crate::judge::toward::Shortage;
 use crate::words::{errno_words, printable};
 
 /// What made a connection fail: each has another cure, and a row of [`FAILURES`].
@@ -16,6 +17,10 @@ pub enum FailureKind {
     EphemeralPortsExhausted,
     /// errno 99: the ports that the flow does not take are held by bind().
     PortsHeldByBind,
+    /// errno 99: every port is reserved.
+    PortsReserved,
+    /// errno 99, and nothing that was seen says why.
+    NoPortUnexplained,
     /// errno 98 from a socket bound to a source address: the ports of that address are taken.
     SourcePortsExhausted,
     /// errno 99 without an address to go from.
@@ -116,6 +121,24 @@ pub const FAILURES: &[Row] = &[
                   take are held by bind(), which connect() skips toward every destination.",
         next_step: "find who binds its source address (`twcheck verdict`: SOURCE_BOUND) and let it \
                     set IP_BIND_ADDRESS_NO_PORT before bind()",
+    },
+    Row {
+        kind: FailureKind::PortsReserved,
+        errnos: &[99],
+        codes: &[],
+        meaning: "{error}: every port of net.ipv4.ip_local_port_range is in \
+                  net.ipv4.ip_local_reserved_ports, which connect() never takes.",
+        next_step: "shorten net.ipv4.ip_local_reserved_ports, or widen net.ipv4.ip_local_port_range \
+                    beyond it (`sysctl net.ipv4.ip_local_reserved_ports`)",
+    },
+    Row {
+        kind: FailureKind::NoPortUnexplained,
+        errnos: &[99],
+        codes: &[],
+        meaning: "{error}, and why is not known: just after that neither did the flow toward {server} \
+                  take its ports, nor were any seen that bind() holds. They may have come back at \
+                  once, or somebody may have changed the ports or the addresses meanwhile.",
+        next_step: "run it again; `twcheck verdict --connect` asks the kernel for a port",
     },
     Row {
         kind: FailureKind::SourcePortsExhausted,
@@ -390,8 +413,8 @@ impl FailureKind {
 pub struct Flow {
     /// Whether there is an address of this machine to go from.
     pub has_source: bool,
-    /// Whether most of its ports are taken.
-    pub is_full: bool,
+    /// Why it has no port.
+    pub shortage: Shortage,
 }
 
 /// Why a connection could not be opened.
@@ -453,6 +476,7 @@ impl Failure {
             self.kind,
             FailureKind::EphemeralPortsExhausted
                 | FailureKind::PortsHeldByBind
+                | FailureKind::PortsReserved
                 | FailureKind::SourcePortsExhausted
         )
     }
@@ -492,11 +516,15 @@ fn kind(cause: &Cause, flow: impl FnOnce() -> Flow) -> FailureKind {
             errno: EADDRNOTAVAIL,
             ..
         } => match flow() {
-            Flow { is_full: true, .. } => Kind::EphemeralPortsExhausted,
             Flow {
-                has_source: true, ..
-            } => Kind::PortsHeldByBind,
-            Flow { .. } => Kind::AddressNotAvailable,
+                has_source: false, ..
+            } => Kind::AddressNotAvailable,
+            Flow { shortage, .. } => match shortage {
+                Shortage::Taken => Kind::EphemeralPortsExhausted,
+                Shortage::HeldByBind => Kind::PortsHeldByBind,
+                Shortage::Reserved => Kind::PortsReserved,
+                Shortage::Unknown => Kind::NoPortUnexplained,
+            },
         },
         Cause::System { errno, .. } => of(|row| row.errnos.contains(errno)).unwrap_or(Kind::Other),
         // What MySQL Router passes on: "… (99)".
@@ -613,7 +641,7 @@ mod tests {
 
     const FULL: Flow = Flow {
         has_source: true,
-        is_full: true,
+        shortage: Shortage::Taken,
     };
 
     #[test]
@@ -689,19 +717,27 @@ mod tests {
             call: Call::Bind,
             errno: 99,
         };
-        let flow = |has_source, is_full| Flow {
+        let flow = |has_source, shortage| Flow {
             has_source,
-            is_full,
+            shortage,
         };
+        let has = |shortage| flow(true, shortage);
         for (cause, flow, kind) in [
             (system(99), FULL, Kind::EphemeralPortsExhausted),
-            (system(99), flow(true, false), Kind::PortsHeldByBind),
-            (system(99), flow(false, false), Kind::AddressNotAvailable),
+            (system(99), has(Shortage::HeldByBind), Kind::PortsHeldByBind),
+            (system(99), has(Shortage::Reserved), Kind::PortsReserved),
+            (system(99), has(Shortage::Unknown), Kind::NoPortUnexplained),
+            (
+                system(99),
+                flow(false, Shortage::Taken),
+                Kind::AddressNotAvailable,
+            ),
             (bind, FULL, Kind::AddressNotAvailable),
         ] {
             let failure = told(&cause, flow);
             assert_eq!(failure.kind, kind, "{cause:?} {flow:?}");
-            assert_eq!(failure.is_exhaustion(), kind != Kind::AddressNotAvailable);
+            let is_open = matches!(kind, Kind::AddressNotAvailable | Kind::NoPortUnexplained);
+            assert_eq!(failure.is_exhaustion(), !is_open);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The place of a run: this machine, the server, and who watches it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -185,10 +185,15 @@ impl Site {
             .is_ok_and(|client| client.pooled().is_none())
     }
 
+    /// The way to the server as it is now.
+    fn path_now(&self) -> Path {
+        route::path(self.target.address())
+    }
+
     fn way(&self) -> Way<'_> {
         Way {
             sources: &self.sources,
-            server: self.target.address(),
+            server: in_the_table(self.target.address()),
             is_here: matches!(self.peer, Peer::Embedded(_)) || self.path.local == Some(true),
         }
     }
@@ -231,10 +236,11 @@ impl Site {
             (self.peer.finish(), after)
         };
         let again = self.tried_again(&outcome);
-        let path = &self.path;
-        let flow = |full| Flow {
-            has_source: !self.plan.client.sources.is_empty() || path.errno.is_none(),
-            is_full: full,
+        // Addresses and routes may have gone during the run.
+        let has_source = !self.plan.client.sources.is_empty() || self.path_now().errno.is_none();
+        let flow = |shortage| Flow {
+            has_source,
+            shortage,
         };
         Report::new(
             TargetReport::new(&self.target, matches!(self.peer, Peer::Embedded(_))),
@@ -244,7 +250,6 @@ impl Site {
                 before: &self.before,
                 after: after.as_ref(),
                 again,
-                leaves_unread: self.plan.close == Close::Abrupt,
             },
             flow,
             server,
@@ -282,10 +287,20 @@ impl Site {
     /// table cannot be read.
     fn settled(&self) -> Option<PortsToward> {
         const LOOKS: usize = 10;
+        // The kernel may have begun to choose another address.
+        let chosen = self.path_now().source;
+        let mut sources = self.sources.clone();
+        if self.plan.client.sources.is_empty() && !sources.is_empty() {
+            sources.extend(chosen.filter(|chosen| !self.sources.contains(chosen)));
+        }
+        let way = Way {
+            sources: &sources,
+            ..self.way()
+        };
         let mut ports = None;
         for _ in 0..LOOKS {
             let snapshot = (self.plan.look)(&self.machine, View::Everything).ok()?;
-            ports = Some(PortsToward::new(&snapshot, self.way()));
+            ports = Some(PortsToward::new(&snapshot, way));
             if ports.as_ref().is_none_or(|ports| !ports.closing) {
                 break;
             }
@@ -422,7 +437,7 @@ impl Around {
         let path = route::path(target.address());
         let chosen: Vec<_> = path.source.into_iter().collect();
         Ok(Self {
-            snapshot: (plan.look)(&machine, View::Ports)?,
+            snapshot: (plan.look)(&machine, View::Everything)?,
             machine,
             sources: if plan.client.sources.is_empty() {
                 chosen
@@ -436,7 +451,7 @@ impl Around {
     fn with(self, plan: Plan, target: Arc<Target>, knocked: Knocked) -> Site {
         let way = Way {
             sources: &self.sources,
-            server: target.address(),
+            server: in_the_table(target.address()),
             is_here: matches!(knocked.peer, Peer::Embedded(_)) || self.path.local == Some(true),
         };
         Site {
@@ -451,4 +466,9 @@ impl Around {
             target,
         }
     }
+}
+
+/// A server as the socket table has it, which tells the interface of a link-local one apart.
+fn in_the_table(server: SocketAddr) -> SocketAddr {
+    SocketAddr::new(server.ip(), server.port())
 }

@@ -1,5 +1,5 @@
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -74,7 +74,7 @@ impl Target {
             .map(|wish| Tls::new(bare, wish))
             .transpose()?;
         Ok(addresses
-            .map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
+            .map(reached)
             .map(|address| Self::at(bare, address, login.clone(), tls.clone()))
             .collect())
     }
@@ -163,5 +163,24 @@ impl Target {
     /// Likewise.
     pub(super) fn lets_in(&self) -> Result<Greets, Cause> {
         self.dialer(Vec::new()).dial(0).map(|_| Greets::Otherwise)
+    }
+}
+
+/// Where a connect() to `address` goes: IPv4 in IPv6's clothes is IPv4, and the unspecified address
+/// is loopback (ip(7)). The interface of a link-local address stays with it.
+fn reached(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip().to_canonical() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let mut reached = address;
+    reached.set_ip(ip);
+    match (&mut reached, address) {
+        (SocketAddr::V6(reached), SocketAddr::V6(address)) => {
+            reached.set_scope_id(address.scope_id());
+            SocketAddr::V6(*reached)
+        }
+        _ => reached,
     }
 }
