@@ -2,17 +2,20 @@
 //! a function.
 
 mod advise;
+mod mysqls;
 mod repro;
 mod states;
 mod values;
 mod verdict;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::error::ContextValue;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use advise::AdviseArgs;
+use mysqls::MysqlsOptions;
 pub use repro::ReproArgs;
 pub use states::{By, StatesArgs};
 pub use verdict::VerdictArgs;
@@ -46,6 +49,39 @@ pub fn read(width: Option<u16>) -> Result<Cli, clap::Error> {
     let width = width.unwrap_or(LEGIBLE).min(LEGIBLE);
     let matches = Cli::command().term_width(width.into()).try_get_matches()?;
     Cli::from_arg_matches(&matches)
+}
+
+/// What to type instead, where `arguments` ask for the help of `repro` by an -h that is meant for
+/// the host, as mysql has it; `None` where help is meant.
+#[must_use]
+pub fn host_behind_h(arguments: impl IntoIterator<Item = OsString>) -> Option<Refusal> {
+    let mut arguments = arguments
+        .into_iter()
+        .skip_while(|argument| argument != "repro");
+    let attached = |argument: &OsString| {
+        let host = argument
+            .to_str()?
+            .strip_prefix("-h")?
+            .trim_start_matches('=');
+        Some(host.to_owned())
+    };
+    let mut host = arguments.find_map(|argument| attached(&argument))?;
+    if host.is_empty() {
+        host = arguments.next()?.into_string().ok()?;
+    }
+    let is_word = !host.is_empty() && !host.starts_with('-');
+    is_word.then(|| {
+        // It may hold a password.
+        let shown = if host.contains(['@', '/']) {
+            "HOST"
+        } else {
+            &host
+        };
+        Refusal::new(
+            "-h is short for --help here; the server has --host",
+            format!("--host {shown}"),
+        )
+    })
 }
 
 /// The subcommands, in the order of an incident.
@@ -88,7 +124,7 @@ pub struct SourceArgs {
     #[arg(long, conflicts_with = "proc_root")]
     pub all_netns: bool,
     /// Read a recorded copy of /proc instead of this machine
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_parser = values::path(), value_name = "DIR")]
     proc_root: Option<PathBuf>,
 }
 
@@ -201,7 +237,7 @@ pub fn without_secrets(error: &clap::Error) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::{OsStr, OsString};
+    use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
 
     use clap::Parser;
@@ -239,6 +275,25 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_h_with_a_word_behind_it_is_meant_for_the_host() {
+        for (line, hint) in [
+            ("repro -h db.example", Some("--host db.example")),
+            ("repro -u app -h db.example -p", Some("--host db.example")),
+            ("repro -hdb.example", Some("--host db.example")),
+            ("repro -h=db.example", Some("--host db.example")),
+            ("repro -h u:hunter2@h", Some("--host HOST")),
+            ("repro -h", None),
+            ("repro db.example -h", None),
+            ("repro -h --user app", None),
+            ("repro --help db.example", None),
+            ("verdict -h db.example", None),
+        ] {
+            let refusal = host_behind_h(line.split(' ').map(OsString::from));
+            assert_eq!(refusal.as_ref().map(Refusal::hint), hint, "{line}");
+        }
     }
 
     #[test]

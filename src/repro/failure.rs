@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cause::{Call, Cause, Stage, TlsTrouble};
 use super::protocol::Protocol;
+use super::wire::PATIENCE;
 use crate::judge::destination::Explained;
 use crate::judge::toward::Shortage;
 use crate::words::{errno_words, printable};
@@ -25,6 +26,8 @@ pub enum FailureKind {
     SourcePortsExhausted,
     /// errno 99 without an address to go from.
     AddressNotAvailable,
+    /// errno 99 of bind(): the source address is none of this machine's.
+    SourceNotHere,
     /// errno 97: this kernel has no IPv6.
     NoIpv6,
     /// errno 111.
@@ -39,8 +42,12 @@ pub enum FailureKind {
     PermissionDenied,
     /// Connected, then cut off before the login had ended.
     LostDuringHandshake,
-    /// Connected, then slow or silent.
+    /// Connected, then slow or silent behind the greeting.
     SlowHandshake,
+    /// Connected, and not greeted: a slow server, or one that waits for the client to speak.
+    NoGreeting,
+    /// Connected, and the time of the whole run was over first.
+    TooLittleTime,
     /// Something else than MySQL answered.
     NotMysql,
     /// The server is full.
@@ -51,16 +58,34 @@ pub enum FailureKind {
     HostNotAllowed,
     /// The user or the password is wrong.
     AccessDenied,
+    /// Likewise, or the certificate that the account demands is missing.
+    AccessDeniedUnderTls,
+    /// The account is proved by the unix socket, never over TCP.
+    SocketAccount,
     /// The database is not there, or not for this user.
     NoSuchDatabase,
-    /// The user is at a limit.
+    /// The user has as many connections as it may have.
     UserLimit,
+    /// The user has used up what it may do in an hour.
+    HourlyLimit,
     /// The server takes no connection without TLS.
     TlsRequired,
-    /// The server cannot speak TLS, or not the way it must.
+    /// The server has no TLS.
+    TlsNotOffered,
+    /// TLS did not come about for another reason.
     TlsFailed,
+    /// The two have no version or cipher of TLS in common.
+    TlsNothingInCommon,
+    /// The server does not accept this client's certificate.
+    TlsClientCertificate,
+    /// The server does not know who signed this client's certificate.
+    TlsClientUnknown,
+    /// The server demands a certificate of the client.
+    TlsClientCertificateRequired,
     /// The certificate is for other names.
     TlsWrongName,
+    /// The certificate is for no name.
+    TlsNoName,
     /// Nobody who is trusted has signed the certificate.
     TlsUnknownIssuer,
     /// The password is too old.
@@ -152,10 +177,17 @@ pub const FAILURES: &[Row] = &[
         kind: FailureKind::AddressNotAvailable,
         errnos: &[99],
         codes: &[],
-        meaning: "{error}, but ports are free: this is not exhaustion. The source address does not \
-                  exist on this machine, or {address} itself has no address to be reached from.",
-        next_step: "check that the source address (--bind-address) is one of this machine's (`ip \
-                    addr`); ::1 exists only where IPv6 is on: try 127.0.0.1",
+        meaning: "{error}, but ports are free: this is not exhaustion. This machine has no address to \
+                  reach {address} from.",
+        next_step: "check `ip route get ADDRESS`; ::1 exists only where IPv6 is on: try 127.0.0.1",
+    },
+    Row {
+        kind: FailureKind::SourceNotHere,
+        errnos: &[99],
+        codes: &[],
+        meaning: "{error}, of bind(): this is not exhaustion. The source address is none of this \
+                  machine's.",
+        next_step: "--bind-address with an address of this machine (`ip addr`)",
     },
     Row {
         kind: FailureKind::NoIpv6,
@@ -218,9 +250,28 @@ pub const FAILURES: &[Row] = &[
         kind: FailureKind::SlowHandshake,
         errnos: &[],
         codes: &[],
-        meaning: "{server} took the connection, then was slow or fell silent.",
-        next_step: "give it more time (--duration 1min), and look why it is slow: names that it \
-                    looks up (skip_name_resolve), load, or a proxy between here and there",
+        meaning: "{server} greeted, then was slow or fell silent. A login is given 10 s.",
+        next_step: "look why it is slow: load, a plugin that asks another machine (PAM, LDAP), or a \
+                    proxy between here and there",
+    },
+    Row {
+        kind: FailureKind::NoGreeting,
+        errnos: &[],
+        codes: &[],
+        meaning: "{server} took the connection, and did not greet as MySQL does. It is given 10 s.",
+        next_step: "a server that waits for the client to speak first (HTTP, Redis, PostgreSQL, a \
+                    proxy with accept-proxy) is not MySQL: `--protocol tcp`; where it is MySQL, look \
+                    why it is slow: names that it looks up (skip_name_resolve), load, or a proxy",
+    },
+    Row {
+        kind: FailureKind::TooLittleTime,
+        errnos: &[],
+        codes: &[],
+        meaning: "{server} took the connection, and --duration was over before it had let the client \
+                  in.",
+        next_step: "give it more time (--duration 1min); a server that waits for the client to speak \
+                    first (HTTP, Redis, PostgreSQL, a proxy with accept-proxy) is not MySQL: \
+                    `--protocol tcp`",
     },
     Row {
         kind: FailureKind::NotMysql,
@@ -256,11 +307,29 @@ pub const FAILURES: &[Row] = &[
     Row {
         kind: FailureKind::AccessDenied,
         errnos: &[],
-        codes: &[1045, 1698],
+        codes: &[1045],
         meaning: "The server does not accept this user and password.",
         next_step: "check --user; the password goes in MYSQL_PWD, ~/.my.cnf, --password-file or \
                     --ask-password; an account with REQUIRE SSL says the same: try --tls; with \
                     REQUIRE X509: --tls-cert and --tls-key",
+    },
+    Row {
+        kind: FailureKind::AccessDeniedUnderTls,
+        errnos: &[],
+        codes: &[],
+        meaning: "The server does not accept this user and password; or the account demands another \
+                  certificate of the client than it showed.",
+        next_step: "check --user; the password goes in MYSQL_PWD, ~/.my.cnf, --password-file or \
+                    --ask-password; `SHOW CREATE USER` tells which certificate it demands (REQUIRE \
+                    X509, SUBJECT, ISSUER, CIPHER) of --tls-cert and --tls-key",
+    },
+    Row {
+        kind: FailureKind::SocketAccount,
+        errnos: &[],
+        codes: &[1698],
+        meaning: "This account logs in by the unix socket only, as the system's user of its name \
+                  (unix_socket, auth_socket), or there is no password that it accepts.",
+        next_step: "log in as a user with a password: `CREATE USER … IDENTIFIED BY …`",
     },
     Row {
         kind: FailureKind::NoSuchDatabase,
@@ -273,8 +342,18 @@ pub const FAILURES: &[Row] = &[
         kind: FailureKind::UserLimit,
         errnos: &[],
         codes: &[1203, 1226],
-        meaning: "This user is at its limit on the server.",
-        next_step: "look at max_user_connections and the limits of `SHOW CREATE USER`",
+        meaning: "This user has as many connections as it may have.",
+        next_step: "look at max_user_connections and the limits of `SHOW CREATE USER`; at a limit of \
+                    one or few a login can come before the server has ended the session before: \
+                    --rate 10 waits for it",
+    },
+    Row {
+        kind: FailureKind::HourlyLimit,
+        errnos: &[],
+        codes: &[],
+        meaning: "This user has used up what it may do in an hour.",
+        next_step: "look at the limits of `SHOW CREATE USER`; `FLUSH USER_RESOURCES` sets what is \
+                    counted back",
     },
     Row {
         kind: FailureKind::TlsRequired,
@@ -285,27 +364,80 @@ pub const FAILURES: &[Row] = &[
                     --tls=required where its certificate is one it made itself",
     },
     Row {
+        kind: FailureKind::TlsNotOffered,
+        errnos: &[],
+        codes: &[],
+        meaning: "{server} has no TLS.",
+        next_step: "`SHOW VARIABLES LIKE '%ssl%'` tells whether it is switched off or lacks a \
+                    certificate; to go on without: leave --tls out, or ssl-mode=DISABLED in the \
+                    option file",
+    },
+    Row {
         kind: FailureKind::TlsFailed,
         errnos: &[],
         codes: &[],
-        meaning: "TLS with {server} did not come about.",
-        next_step: "`SHOW VARIABLES LIKE '%ssl%'` tells whether the server has TLS; \
-                    --tls=required checks no certificate",
+        meaning: "TLS with {server} did not come about. Servers count each such attempt \
+                  (max_connect_errors).",
+        next_step: "look into the server's error log; --tls=required checks no certificate",
+    },
+    Row {
+        kind: FailureKind::TlsNothingInCommon,
+        errnos: &[],
+        codes: &[],
+        meaning: "{server} and this client have no version or cipher of TLS in common: here TLS 1.2 \
+                  and 1.3 are spoken, with forward secrecy. Servers count each such attempt \
+                  (max_connect_errors).",
+        next_step: "on the server: `SHOW VARIABLES WHERE Variable_name IN ('tls_version', \
+                    'ssl_cipher', 'tls_ciphersuites')`",
+    },
+    Row {
+        kind: FailureKind::TlsClientCertificate,
+        errnos: &[],
+        codes: &[],
+        meaning: "{server} does not accept this client's certificate. Servers count each such \
+                  attempt (max_connect_errors).",
+        next_step: "look at the certificate of --tls-cert, whether it has expired and what it is for: \
+                    `openssl x509 -in FILE -noout -text`",
+    },
+    Row {
+        kind: FailureKind::TlsClientUnknown,
+        errnos: &[],
+        codes: &[],
+        meaning: "{server} does not know who signed this client's certificate. Servers count each \
+                  such attempt (max_connect_errors).",
+        next_step: "--tls-cert and --tls-key of a certificate that the server's own ssl_ca has \
+                    signed; accounts without REQUIRE X509 need none",
+    },
+    Row {
+        kind: FailureKind::TlsClientCertificateRequired,
+        errnos: &[],
+        codes: &[],
+        meaning: "{server} demands a certificate of the client.",
+        next_step: "--tls-cert and --tls-key",
     },
     Row {
         kind: FailureKind::TlsWrongName,
         errnos: &[],
         codes: &[],
-        meaning: "The certificate of {server} is for another name, as one that MySQL made itself \
-                  is.",
+        meaning: "The certificate of {server} is for another name. Servers count each such attempt \
+                  (max_connect_errors).",
         next_step: "--host with a name of the certificate; or --tls=verify-ca with --tls-ca FILE, \
                     where who signed it is enough",
+    },
+    Row {
+        kind: FailureKind::TlsNoName,
+        errnos: &[],
+        codes: &[],
+        meaning: "The certificate of {server} has no name of a host (subjectAltName), as one that \
+                  MySQL made itself. Servers count each such attempt (max_connect_errors).",
+        next_step: "--tls=verify-ca with --tls-ca FILE, where who signed it is enough",
     },
     Row {
         kind: FailureKind::TlsUnknownIssuer,
         errnos: &[],
         codes: &[],
-        meaning: "Nobody who is trusted here has signed the certificate of {server}.",
+        meaning: "Nobody who is trusted here has signed the certificate of {server}. Servers count \
+                  each such attempt (max_connect_errors).",
         next_step: "--tls-ca FILE with the server's authority (`SHOW VARIABLES LIKE 'ssl_ca'`), with \
                     --tls=verify-ca where it is MySQL's own; --tls=required where the server signs \
                     for itself, as MariaDB does",
@@ -345,8 +477,10 @@ pub const FAILURES: &[Row] = &[
         errnos: &[],
         codes: &[1524],
         meaning: "The server itself does not have the plugin of this account loaded.",
-        next_step: "on the server: `INSTALL PLUGIN`, or `ALTER USER … IDENTIFIED WITH \
-                    caching_sha2_password BY …`; MySQL 9 has no mysql_native_password any more",
+        next_step: "on MariaDB: `INSTALL SONAME 'auth_ed25519'`, as the plugin is called, or `ALTER \
+                    USER … IDENTIFIED VIA mysql_native_password USING PASSWORD('…')`; on MySQL: \
+                    `INSTALL PLUGIN`, or `ALTER USER … IDENTIFIED WITH caching_sha2_password BY …`; \
+                    MySQL 9 has no mysql_native_password any more",
     },
     Row {
         kind: FailureKind::ProxyCannotConnect,
@@ -442,7 +576,7 @@ impl Failure {
         let (errno, mysql_code) = match cause {
             Cause::System { errno, .. } => (Some(*errno), None),
             Cause::Lost { errno, .. } => (*errno, None),
-            Cause::Server(error) => (None, Some(error.code)),
+            Cause::Server(error) | Cause::DeniedUnderTls(error) => (None, Some(error.code)),
             _ => (None, None),
         };
         Self {
@@ -511,7 +645,7 @@ fn kind(cause: &Cause, flow: impl FnOnce() -> Flow) -> FailureKind {
         Cause::System {
             call: Call::Bind,
             errno: EADDRNOTAVAIL,
-        } => Kind::AddressNotAvailable,
+        } => Kind::SourceNotHere,
         Cause::System {
             errno: EADDRNOTAVAIL,
             ..
@@ -537,15 +671,30 @@ fn kind(cause: &Cause, flow: impl FnOnce() -> Flow) -> FailureKind {
         Cause::Server(error) if error.code == 1130 && error.message.contains("Proxy header") => {
             Kind::OutOfStep
         }
+        Cause::Server(error) if error.code == 1226 && !cause.is_want_of_room() => Kind::HourlyLimit,
         Cause::Server(error) => {
             of(|row| row.codes.contains(&error.code)).unwrap_or(Kind::ServerError)
         }
+        Cause::DeniedUnderTls(_) => Kind::AccessDeniedUnderTls,
         Cause::Lost { .. } => Kind::LostDuringHandshake,
+        Cause::Slow { after, .. } if *after < PATIENCE => Kind::TooLittleTime,
+        Cause::Slow {
+            stage: Stage::Greeting,
+            ..
+        } => Kind::NoGreeting,
         Cause::Slow { .. } => Kind::SlowHandshake,
         Cause::NotMysql => Kind::NotMysql,
-        Cause::Tls(TlsTrouble::WrongName(_)) => Kind::TlsWrongName,
-        Cause::Tls(TlsTrouble::UnknownIssuer(_)) => Kind::TlsUnknownIssuer,
-        Cause::Tls(TlsTrouble::NotOffered | TlsTrouble::Other(_)) => Kind::TlsFailed,
+        Cause::Tls(trouble) => match trouble {
+            TlsTrouble::WrongName(_) => Kind::TlsWrongName,
+            TlsTrouble::NoName(_) => Kind::TlsNoName,
+            TlsTrouble::UnknownIssuer(_) => Kind::TlsUnknownIssuer,
+            TlsTrouble::NotOffered => Kind::TlsNotOffered,
+            TlsTrouble::NothingInCommon(_) => Kind::TlsNothingInCommon,
+            TlsTrouble::ClientCertificate(_) => Kind::TlsClientCertificate,
+            TlsTrouble::ClientUnknown(_) => Kind::TlsClientUnknown,
+            TlsTrouble::ClientCertificateRequired(_) => Kind::TlsClientCertificateRequired,
+            TlsTrouble::Other(_) => Kind::TlsFailed,
+        },
         Cause::Plugin(_) => Kind::AuthenticationPlugin,
         Cause::Unsendable(_) => Kind::PasswordNotSent,
         Cause::Other(_) => Kind::Other,
@@ -566,7 +715,7 @@ fn text(cause: &Cause, name: &str, server: SocketAddr, protocol: Protocol) -> St
             "ERROR 2003 (HY000): Can't connect to MySQL server on '{name}:{}' ({errno})",
             server.port()
         ),
-        Cause::Server(error) => in_words(&Cause::Server(error.clone())),
+        Cause::Server(_) | Cause::DeniedUnderTls(_) => in_words(cause),
         Cause::Lost { stage, errno } => {
             let at = match stage {
                 Stage::Greeting => "reading initial communication packet",
@@ -599,7 +748,7 @@ fn text(cause: &Cause, name: &str, server: SocketAddr, protocol: Protocol) -> St
 /// Why the watching connection ended.
 pub(super) fn in_words(cause: &Cause) -> String {
     printable(&match cause {
-        Cause::Server(error) => {
+        Cause::Server(error) | Cause::DeniedUnderTls(error) => {
             format!("ERROR {} ({}): {}", error.code, error.state, error.message)
         }
         Cause::Slow { stage, after } => format!(
@@ -666,9 +815,9 @@ mod tests {
             stage: Stage::Login,
             errno: Some(104),
         };
-        let slow = Cause::Slow {
-            stage: Stage::Greeting,
-            after: Duration::from_secs(3),
+        let slow = |stage, seconds| Cause::Slow {
+            stage,
+            after: Duration::from_secs(seconds),
         };
         for (cause, kind) in [
             (system(98), Kind::SourcePortsExhausted),
@@ -683,7 +832,20 @@ mod tests {
             (system(104), Kind::LostDuringHandshake),
             (system(5), Kind::Other),
             (lost, Kind::LostDuringHandshake),
-            (slow, Kind::SlowHandshake),
+            (slow(Stage::Greeting, 3), Kind::TooLittleTime),
+            (slow(Stage::Login, 3), Kind::TooLittleTime),
+            (slow(Stage::Greeting, 10), Kind::NoGreeting),
+            (slow(Stage::Login, 10), Kind::SlowHandshake),
+            (
+                server(1226, "has exceeded the 'max_connections_per_hour' resource"),
+                Kind::HourlyLimit,
+            ),
+            (
+                server(1226, "has exceeded the 'max_user_connections' resource"),
+                Kind::UserLimit,
+            ),
+            (server(1203, "no"), Kind::UserLimit),
+            (server(1698, "no"), Kind::SocketAccount),
             (Cause::NotMysql, Kind::NotMysql),
             (server(1040, "no"), Kind::TooManyConnections),
             (server(1045, "no"), Kind::AccessDenied),
@@ -732,11 +894,14 @@ mod tests {
                 flow(false, Shortage::Taken),
                 Kind::AddressNotAvailable,
             ),
-            (bind, FULL, Kind::AddressNotAvailable),
+            (bind, FULL, Kind::SourceNotHere),
         ] {
             let failure = told(&cause, flow);
             assert_eq!(failure.kind, kind, "{cause:?} {flow:?}");
-            let is_open = matches!(kind, Kind::AddressNotAvailable | Kind::NoPortUnexplained);
+            let is_open = matches!(
+                kind,
+                Kind::AddressNotAvailable | Kind::SourceNotHere | Kind::NoPortUnexplained
+            );
             assert_eq!(failure.is_exhaustion(), !is_open);
         }
     }

@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::judge::toward::PortsToward;
@@ -9,7 +10,7 @@ pub enum Notice<'a> {
     /// It goes to the embedded server.
     Embedded,
     /// This names a server that the run does not go to: its name, and where that stands.
-    NotReached(&'a str, &'static str),
+    NotReached(&'a str, &'a str),
     /// It goes to this server.
     Connecting(&'a str),
     /// It is waited for so long whether that greets as MySQL does.
@@ -24,4 +25,13 @@ pub enum Notice<'a> {
     OwnFileIgnored(&'a anyhow::Error),
     /// `~/.mylogin.cnf` is not read.
     LoginPathNotRead,
+    /// This option file of all users is about the login, and is not read.
+    FileOfAllUsers(&'a str),
+    /// A variable of the environment with this end is set for mariadb; whether one for mysql counts
+    /// instead.
+    ForMariadbAlone(&'a str, bool),
+    /// Others may read the file of the password, which has this mode.
+    PasswordFileIsOpen(&'a Path, u32),
+    /// None of these addresses of one name takes a connection.
+    NoneAnswers(&'a [SocketAddr]),
 }

@@ -385,9 +385,19 @@ impl Report {
             shows_exhaustion: before
                 .cure()
                 .filter(|_| ports_came_back == Some(CameBack::BucketsFull)),
-            ports_return_seconds: after
-                .and_then(|after| after.returns)
-                .map(|(first, last)| [first, last].map(|time| words::rounded(time.as_secs_f64()))),
+            ports_return_seconds: after.and_then(|after| {
+                let (first, last) = after.returns?;
+                // The look after the run did not know yet what the run has shown.
+                let early = if reuse.works() && !after.reuse.works() {
+                    after.hold_time.saturating_sub(after.reuse_delay)
+                } else {
+                    Duration::ZERO
+                };
+                Some(
+                    [first, last]
+                        .map(|time| words::rounded(time.saturating_sub(early).as_secs_f64())),
+                )
+            }),
             server,
             timeline: outcome.timeline,
         }
@@ -447,37 +457,38 @@ fn grown(before: Option<u64>, after: Option<u64>) -> Option<u64> {
     Some(after?.saturating_sub(before?))
 }
 
-/// Why the turns were more than the ports free before, or why TIME_WAIT of them is missing that was
-/// dropped. What accounts for half of it counts: the kernel's counters are the whole machine's.
+/// Why the turns were more than the ports free before, or than hold one after. What accounts
+/// for half of that counts: the kernel's counters are the whole machine's.
 fn came_back(outcome: &Outcome, facts: Facts<'_>, reuse: Reuse) -> Option<CameBack> {
     let Facts { before, after, .. } = facts;
     let Outcome { turns, elapsed, .. } = *outcome;
     let free = u64::from(before.free?);
-    let kept = after.map(|after| after.time_wait);
+    let kept = after.map(|after| after.time_wait.max(after.in_use.into()));
     let growth = |part: fn(&PortsToward) -> Option<u64>| grown(part(before), part(after?));
     let explains = |part: Option<u64>, whole: u64| {
         whole > 0 && part.is_some_and(|part| part.saturating_mul(2) >= whole)
     };
     let closed = Some(outcome.closed_by_server);
     let dropped = growth(|ports| ports.overflows);
+    // TIME_WAIT of others hides some that are missing, and never makes any up.
     let missing = turns.saturating_sub(kept.unwrap_or(turns));
-    let too_many = turns.saturating_sub(free);
-    if too_many <= free / STRAY {
-        let is_dropped = explains(dropped, missing) && !explains(closed, missing);
-        return is_dropped.then_some(CameBack::BucketsFull);
+    let over = turns.saturating_sub(free);
+    let more = over.max(missing);
+    if over <= free / STRAY && missing <= 1 + turns / STRAY {
+        return None;
     }
     let can_be_reused = reuse.works() || after.is_some_and(|after| after.reuse.works());
     let recycled = growth(|ports| ports.recycled);
-    let is_reused = can_be_reused && (recycled.is_none() || explains(recycled, too_many));
+    let is_reused = can_be_reused && (recycled.is_none() || explains(recycled, more));
     // Of those that were closed within the hold time TIME_WAIT is there.
     let is_over = elapsed >= before.hold_time && explains(kept, recent(outcome, before.hold_time));
-    Some(if explains(closed, too_many) {
+    Some(if explains(closed, more) {
         CameBack::ServerClosedFirst
-    } else if explains(dropped, too_many) {
+    } else if explains(dropped, more) {
         CameBack::BucketsFull
     } else if is_reused {
         CameBack::Reuse
-    } else if explains(growth(|ports| ports.reset), too_many) {
+    } else if explains(growth(|ports| ports.reset), more) {
         CameBack::AnsweredAfterClose
     } else if after.is_some_and(|after| after.addresses > before.addresses) {
         CameBack::OtherSources
@@ -485,7 +496,7 @@ fn came_back(outcome: &Outcome, facts: Facts<'_>, reuse: Reuse) -> Option<CameBa
         CameBack::SettingsChanged
     } else if is_over {
         CameBack::TimeWaitOver
-    } else if explains(growth(|ports| ports.server_side), too_many) {
+    } else if explains(growth(|ports| ports.server_side), more) {
         CameBack::ServerClosedFirst
     } else {
         CameBack::Unknown
@@ -513,7 +524,25 @@ impl Report {
     /// Whether the run shows that the database had nothing to do with its end.
     #[must_use]
     pub fn database_was_idle(&self) -> bool {
-        self.stopped_by == StoppedBy::Exhausted && self.server.threads_connected_max.is_some()
+        /// Seconds in which it was looked at ten times; the embedded server counts by itself.
+        const LOOKED_AT: f64 = 1.0;
+        self.stopped_by == StoppedBy::Exhausted
+            && self.server.threads_connected_max.is_some()
+            && (self.target.embedded || self.seconds >= LOOKED_AT)
+    }
+
+    /// Connections of the run itself among those that the server counts before and after it: the
+    /// pool's, and that which watches.
+    #[must_use]
+    pub fn own_threads(&self) -> u64 {
+        let pool = self.client.pool.map_or(0, |size| size as u64);
+        pool + u64::from(self.server.before.is_some())
+    }
+
+    /// Whether the server was watched over a connection that is none of the loop's.
+    #[must_use]
+    pub fn watches_apart(&self) -> bool {
+        self.client.pool.is_some() && self.server.before.is_some()
     }
 }
 #[cfg(test)]
@@ -664,8 +693,11 @@ mod tests {
             ),
             // Dropped ones are missing even before the ports are through.
             (ran(900, 9), dropped(500, 400), Some(CameBack::BucketsFull)),
-            (ran(900, 9), dropped(0, 400), None),
-            (ran(900, 9), dropped(0, 900), None),
+            (ran(900, 9), dropped(0, 400), Some(CameBack::Unknown)),
+            (ran(900, 9), dropped(0, 895), None),
+            (ran(1, 9), left(0), None),
+            (ran(20, 9), left(25), None),
+            (ran(900, 60), left(600), Some(CameBack::TimeWaitOver)),
         ] {
             let said = came_back(&outcome, facts(&ports(), &after), Reuse::Off);
             assert_eq!(said, reason, "{outcome:?} {after:?}");

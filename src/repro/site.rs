@@ -114,7 +114,7 @@ impl Site {
             .with_context(|| format!("starting the embedded server on {}", sandbox.address()))?;
         tell(Notice::Embedded);
         if let Some((host, place)) = named_elsewhere() {
-            tell(Notice::NotReached(&host, place));
+            tell(Notice::NotReached(&host, &place));
         }
         let target = Arc::new(Target::embedded(server.address()));
         let around = Around::look(&target, &plan)?;
@@ -135,7 +135,9 @@ impl Site {
     /// again at its next address: it counts failed logins.
     fn elsewhere(plan: &Plan, login: &Login, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Self> {
         let mut refused = None;
+        let mut tried = Vec::new();
         for target in Target::resolve(login)? {
+            tried.push(target.address());
             let target = Arc::new(target.patient_for(plan.limits.duration));
             tell(Notice::Connecting(
                 &TargetReport::new(&target, false).to_string(),
@@ -161,6 +163,9 @@ impl Site {
                 return Ok(site);
             }
             refused.get_or_insert(site);
+        }
+        if tried.len() > 1 {
+            tell(Notice::NoneAnswers(&tried));
         }
         refused.context("the host name has no address")
     }
@@ -226,15 +231,13 @@ impl Site {
     /// Looks at what the run has left behind.
     #[must_use]
     pub fn close(self, outcome: Outcome) -> Report {
-        // The loop's first connection, over which the server is watched, is one of those that hold
-        // a port; beside a pool, whose connections stay open, the watch has one of its own.
-        let (server, after) = if self.takes_ports() {
-            let server = self.peer.finish();
-            (server, self.settled())
-        } else {
-            let after = self.settled();
-            (self.peer.finish(), after)
-        };
+        // The connection over which the server is watched is one of those that hold a port, and so
+        // are those of a pool in the end; they stay open for the server's last count.
+        let server = self.peer.finish();
+        if let Ok(client) = &self.client {
+            client.close();
+        }
+        let after = self.settled();
         let again = self.tried_again(&outcome);
         // Addresses and routes may have gone during the run.
         let has_source = !self.plan.client.sources.is_empty() || self.path_now().errno.is_none();
@@ -325,7 +328,14 @@ impl Plan {
     fn log_in(&self, target: &Arc<Target>) -> Knocked {
         let exchange = Exchange::within(target.patience());
         let dialer = target.dialer(self.client.sources.clone());
-        let unreached = || Peer::Unwatched("the loop's own first login failed".into());
+        let unreached = |cause: &Cause| {
+            let what = match (self.client.pool, cause.is_from_a_server()) {
+                (Some(_), _) => "the pool could not open all of its connections",
+                (None, true) => "the loop's own first login failed",
+                (None, false) => "the loop's own first connection failed",
+            };
+            Peer::Unwatched(what.into())
+        };
         let watch = |session| match Watch::start(session, self.close) {
             Ok(watch) => Peer::Watched(Arc::new(watch)),
             Err(error) => Peer::Unwatched(error.to_string()),
@@ -333,7 +343,7 @@ impl Plan {
         if self.client.pool.is_some() {
             let client = self.client(target);
             let peer = match &client {
-                Err(_) => unreached(),
+                Err((cause, _)) => unreached(cause),
                 Ok(_) => match login(target, &dialer, 0, exchange) {
                     Ok((session, _)) => watch(session),
                     Err(cause) => Peer::Unwatched(in_words(&cause)),
@@ -359,7 +369,7 @@ impl Plan {
                 }
             }
             Err(cause) => Knocked {
-                peer: unreached(),
+                peer: unreached(&cause),
                 first: None,
                 client: Err((cause, 0)),
             },

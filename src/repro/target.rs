@@ -10,11 +10,9 @@ use super::guard::{self, Greets};
 use super::login::Login;
 use super::session::Account;
 use super::tls::Tls;
+use super::wire::PATIENCE;
 use crate::refusal::Refusal;
 use crate::secret::Secret;
-
-/// How long a login or an answer may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A server at one address, reached by TCP only.
 #[derive(Clone)]

@@ -17,6 +17,9 @@ use socket2::SockRef;
 use super::cause::{Cause, Stage};
 use super::tls::{Tls, trouble};
 
+/// How long a login or an answer may take, where the run itself is not shorter.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
 /// When an exchange of packets began, and when it has to be over.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Exchange {
