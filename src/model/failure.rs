@@ -13,6 +13,10 @@ pub enum FailureKind {
     EphemeralPortsExhausted,
     /// errno 99: the ports that the flow does not take are held by bind().
     PortsHeldByBind,
+    /// errno 99: every port is reserved.
+    PortsReserved,
+    /// errno 99, and nothing that was seen says why.
+    NoPortUnexplained,
     /// errno 98 from a socket bound to a source address: the ports of that address are taken.
     SourcePortsExhausted,
     /// errno 99 without an address to go from.
@@ -214,6 +218,26 @@ pub const FAILURES: &[Row] = &[
         in_logs: None,
     },
     Row {
+        kind: FailureKind::PortsReserved,
+        errnos: &[99],
+        codes: &[],
+        meaning: "{error}: every port of net.ipv4.ip_local_port_range is in \
+                  net.ipv4.ip_local_reserved_ports, which connect() never takes.",
+        next_step: "shorten net.ipv4.ip_local_reserved_ports, or widen net.ipv4.ip_local_port_range \
+                    beyond it (`sysctl net.ipv4.ip_local_reserved_ports`)",
+        in_logs: None,
+    },
+    Row {
+        kind: FailureKind::NoPortUnexplained,
+        errnos: &[99],
+        codes: &[],
+        meaning: "{error}, and why is not known: just after that neither did the flow toward {server} \
+                  take its ports, nor were any seen that bind() holds. They may have come back at \
+                  once, or somebody may have changed the ports or the addresses meanwhile.",
+        next_step: "run it again; `twcheck verdict --connect` asks the kernel for a port",
+        in_logs: None,
+    },
+    Row {
         kind: FailureKind::SourcePortsExhausted,
         errnos: &[98],
         codes: &[],
@@ -273,8 +297,9 @@ pub const FAILURES: &[Row] = &[
         kind: FailureKind::ConnectionRefused,
         errnos: &[111],
         codes: &[],
-        meaning: "Nothing listens on {server}.",
-        next_step: "check that the server runs, its port and its bind-address",
+        meaning: "{server} refuses connections: nothing listens there, or a firewall rejects them.",
+        next_step: "check that the server runs, its port and its bind-address; and the firewalls on \
+                    both machines (`nft list ruleset`) for a REJECT",
         in_logs: Some(told(
             "Connection refused; (111); [Errno 111]; ECONNREFUSED; actively refused it",
             "Nothing listens on {server}, or a firewall rejects it.",

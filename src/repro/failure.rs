@@ -7,6 +7,7 @@ use super::cause::{Call, Cause, Stage, TlsTrouble};
 use super::protocol::Protocol;
 use super::wire::PATIENCE;
 use crate::judge::destination::Explained;
+use crate::judge::toward::Shortage;
 use crate::model::{FAILURES, FailureKind, Row};
 use crate::words::{errno_words, printable};
 
@@ -15,8 +16,8 @@ use crate::words::{errno_words, printable};
 pub struct Flow {
     /// Whether there is an address of this machine to go from.
     pub has_source: bool,
-    /// Whether most of its ports are taken.
-    pub is_full: bool,
+    /// Why it has no port.
+    pub shortage: Shortage,
 }
 
 /// Why a connection could not be opened.
@@ -78,6 +79,7 @@ impl Failure {
             self.kind,
             FailureKind::EphemeralPortsExhausted
                 | FailureKind::PortsHeldByBind
+                | FailureKind::PortsReserved
                 | FailureKind::SourcePortsExhausted
         )
     }
@@ -117,11 +119,15 @@ fn kind(cause: &Cause, flow: impl FnOnce() -> Flow) -> FailureKind {
             errno: EADDRNOTAVAIL,
             ..
         } => match flow() {
-            Flow { is_full: true, .. } => Kind::EphemeralPortsExhausted,
             Flow {
-                has_source: true, ..
-            } => Kind::PortsHeldByBind,
-            Flow { .. } => Kind::AddressNotAvailable,
+                has_source: false, ..
+            } => Kind::AddressNotAvailable,
+            Flow { shortage, .. } => match shortage {
+                Shortage::Taken => Kind::EphemeralPortsExhausted,
+                Shortage::HeldByBind => Kind::PortsHeldByBind,
+                Shortage::Reserved => Kind::PortsReserved,
+                Shortage::Unknown => Kind::NoPortUnexplained,
+            },
         },
         Cause::System { errno, .. } => of(|row| row.errnos.contains(errno)).unwrap_or(Kind::Other),
         // What MySQL Router passes on: "… (99)".
@@ -253,7 +259,7 @@ mod tests {
 
     const FULL: Flow = Flow {
         has_source: true,
-        is_full: true,
+        shortage: Shortage::Taken,
     };
 
     #[test]
@@ -342,20 +348,30 @@ mod tests {
             call: Call::Bind,
             errno: 99,
         };
-        let flow = |has_source, is_full| Flow {
+        let flow = |has_source, shortage| Flow {
             has_source,
-            is_full,
+            shortage,
         };
+        let has = |shortage| flow(true, shortage);
         for (cause, flow, kind) in [
             (system(99), FULL, Kind::EphemeralPortsExhausted),
-            (system(99), flow(true, false), Kind::PortsHeldByBind),
-            (system(99), flow(false, false), Kind::AddressNotAvailable),
+            (system(99), has(Shortage::HeldByBind), Kind::PortsHeldByBind),
+            (system(99), has(Shortage::Reserved), Kind::PortsReserved),
+            (system(99), has(Shortage::Unknown), Kind::NoPortUnexplained),
+            (
+                system(99),
+                flow(false, Shortage::Taken),
+                Kind::AddressNotAvailable,
+            ),
             (bind, FULL, Kind::SourceNotHere),
         ] {
             let failure = told(&cause, flow);
             assert_eq!(failure.kind, kind, "{cause:?} {flow:?}");
-            let is_place = matches!(kind, Kind::AddressNotAvailable | Kind::SourceNotHere);
-            assert_eq!(failure.is_exhaustion(), !is_place);
+            let is_open = matches!(
+                kind,
+                Kind::AddressNotAvailable | Kind::SourceNotHere | Kind::NoPortUnexplained
+            );
+            assert_eq!(failure.is_exhaustion(), !is_open);
         }
     }
 
