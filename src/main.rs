@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use twcheck::cli::{self, Command};
-use twcheck::commands::{advise, repro, states, verdict};
+use twcheck::commands::{advise, record, repro, states, verdict};
 use twcheck::exit::Exit;
 use twcheck::render::{self, Screen};
 
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Verdict(args) => verdict::run(args),
         Command::Repro(args) => repro::run(args),
         Command::Advise(args) => advise::run(args),
+        Command::Record(args) => record::run(args),
     };
     match outcome {
         Ok(exit) => exit.into(),

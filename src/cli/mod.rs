@@ -2,6 +2,7 @@
 //! a function.
 
 mod advise;
+mod record;
 mod repro;
 mod states;
 mod values;
@@ -9,17 +10,19 @@ mod verdict;
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
 use clap::error::ContextValue;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use advise::AdviseArgs;
+pub use record::RecordArgs;
 pub use repro::ReproArgs;
 pub use states::{By, StatesArgs};
 pub use verdict::VerdictArgs;
 
 use crate::refusal::Refusal;
 use crate::render::Format;
-use crate::system::{Machine, SourceChoice, Wanted};
+use crate::system::{Machine, Recorded, SourceChoice, Wanted, open_recording};
 
 /// Can this machine still open connections to that server, and if not, why, and what fixes it?
 ///
@@ -57,6 +60,8 @@ pub enum Command {
     States(StatesArgs),
     /// Recommend sysctl changes, and what not to change, with the rate each one buys
     Advise(AdviseArgs),
+    /// Record this machine, to be judged elsewhere or later
+    Record(RecordArgs),
     /// Connect and close until errno 99, in a private namespace or against a server of yours
     Repro(Box<ReproArgs>),
 }
@@ -73,7 +78,7 @@ pub struct SourceArgs {
         value_name = "PID",
         value_parser = values::pid(),
         allow_hyphen_values = true,
-        conflicts_with_all = ["netns", "all_netns", "proc_root"]
+        conflicts_with_all = ["netns", "all_netns", "from", "proc_root"]
     )]
     pid: Option<i32>,
     /// Look into this network namespace: a name of `ip netns`, a number of `lsns`, or a path
@@ -81,25 +86,48 @@ pub struct SourceArgs {
         long,
         value_name = "NAME",
         value_parser = values::netns(),
-        conflicts_with_all = ["all_netns", "proc_root"]
+        conflicts_with_all = ["all_netns", "from", "proc_root"]
     )]
     netns: Option<PathBuf>,
     /// Look into every network namespace of this machine, the worst first
-    #[arg(long, conflicts_with = "proc_root")]
+    #[arg(long, conflicts_with_all = ["from", "proc_root"])]
     pub all_netns: bool,
+    /// Read a recording instead of this machine: of `twcheck record`, a copy of /proc, a sosreport's
+    /// folder, or what ss -tanoe or netstat -anto printed
+    #[arg(long, value_name = "DIR|FILE", conflicts_with = "proc_root")]
+    from: Option<PathBuf>,
     /// Read a recorded copy of /proc instead of this machine
     #[arg(long, value_name = "DIR")]
     proc_root: Option<PathBuf>,
 }
 
 impl SourceArgs {
-    /// The machine to look at, where it is not another network namespace of this one.
-    #[must_use]
-    pub fn machine(&self) -> Machine {
-        match &self.proc_root {
-            Some(root) => Machine::recorded(root),
-            None => Machine::live(self.source),
+    /// The machine to look at, where it is not another network namespace of this one, and which
+    /// namespace it was recorded in, where it was another one.
+    ///
+    /// # Errors
+    /// When it is recorded, and the recording cannot be read.
+    pub fn machine(&self) -> Result<Recorded> {
+        if let Some(from) = &self.from {
+            let recorded = open_recording(from)?;
+            return Ok(Recorded {
+                machine: recorded.machine.through(self.source),
+                ..recorded
+            });
         }
+        Ok(Recorded {
+            machine: match &self.proc_root {
+                Some(root) => Machine::recorded(root),
+                None => Machine::live(self.source),
+            },
+            namespace: None,
+        })
+    }
+
+    /// The option that names a recorded machine, where one is named.
+    fn recorded(&self) -> Option<(&'static str, &Path)> {
+        let from = self.from.as_deref().map(|path| ("--from", path));
+        from.or_else(|| Some(("--proc-root", self.proc_root.as_deref()?)))
     }
 
     /// The other network namespace that is asked for, if one is.
@@ -122,9 +150,11 @@ impl SourceArgs {
 }
 
 fn a_recording_answers_no_netlink(args: &SourceArgs) -> Result<(), Refusal> {
-    if args.proc_root.is_some() && args.source == SourceChoice::SockDiag {
+    if let Some((option, _)) = args.recorded()
+        && args.source == SourceChoice::SockDiag
+    {
         return Err(Refusal::new(
-            "--source sock_diag asks the running kernel, --proc-root a recorded one",
+            format!("--source sock_diag asks the running kernel, {option} a recorded one"),
             "leave one of the two out",
         ));
     }
@@ -133,18 +163,21 @@ fn a_recording_answers_no_netlink(args: &SourceArgs) -> Result<(), Refusal> {
 
 /// The folder of a process has its tables and no settings: what they mean would be unknown.
 fn a_process_is_no_recording(args: &SourceArgs) -> Result<(), Refusal> {
-    let Some(process) = args.proc_root.as_deref().and_then(process_of) else {
+    let Some((option, path)) = args.recorded() else {
+        return Ok(());
+    };
+    let Some(process) = process_of(path) else {
         return Ok(());
     };
     let message = format!(
-        "--proc-root reads a recorded copy of /proc, and /proc/{process} is a running process, whose \
+        "{option} reads a recorded copy of /proc, and /proc/{process} is a running process, whose \
          folder has no settings"
     );
     Err(match process.parse::<i32>() {
         Ok(pid) => Refusal::new(message, format!("--pid {pid}")),
         Err(_) => Refusal::new(
             message,
-            "leave --proc-root out: this process is the default",
+            format!("leave {option} out: this process is the default"),
         ),
     })
 }
@@ -217,6 +250,7 @@ mod tests {
             Command::Verdict(args) => args.check(),
             Command::States(args) => args.check(),
             Command::Advise(args) => args.check(),
+            Command::Record(args) => args.check(),
             Command::Repro(args) => args.check(),
         }
     }

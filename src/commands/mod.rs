@@ -4,6 +4,7 @@ pub mod advise;
 mod closer;
 mod picture;
 mod place;
+pub mod record;
 pub mod repro;
 pub mod states;
 pub mod verdict;

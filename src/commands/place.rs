@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::cli::SourceArgs;
 use crate::judge::namespaces::{Judged, Looked, Namespaces, namespaces};
 use crate::model::{Destination, HostName, Namespace, Toward};
-use crate::system::{Door, Found, Machine, SourceChoice, census, resolve};
+use crate::system::{Door, Found, Machine, Recorded, SourceChoice, census, resolve};
 
 /// Namespaces looked into at once: a look waits longer than it works, and a node has other work.
 const AT_ONCE: usize = 4;
@@ -25,8 +25,9 @@ pub fn one<T: Send>(
     look: impl FnOnce(&Machine, Option<Toward>) -> Result<T> + Send,
 ) -> Result<(T, Option<Namespace>)> {
     let Some(wanted) = args.wanted() else {
+        let Recorded { machine, namespace } = args.machine()?;
         let toward = destination.map(resolve).transpose()?;
-        return Ok((look(&args.machine(), toward)?, None));
+        return Ok((look(&machine, toward)?, namespace));
     };
     let door = Door::find(&wanted)?;
     let found = door.look(args.source(), |machine| {

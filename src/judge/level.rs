@@ -27,6 +27,15 @@ impl Level {
     }
 }
 
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            warn: 50.0,
+            crit: 80.0,
+        }
+    }
+}
+
 /// From which share of the usable ports on a flow is low, in percent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Thresholds {

@@ -242,8 +242,8 @@ impl Snapshot {
     /// not zero.
     #[must_use]
     pub fn is_table_whole(&self) -> bool {
-        let is_of_table =
-            |gap: &Gap| gap.what.contains("net/tcp") || gap.what.starts_with("sock_diag");
+        const TABLES: [&str; 3] = ["net/tcp", "sock_diag", "rows of "];
+        let is_of_table = |gap: &Gap| TABLES.iter().any(|it| gap.what.contains(it));
         let mut decisive = self
             .gaps
             .iter()

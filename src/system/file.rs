@@ -111,7 +111,11 @@ mod tests {
     use super::*;
 
     type Reader = fn(&Path) -> io::Result<String>;
-    const READERS: [Reader; 3] = [|path| text(open(path)?), named_by_user, |path| in_one_read(|| open(path))];
+    const READERS: [Reader; 3] = [
+        |path| text(open(path)?),
+        named_by_user,
+        |path| in_one_read(|| open(path)),
+    ];
 
     #[test]
     fn what_fits_is_read_whole_and_what_does_not_is_refused() {

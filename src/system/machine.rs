@@ -11,8 +11,8 @@ use super::proc_tcp::Hand;
 use super::recording::Taken;
 use super::{ProcRoot, counters, holders, proc_tcp, sock_diag, sysctl};
 use crate::model::{
-    Counters, Flow, Gap, Growth, Holders, PortRange, Snapshot, Socket, SourceName, TcpState, Timestamps,
-    Weight,
+    Counters, Flow, Gap, Growth, Holders, PortRange, Snapshot, Socket, SourceName, TcpState,
+    Timestamps, Weight,
 };
 
 /// Where to read the socket table.
@@ -122,7 +122,9 @@ impl Machine {
     /// The sockets of the last look; none where it did not ask by netlink.
     pub(super) fn taped(&self) -> Vec<Socket> {
         let tape = self.tape.as_ref();
-        tape.map_or_else(Vec::new, |tape| std::mem::take(&mut tape.lock().expect("no look panics")))
+        tape.map_or_else(Vec::new, |tape| {
+            std::mem::take(&mut tape.lock().expect("no look panics"))
+        })
     }
 
     /// Streams the sockets in one of `states`, and with a local port in `ports` where there are any:

@@ -53,7 +53,11 @@ impl ProcRoot {
     pub(super) fn archived(path: PathBuf, archive: Archive, is_all: bool) -> Self {
         Self {
             path,
-            kind: if is_all { Kind::Archived } else { Kind::Recorded },
+            kind: if is_all {
+                Kind::Archived
+            } else {
+                Kind::Recorded
+            },
             archive: Some(Arc::new(archive)),
         }
     }

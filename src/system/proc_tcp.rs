@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use super::byte_order::ByteOrder;
 use super::ProcRoot;
+use super::byte_order::ByteOrder;
 use crate::model::{Socket, TcpState};
 use crate::refusal::Refusal;
 
@@ -536,7 +536,8 @@ mod tests {
         ] {
             file.set_len(0).unwrap();
             file.set_len(length).unwrap();
-            let refused = rows(file::open(&path), hand(100), |_| ControlFlow::Continue(())).unwrap_err();
+            let refused =
+                rows(file::open(&path), hand(100), |_| ControlFlow::Continue(())).unwrap_err();
             assert!(refused.to_string().contains(why), "{refused}");
         }
     }

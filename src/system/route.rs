@@ -28,10 +28,15 @@ pub fn paths(machine: &Machine, toward: &Toward) -> Vec<Path> {
     if let Some(taken) = &machine.taken {
         let known = |server: &SocketAddr| {
             let mut routes = taken.answers.routes.iter();
-            routes.find(|(there, _)| there == server).map(|(_, path)| path.clone())
+            routes
+                .find(|(there, _)| there == server)
+                .map(|(_, path)| path.clone())
         };
         // Where one was not asked for, what holds for the others says too little.
-        return addresses.map(known).collect::<Option<_>>().unwrap_or_default();
+        return addresses
+            .map(known)
+            .collect::<Option<_>>()
+            .unwrap_or_default();
     }
     if !machine.is_here() {
         return Vec::new();

@@ -133,7 +133,9 @@ pub fn reuse(machine: &Machine, snapshot: &Snapshot, flows: &[Flow]) -> HashMap<
     const MARGIN: Duration = Duration::from_millis(100);
     if let Some(taken) = &machine.taken {
         let mut told = taken.by_flow(|kept| {
-            let trial = kept.trial.filter(|trial| trial.reused + trial.refused > 0)?;
+            let trial = kept
+                .trial
+                .filter(|trial| trial.reused + trial.refused > 0)?;
             Some(Trial {
                 has_port: None,
                 ..trial

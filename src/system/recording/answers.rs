@@ -259,14 +259,20 @@ pub fn sockets(from: impl Read) -> io::Result<Vec<Socket>> {
     let mut line = Vec::new();
     for number in 1_u64.. {
         line.clear();
-        if reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)? == 0 {
+        if reader
+            .by_ref()
+            .take(LONGEST_LINE)
+            .read_until(b'\n', &mut line)?
+            == 0
+        {
             break;
         }
         let text = std::str::from_utf8(&line).ok();
         let is_whole = line.ends_with(b"\n");
-        let socket = text.filter(|_| is_whole).and_then(socket).ok_or_else(|| {
-            io::Error::other(format!("line {number} is cut off, or no socket"))
-        })?;
+        let socket = text
+            .filter(|_| is_whole)
+            .and_then(socket)
+            .ok_or_else(|| io::Error::other(format!("line {number} is cut off, or no socket")))?;
         if sockets.len() == MOST_SOCKETS {
             return Err(io::Error::other("it has more sockets than any machine"));
         }
@@ -276,22 +282,24 @@ pub fn sockets(from: impl Read) -> io::Result<Vec<Socket>> {
 }
 
 fn socket(line: &str) -> Option<Socket> {
-    fn known<T>(word: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
+    /// What a word says, where it says something: `None` where it is not understood.
+    fn known<T>(word: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, ()> {
         match word {
-            "-" => Some(None),
-            word => parse(word).map(Some),
+            "-" => Ok(None),
+            word => parse(word).map(Some).ok_or(()),
         }
     }
     let mut words = line.split_ascii_whitespace();
     let state = words.next()?;
     let state = TcpState::ALL.into_iter().find(|it| it.name() == state)?;
     let (local, remote) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    let left = known(words.next()?, |word| word.parse().ok())?;
-    let inode = known(words.next()?, |word| word.parse().ok())?;
+    let left = known(words.next()?, |word| word.parse().ok()).ok()?;
+    let inode = known(words.next()?, |word| word.parse().ok()).ok()?;
     let interface = known(words.next()?, |word| {
         let (index, name) = word.split_once(':')?;
         Some(Interface::new(index.parse().ok()?, name))
-    })?;
+    })
+    .ok()?;
     let retransmits = words.next()?.parse().ok()?;
     words.next().is_none().then_some(Socket {
         state,

@@ -75,12 +75,17 @@ impl Listing {
         let mut bytes = Vec::new();
         for number in 1_u64.. {
             bytes.clear();
-            let read = reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut bytes)?;
+            let read = reader
+                .by_ref()
+                .take(LONGEST_LINE)
+                .read_until(b'\n', &mut bytes)?;
             if read == 0 {
                 break;
             }
             if read as u64 == LONGEST_LINE || bytes.contains(&0) {
-                return Err(io::Error::other(format!("line {number} is no line of text")));
+                return Err(io::Error::other(format!(
+                    "line {number} is no line of text"
+                )));
             }
             listing.is_empty = false;
             listing.take(&String::from_utf8_lossy(&bytes), number);
@@ -108,29 +113,43 @@ impl Listing {
             return;
         }
         let (program, row) = match words.as_slice() {
-            ["tcp" | "tcp6", received, sent, local, remote, state, more @ ..]
-                if is_number(received) && is_number(sent) && netstat_state(state).is_some() =>
-            {
-                let row = self.row(netstat_state(state), local, remote, more, words[0] == "tcp6");
+            [
+                "tcp" | "tcp6",
+                received,
+                sent,
+                local,
+                remote,
+                state,
+                more @ ..,
+            ] if is_number(received) && is_number(sent) && netstat_state(state).is_some() => {
+                let row = self.row(
+                    netstat_state(state),
+                    local,
+                    remote,
+                    more,
+                    words[0] == "tcp6",
+                );
                 (Program::Netstat, row)
             }
             ["tcp", state, received, sent, local, remote, more @ ..]
             | [state, received, sent, local, remote, more @ ..]
                 if ss_state(state).is_some() && is_number(received) && is_number(sent) =>
             {
-                (Program::Ss, self.row(ss_state(state), local, remote, more, false))
+                (
+                    Program::Ss,
+                    self.row(ss_state(state), local, remote, more, false),
+                )
             }
             _ => return,
         };
         self.program = self.program.or(Some(program));
-        match row {
-            Some(socket) => self.sockets.push(socket),
-            None => {
-                self.malformed += 1;
-                if self.malformed == 1 {
-                    self.first_malformed = number;
-                }
-            }
+        if let Some(socket) = row {
+            self.sockets.push(socket);
+            return;
+        }
+        self.malformed += 1;
+        if self.malformed == 1 {
+            self.first_malformed = number;
         }
     }
 
@@ -181,7 +200,10 @@ fn setting(line: &str) -> Option<(&str, &str)> {
     // With a prompt in front of it, it is a command.
     let key = key.trim();
     let is_key = key.starts_with("net.") || key.starts_with("kernel.");
-    let is_one = is_key && key.chars().all(|it| it.is_ascii_alphanumeric() || "._-".contains(it));
+    let is_one = is_key
+        && key
+            .chars()
+            .all(|it| it.is_ascii_alphanumeric() || "._-".contains(it));
     is_one.then_some((key, value.trim()))
 }
 
@@ -206,7 +228,10 @@ fn is_numeric(end: &str) -> bool {
     let (host, port) = end.rsplit_once(':').unwrap_or((end, ""));
     let is_port = port == "*" || is_number(port);
     let host = host.split('%').next().unwrap_or_default();
-    is_port && host.chars().all(|it| it.is_ascii_hexdigit() || ".:[]*".contains(it))
+    is_port
+        && host
+            .chars()
+            .all(|it| it.is_ascii_hexdigit() || ".:[]*".contains(it))
 }
 
 /// As ss spells them (misc/ss.c).
@@ -269,10 +294,18 @@ fn read_timer(words: &[&str]) -> Option<(String, Option<Duration>, u8)> {
         let (kind, left, retransmits) = (parts.next()?, parts.next()?, parts.next()?);
         return Some((kind.into(), ss_time(left), retransmits.parse().ok()?));
     }
-    let mut parts = words.get(1)?.strip_prefix('(')?.trim_end_matches(')').split('/');
+    let mut parts = words
+        .get(1)?
+        .strip_prefix('(')?
+        .trim_end_matches(')')
+        .split('/');
     let (left, retransmits) = (parts.next()?.parse::<f64>().ok()?, parts.next()?);
     let left = Duration::try_from_secs_f64(left).ok();
-    Some(((*first).into(), left, retransmits.parse().unwrap_or(u8::MAX)))
+    Some((
+        (*first).into(),
+        left,
+        retransmits.parse().unwrap_or(u8::MAX),
+    ))
 }
 
 /// `59sec`, `1min30sec`, `850ms`, `1.040ms` (a point for thousands) (`print_ms_timer` in misc/ss.c).
@@ -282,7 +315,9 @@ fn ss_time(text: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let end = rest.find(|it: char| !it.is_ascii_digit() && it != '.')?;
         let (number, after) = rest.split_at(end);
-        let unit = after.find(|it: char| it.is_ascii_digit()).unwrap_or(after.len());
+        let unit = after
+            .find(|it: char| it.is_ascii_digit())
+            .unwrap_or(after.len());
         let (unit, after) = after.split_at(unit);
         time += match unit {
             "min" => Duration::from_secs(number.parse::<u64>().ok()?.checked_mul(60)?),
@@ -366,7 +401,10 @@ mod tests {
              \t skmem:(r0,rb131072)\n\
              root@web:~# \n",
         );
-        let settings = [("net.ipv4.ip_local_port_range".to_owned(), "40000\t40099".to_owned())];
+        let settings = [(
+            "net.ipv4.ip_local_port_range".to_owned(),
+            "40000\t40099".to_owned(),
+        )];
         assert_eq!(listing.settings, settings);
         assert_eq!((listing.sockets.len(), listing.malformed), (3, 0));
         assert_eq!(listing.program, Some(Program::Ss));

@@ -7,7 +7,7 @@ mod open;
 mod scrub;
 mod take;
 
-pub use answers::{Answers, Taken};
+pub use answers::Taken;
 pub use archive::Archive;
 pub use open::{Recorded, open};
 pub use take::{Recording, Subject, check, take};

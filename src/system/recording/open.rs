@@ -1,5 +1,6 @@
 //! Opens what `--from` names: a folder, an archive, a sosreport, or a text of ss or netstat.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
@@ -10,7 +11,7 @@ use tar::EntryType;
 use super::answers::{Answers, Taken, VERSION, sockets};
 use super::listing::{Listing, Program};
 use super::{ANSWERS, Archive, FILES, SOCKETS};
-use crate::model::{Gap, Namespace, SourceName, TcpState, Weight};
+use crate::model::{Flow, Gap, Namespace, PortRange, Socket, SourceName, TcpState, Weight};
 use crate::refusal::Refusal;
 use crate::system::{Machine, ProcRoot, file};
 use crate::words::counted;
@@ -24,7 +25,6 @@ const LONGEST_ANSWERS: u64 = 256 * 1024 * 1024;
 /// What ss and netstat printed, in a sosreport, and what it says of settings.
 const NETWORKING: &str = "sos_commands/networking";
 const SYSCTL: &str = "sos_commands/kernel/sysctl_-a";
-
 
 /// A machine that was recorded.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub fn open(path: &Path) -> Result<Recorded> {
 struct Contents {
     files: Archive,
     answers: Option<Vec<u8>>,
-    sockets: Option<Vec<crate::model::Socket>>,
+    sockets: Option<Vec<Socket>>,
     printed: Vec<(PathBuf, Listing)>,
     settings: Vec<(String, String)>,
 }
@@ -182,11 +182,11 @@ fn is_of_interest(path: &Path) -> Option<(PathBuf, PathBuf)> {
 /// Reads an archive as it comes, and writes nothing anywhere.
 fn archive(path: &Path, mut file: File) -> Result<Recorded> {
     /// Two blocks of zeros end an archive.
-    const END: usize = 1024;
+    const END: u16 = 1024;
     let length = file.metadata()?.len();
-    let mut end = vec![1; END];
-    if length >= END as u64 {
-        file.seek(SeekFrom::End(-(END as i64)))?;
+    let mut end = vec![1; END.into()];
+    if length >= END.into() {
+        file.seek(SeekFrom::End(-i64::from(END)))?;
         read_some(&mut file, &mut end)?;
         file.seek(SeekFrom::Start(0))?;
     }
@@ -314,7 +314,8 @@ impl Contents {
                 namespace,
             });
         }
-        self.printed.retain(|(_, listing)| listing.program.is_some());
+        self.printed
+            .retain(|(_, listing)| listing.program.is_some());
         // ss tells more than netstat, and with timers either tells more.
         self.printed.sort_by_key(|(_, it)| {
             (
@@ -333,7 +334,7 @@ impl Contents {
             });
         }
         let (place, listing) = self.printed.swap_remove(0);
-        let taken = printed(&place, listing)?;
+        let taken = printed(&place, listing, &settings)?;
         let proc = if has_table && !is_archive {
             ProcRoot::archived(proc.to_owned(), self.files, false)
         } else {
@@ -368,29 +369,20 @@ impl Contents {
 }
 
 /// The table that ss or netstat printed, and what it does not tell.
-fn printed(path: &Path, listing: Listing) -> Result<Taken> {
+fn printed(path: &Path, listing: Listing, settings: &[(String, String)]) -> Result<Taken> {
     let program = listing.program.map_or("ss", Program::name);
     if listing.sockets.is_empty() && listing.named > 0 {
         anyhow::bail!("it has names instead of numbers: `{program} -n` prints numbers");
     }
-    let what = format!("what {program} printed ({})", path.display());
+    let name = path.display();
     let mut gaps = Vec::new();
-    let mut gap = |why: String, weight| {
-        gaps.push(
-            Gap {
-                // The sockets are unknown where it is decisive, as where net/tcp is damaged.
-                what: match weight {
-                    Weight::Decisive => format!("sock_diag: {what}"),
-                    _ => what.clone(),
-                },
-                why,
-                weight,
-            }
-            .into(),
-        );
+    let mut gap = |what: &str, why: String, weight| {
+        let what = format!("{what} of {name}, which {program} printed");
+        gaps.push(Gap { what, why, weight }.into());
     };
     if listing.malformed > 0 {
         gap(
+            "rows",
             format!(
                 "{} not understood and left out, the first is line {}{}",
                 counted(listing.malformed, "row"),
@@ -406,6 +398,7 @@ fn printed(path: &Path, listing: Listing) -> Result<Taken> {
     }
     if listing.cut > 0 {
         gap(
+            "rows",
             format!(
                 "{} may be cut off at the width of the column: `netstat --wide` prints all of them",
                 counted(listing.cut, "IPv6 address")
@@ -413,21 +406,27 @@ fn printed(path: &Path, listing: Listing) -> Result<Taken> {
             Weight::Decisive,
         );
     }
-    let in_state = |state| listing.sockets.iter().filter(move |it| it.state == state);
-    let waiting = in_state(TcpState::TimeWait).count();
+    let waiting = count_of(&listing.sockets, TcpState::TimeWait);
     if waiting > 0 && !listing.has_timers {
+        let matters = is_rate_of_weight(&listing.sockets, settings);
         gap(
+            "timers",
             format!(
-                "it has no timers, so since when the {waiting} TIME_WAIT are there is unknown, and \
-                 with that the rate, the forecast and what is reused: option -o prints them"
+                "since when the {waiting} TIME_WAIT are there is unknown, and with that the rate, the \
+                 forecast, and what can be had again: option -o prints them"
             ),
-            Weight::Decisive,
+            if matters {
+                Weight::Decisive
+            } else {
+                Weight::Minor
+            },
         );
     }
-    if in_state(TcpState::Listen).count() == 0 {
+    if count_of(&listing.sockets, TcpState::Listen) == 0 {
         gap(
-            "it lists no listener, so connections that were accepted cannot be told from those that \
-             were opened here: option -a lists them"
+            "listeners",
+            "there are none, so connections that were accepted cannot be told from those that were \
+             opened here: option -a lists them"
                 .into(),
             Weight::Minor,
         );
@@ -441,4 +440,25 @@ fn printed(path: &Path, listing: Listing) -> Result<Taken> {
         },
         source: SourceName::Text,
     })
+}
+
+fn count_of(sockets: &[Socket], state: TcpState) -> usize {
+    sockets.iter().filter(|it| it.state == state).count()
+}
+
+/// Whether some flow may be about to run out of ports, as far as its TIME_WAIT tells without their
+/// ages: in the worst case all were closed within the last second, and so it goes on for a minute.
+fn is_rate_of_weight(sockets: &[Socket], settings: &[(String, String)]) -> bool {
+    const SECONDS: u32 = 60;
+    let mut settings = settings.iter();
+    let range = settings.find(|(key, _)| key == "net.ipv4.ip_local_port_range");
+    let Some(range) = range.and_then(|(_, range)| PortRange::parse(range)) else {
+        return true;
+    };
+    let mut flows: HashMap<Flow, u32> = HashMap::new();
+    for socket in sockets.iter().filter(|it| it.state == TcpState::TimeWait) {
+        *flows.entry(Flow::of(socket)).or_default() += 1;
+    }
+    let most = flows.values().max().copied().unwrap_or(0);
+    most.saturating_mul(SECONDS) >= range.len()
 }

@@ -1,6 +1,7 @@
 //! Addresses and names replaced by others: the same by the same, so that flows stay flows.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -24,8 +25,13 @@ fn other<K: Hash + Eq + Clone, V: Clone>(
     old: &K,
     new: impl FnOnce(u32) -> V,
 ) -> V {
-    let number = u32::try_from(known.len()).unwrap_or(u32::MAX).saturating_add(1);
-    known.entry(old.clone()).or_insert_with(|| new(number)).clone()
+    let number = u32::try_from(known.len())
+        .unwrap_or(u32::MAX)
+        .saturating_add(1);
+    known
+        .entry(old.clone())
+        .or_insert_with(|| new(number))
+        .clone()
 }
 
 impl Scrubber {
@@ -49,8 +55,14 @@ impl Scrubber {
         } else {
             0x0a00_0000
         };
-        let host = if old.is_link_local() { 0xffff } else { 0x00ff_ffff };
-        other(&mut self.four, &old, |number| (network | number & host).into())
+        let host = if old.is_link_local() {
+            0xffff
+        } else {
+            0x00ff_ffff
+        };
+        other(&mut self.four, &old, |number| {
+            (network | number & host).into()
+        })
     }
 
     fn six(&mut self, old: Ipv6Addr) -> Ipv6Addr {
@@ -62,7 +74,9 @@ impl Scrubber {
         } else {
             0x2001_0db8 << 96
         };
-        other(&mut self.six, &old, |number| (network | u128::from(number)).into())
+        other(&mut self.six, &old, |number| {
+            (network | u128::from(number)).into()
+        })
     }
 
     fn end(&mut self, end: SocketAddr) -> SocketAddr {
@@ -70,7 +84,9 @@ impl Scrubber {
     }
 
     fn owner(&mut self, owner: &mut Owner) {
-        owner.command = other(&mut self.commands, &owner.command, |it| format!("command-{it}"));
+        owner.command = other(&mut self.commands, &owner.command, |it| {
+            format!("command-{it}")
+        });
         if owner.user != "root" {
             owner.user = other(&mut self.users, &owner.user, |it| format!("user-{it}"));
         }
@@ -109,7 +125,11 @@ impl Scrubber {
             path.interface = path.interface.take().filter(|name| name == "lo");
             path.switched_off = path.switched_off.take().filter(|key| key.contains(".all."));
         }
-        let unplaced = answers.unplaced.iter_mut().flatten().map(|it| &mut it.owner);
+        let unplaced = answers
+            .unplaced
+            .iter_mut()
+            .flatten()
+            .map(|it| &mut it.owner);
         for owner in unplaced.chain(answers.service.as_mut()) {
             self.owner(owner);
         }
@@ -171,7 +191,7 @@ impl Scrubber {
                 Some(new) if column == 7 => {
                     let room = blanks.len() + word.len();
                     row.truncate(row.len() - blanks.len());
-                    row.push_str(&format!("{new:>room$}"));
+                    let _ = write!(row, "{new:>room$}");
                 }
                 Some(new) => row.push_str(&new),
                 None => row.push_str(word),
@@ -186,7 +206,9 @@ impl Scrubber {
         if old == 0 {
             return None;
         }
-        let new = other(&mut self.numbers, &old, |number| 1000_u32.saturating_add(number));
+        let new = other(&mut self.numbers, &old, |number| {
+            1000_u32.saturating_add(number)
+        });
         Some(new.to_string())
     }
 
@@ -209,12 +231,11 @@ impl Scrubber {
                 let IpAddr::V6(six) = self.address(IpAddr::V6(bits.into())) else {
                     return None;
                 };
-                let octets = six.octets();
-                octets
-                    .chunks_exact(4)
-                    .map(|it| u32::from_be_bytes([it[0], it[1], it[2], it[3]]))
-                    .map(|number| format!("{:08X}", swapped(number)))
-                    .collect()
+                let mut new = String::new();
+                for number in six.octets().as_chunks::<4>().0 {
+                    let _ = write!(new, "{:08X}", swapped(u32::from_be_bytes(*number)));
+                }
+                new
             }
             _ => return None,
         };

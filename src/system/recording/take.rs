@@ -13,13 +13,13 @@ use tar::{Builder, Header};
 
 use super::answers::{self, Answers, KeptFlow, Taken, VERSION};
 use super::scrub::Scrubber;
-use super::{ANSWERS, Archive, FILES, SOCKETS};
+use super::{ANSWERS, FILES, SOCKETS};
 use crate::model::{
     Flow, Gap, Holders, Namespace, OtherNamespaces, Owners, Path as Way, Snapshot, SourceName,
 };
 use crate::refusal::Refusal;
+use crate::system::Machine;
 use crate::system::byte_order::ByteOrder;
-use crate::system::{Machine, ProcRoot};
 
 /// More than the table of a million sockets takes.
 const LONGEST: u64 = 256 * 1024 * 1024;
@@ -177,6 +177,12 @@ impl Recording {
         }
     }
 
+    /// Whether it has more than files of /proc.
+    #[must_use]
+    pub fn has_answers(&self) -> bool {
+        self.taken.is_some()
+    }
+
     /// How many files it has, and how long they are together.
     #[must_use]
     pub fn size(&self) -> (usize, u64) {
@@ -251,25 +257,13 @@ impl Recording {
             writeln!(out)
         })
     }
-
-    /// The recorded machine, as it is read from `path` later.
-    ///
-    /// # Errors
-    /// When there is no memory for it.
-    pub fn machine(self, path: &Path) -> Result<Machine> {
-        let mut archive = Archive::default();
-        for (name, bytes) in &self.files {
-            archive.keep(Path::new(name), &mut bytes.as_slice())?;
-        }
-        let proc = ProcRoot::archived(path.join("proc"), archive, true);
-        Ok(Machine::taken(proc, self.taken))
-    }
 }
 
 /// Whether a recording at `path` is an archive.
 #[must_use]
 pub fn is_archive(path: &Path) -> bool {
-    path.extension().is_some_and(|it| it.eq_ignore_ascii_case("tar"))
+    path.extension()
+        .is_some_and(|it| it.eq_ignore_ascii_case("tar"))
 }
 
 /// Finds out, before the look, whether a recording can be put at `path`; nothing is left there.
