@@ -300,6 +300,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::system::file;
 
     fn hand(ticks_per_second: u64) -> Hand {
         Hand {

@@ -140,6 +140,11 @@ impl Listing {
                     self.row(ss_state(state), local, remote, more, false),
                 )
             }
+            // Cut off, or damaged.
+            ["tcp" | "tcp6", received, ..] if is_number(received) => (Program::Netstat, None),
+            [state, received, ..] if ss_state(state).is_some() && is_number(received) => {
+                (Program::Ss, None)
+            }
             _ => return,
         };
         self.program = self.program.or(Some(program));
@@ -161,14 +166,14 @@ impl Listing {
         more: &[&str],
         is_six: bool,
     ) -> Option<Socket> {
+        // net-tools cuts off what is longer without --wide.
+        self.cut += u64::from(is_six && [local, remote].iter().any(|end| end.len() >= CUT));
         let ends = (end(local), end(remote));
         let (Some((local_end, interface)), Some((remote_end, _))) = ends else {
             let is_named = [local, remote].iter().any(|end| !is_numeric(end));
             self.named += u64::from(is_named);
             return None;
         };
-        // net-tools cuts what is longer than 23 letters off without --wide.
-        self.cut += u64::from(is_six && [local, remote].iter().any(|end| end.len() >= CUT));
         let timer = more.iter().position(|word| is_timer(word));
         let (kind, left, retransmits) = timer
             .and_then(|place| read_timer(&more[place..]))
@@ -191,7 +196,7 @@ impl Listing {
     }
 }
 
-/// `PRTOCOL:ADDRESS:PORT` of net-tools has 23 letters for an address and a port.
+/// The width of an address and its port in net-tools, 23 letters.
 const CUT: usize = 23;
 
 /// `net.ipv4.tcp_tw_reuse = 2`, of the tree that matters.

@@ -137,7 +137,7 @@ fn named_file(path: &Path) -> Result<Recorded> {
         // A table of /proc as it was copied.
         file.seek(SeekFrom::Start(0))?;
         contents.files.keep(Path::new("net/tcp"), &mut file)?;
-        contents.keep_settings(&listing.settings)?;
+        contents.keep_settings(&listing.settings, None)?;
         return contents.machine(path, path, true, true);
     }
     contents.settings.clone_from(&listing.settings);
@@ -274,11 +274,16 @@ impl Contents {
     }
 
     /// Keeps settings as the files that they are in /proc, where they are not there.
-    fn keep_settings(&mut self, settings: &[(String, String)]) -> Result<()> {
+    fn keep_settings(
+        &mut self,
+        settings: &[(String, String)],
+        folder: Option<&Path>,
+    ) -> Result<()> {
         for (key, value) in settings {
             let path = PathBuf::from(format!("sys/{}", key.replace('.', "/")));
             let is_read = path.to_str().is_some_and(|it| FILES.contains(&it));
-            if is_read && !self.files.has(&path) {
+            let is_there = folder.is_some_and(|folder| folder.join(&path).exists());
+            if is_read && !is_there && !self.files.has(&path) {
                 let text = format!("{value}\n");
                 self.files.keep(&path, &mut text.as_bytes())?;
             }
@@ -295,7 +300,7 @@ impl Contents {
         is_archive: bool,
     ) -> Result<Recorded> {
         let settings = std::mem::take(&mut self.settings);
-        self.keep_settings(&settings)?;
+        self.keep_settings(&settings, Some(proc).filter(|_| !is_archive))?;
         let taken = self.taken()?;
         let namespace = taken.as_ref().and_then(|taken| {
             let option = taken.answers.option.clone();
@@ -335,10 +340,10 @@ impl Contents {
         }
         let (place, listing) = self.printed.swap_remove(0);
         let taken = printed(&place, listing, &settings)?;
-        let proc = if has_table && !is_archive {
-            ProcRoot::archived(proc.to_owned(), self.files, false)
-        } else {
+        let proc = if is_archive {
             ProcRoot::printed(proc.to_owned(), self.files)
+        } else {
+            ProcRoot::archived(proc.to_owned(), self.files, false)
         };
         Ok(Recorded {
             machine: Machine::taken(proc, Some(taken)),
