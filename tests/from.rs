@@ -178,10 +178,10 @@ fn a_recording_says_what_is_said_of_the_machine() {
                 (&["--all", "--by", "flow"], "states"),
                 (&["127.0.0.1:3306"], "states"),
             ] {
-                let line = [&[command, "--json"][..], options].concat();
-                let live = json(&line);
+                let words = [&[command, "--json"][..], options].concat();
+                let live = json(&words);
                 let path = path.to_str().unwrap();
-                let recorded = json(&[&line[..], &["--from", path]].concat());
+                let recorded = json(&[&words[..], &["--from", path]].concat());
                 if command == "verdict" {
                     assert_eq!(lasting(&recorded), lasting(&live), "{more} {options:?}");
                     let [recorded, live] =
@@ -288,6 +288,43 @@ fn all_bytes(folder: &Path) -> Vec<u8> {
     bytes
 }
 
+/// Nothing in the files of a scrubbed recording names the machine or its addresses.
+fn assert_no_names(scrubbed: &Path) {
+    let bytes = String::from_utf8(all_bytes(scrubbed)).unwrap();
+    let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let hex = |octets: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(octets));
+    for secret in [
+        "198.51.100.7",
+        "2001:db8:77",
+        "203.0.113",
+        &hex([198, 51, 100, 7]),
+        &hex([203, 0, 113, 200]),
+        &hex([0, 0x77, 0, 0]),
+        &format!("\n{hostname}"),
+        &format!("\"{}", env!("CARGO_PKG_NAME")),
+        "from-",
+    ] {
+        assert!(!bytes.contains(secret), "{secret:?}");
+    }
+}
+
+/// The files and the answers of a scrubbed recording have the same addresses.
+fn assert_tables_agree(scrubbed: &Path, after: &Value) {
+    let by_proc = scrubbed.to_str().unwrap();
+    let by_proc = json(&[
+        "states", "--json", "--by", "flow", "--source", "proc", "--from", by_proc,
+    ]);
+    let by_netlink = json_from("states", scrubbed);
+    assert_eq!(by_proc["states"], by_netlink["states"]);
+    let servers = |flows: &Value| {
+        let flows = flows.as_array().unwrap().iter();
+        let mut servers: Vec<_> = flows.map(|it| it["destination"].to_string()).collect();
+        servers.sort();
+        servers
+    };
+    assert_eq!(servers(&by_proc["flows"]), servers(after));
+}
+
 #[test]
 fn a_scrubbed_recording_has_the_same_flows_and_none_of_the_names() {
     in_namespace(
@@ -363,35 +400,8 @@ fn a_scrubbed_recording_has_the_same_flows_and_none_of_the_names() {
                     "{renamed:?}"
                 );
             }
-            let bytes = String::from_utf8(all_bytes(&scrubbed)).unwrap();
-            let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-            let hex = |octets: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(octets));
-            for secret in [
-                "198.51.100.7",
-                "2001:db8:77",
-                "203.0.113",
-                &hex([198, 51, 100, 7]),
-                &hex([203, 0, 113, 200]),
-                &hex([0, 0x77, 0, 0]),
-                &format!("\n{hostname}"),
-                &format!("\"{}", env!("CARGO_PKG_NAME")),
-                "from-",
-            ] {
-                assert!(!bytes.contains(secret), "{secret:?}");
-            }
-            let by_proc = scrubbed.to_str().unwrap();
-            let by_proc = json(&[
-                "states", "--json", "--by", "flow", "--source", "proc", "--from", by_proc,
-            ]);
-            let by_netlink = json_from("states", &scrubbed);
-            assert_eq!(by_proc["states"], by_netlink["states"]);
-            let servers = |flows: &Value| {
-                let flows = flows.as_array().unwrap().iter();
-                let mut servers: Vec<_> = flows.map(|it| it["destination"].to_string()).collect();
-                servers.sort();
-                servers
-            };
-            assert_eq!(servers(&by_proc["flows"]), servers(&json!(after)));
+            assert_no_names(&scrubbed);
+            assert_tables_agree(&scrubbed, &json!(after));
         },
     );
 }
@@ -857,7 +867,7 @@ fn what_is_no_recording_is_refused() {
 fn the_line_of_the_readme_makes_a_recording_by_hand() {
     in_namespace("the_line_of_the_readme_makes_a_recording_by_hand", || {
         let readme = fs::read_to_string("README.md").unwrap();
-        let line = readme
+        let shown = readme
             .lines()
             .find(|line| line.trim_start().starts_with("cd /proc"))
             .expect("the README shows it")
@@ -870,8 +880,8 @@ fn the_line_of_the_readme_makes_a_recording_by_hand() {
         for shell in ["sh", "bash"] {
             let folder = tempfile::tempdir().unwrap();
             let here = folder.path().join("host");
-            let line = line.replace("/tmp/host", here.to_str().unwrap());
-            let output = Command::new(shell).args(["-c", &line]).output().unwrap();
+            let by_hand = shown.replace("/tmp/host", here.to_str().unwrap());
+            let output = Command::new(shell).args(["-c", &by_hand]).output().unwrap();
             let verdict = json_from("verdict", &here);
             assert_eq!(verdict["tunables"], live["tunables"], "{}", text(&output));
             assert_eq!(

@@ -130,7 +130,9 @@ impl ProcRoot {
     pub fn absence(&self) -> &'static str {
         match self.kind {
             Kind::Recorded | Kind::Archived => "missing from the recording",
-            Kind::Text => "not told by what ss or netstat prints",
+            Kind::Text => {
+                "not told by ss or netstat; lines of `sysctl -a` in the same file tell settings"
+            }
             Kind::OfProcess(_) => "told only to who enters the namespace (CAP_SYS_ADMIN)",
             Kind::Own => "this kernel, or this container, does not show it",
         }

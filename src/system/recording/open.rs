@@ -14,7 +14,7 @@ use super::{ANSWERS, Archive, FILES, SOCKETS};
 use crate::model::{Flow, Gap, Namespace, PortRange, Socket, SourceName, TcpState, Weight};
 use crate::refusal::Refusal;
 use crate::system::{Machine, ProcRoot, file};
-use crate::words::counted;
+use crate::words::{count, counted};
 
 /// Entries looked at in an archive: a sosreport has some 10,000.
 const MOST_ENTRIES: usize = 200_000;
@@ -116,13 +116,13 @@ fn named_file(path: &Path) -> Result<Recorded> {
     file.seek(SeekFrom::Start(0))?;
     let beginning = &beginning[..length];
     for (magic, how) in [
-        (&b"\x1f\x8b"[..], "gzip: `gunzip FILE` first"),
-        (b"\xfd7zXZ", "xz: `unxz FILE` first"),
-        (b"BZh", "bzip2: `bunzip2 FILE` first"),
-        (b"\x28\xb5\x2f\xfd", "zstd: `unzstd FILE` first"),
+        (&b"\x1f\x8b"[..], "gzip"),
+        (b"\xfd7zXZ", "xz"),
+        (b"BZh", "bzip2"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
     ] {
         if beginning.starts_with(magic) {
-            anyhow::bail!("it is compressed with {how}");
+            anyhow::bail!("it is compressed with {how}: unpack it (`tar -xf`) and name the folder");
         }
     }
     if beginning.get(257..262) == Some(b"ustar") {
@@ -417,8 +417,9 @@ fn printed(path: &Path, listing: Listing, settings: &[(String, String)]) -> Resu
         gap(
             "timers",
             format!(
-                "since when the {waiting} TIME_WAIT are there is unknown, and with that the rate, the \
-                 forecast, and what can be had again: option -o prints them"
+                "since when the {} TIME_WAIT are there is unknown, and with that the rate, the \
+                 forecast, and what can be had again: option -o prints them",
+                count(waiting as u64)
             ),
             if matters {
                 Weight::Decisive
