@@ -121,6 +121,7 @@ impl SourceArgs {
                 None => Machine::live(self.source),
             },
             namespace: None,
+            taken: None,
         })
     }
 

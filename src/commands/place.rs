@@ -9,6 +9,7 @@ use anyhow::Result;
 use crate::cli::SourceArgs;
 use crate::judge::namespaces::{Judged, Looked, Namespaces, namespaces};
 use crate::model::{Destination, HostName, Namespace, Toward};
+use crate::render;
 use crate::system::{Door, Found, Machine, Recorded, SourceChoice, census, resolve};
 
 /// Namespaces looked into at once: a look waits longer than it works, and a node has other work.
@@ -25,7 +26,15 @@ pub fn one<T: Send>(
     look: impl FnOnce(&Machine, Option<Toward>) -> Result<T> + Send,
 ) -> Result<(T, Option<Namespace>)> {
     let Some(wanted) = args.wanted() else {
-        let Recorded { machine, namespace } = args.machine()?;
+        let Recorded {
+            machine,
+            namespace,
+            taken,
+        } = args.machine()?;
+        if let Some(taken) = taken {
+            let time = humantime::format_rfc3339_seconds(taken);
+            render::note(&format!("this is how it was at {time}"));
+        }
         let toward = destination.map(resolve).transpose()?;
         return Ok((look(&machine, toward)?, namespace));
     };

@@ -20,8 +20,8 @@ pub const VERSION: u32 = 1;
 /// No line of the list of sockets is longer than 200 bytes.
 const LONGEST_LINE: u64 = 512;
 
-/// More sockets than memory is to be taken for: each takes some 120 bytes.
-pub const MOST_SOCKETS: usize = 8_000_000;
+/// More sockets than memory is to be taken for: each takes some 120 bytes, and 60 in a file.
+pub const MOST_SOCKETS: usize = 4_000_000;
 
 /// What was answered.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use crate::model::{Interface, Socket, TcpState};
 const LONGEST_LINE: u64 = 16 * 1024;
 
 /// More than any machine has: each takes some 120 bytes.
-const MOST_SOCKETS: usize = 8_000_000;
+const MOST_SOCKETS: usize = 4_000_000;
 
 /// Settings kept: `sysctl -a` prints some thousand.
 const MOST_SETTINGS: usize = 20_000;

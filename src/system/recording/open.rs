@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use tar::EntryType;
@@ -22,6 +23,9 @@ const MOST_ENTRIES: usize = 200_000;
 /// More than the answers of a machine take.
 const LONGEST_ANSWERS: u64 = 256 * 1024 * 1024;
 
+/// In seconds since 1970.
+const YEAR_10000: u64 = 253_402_300_800;
+
 /// What ss and netstat printed, in a sosreport, and what it says of settings.
 const NETWORKING: &str = "sos_commands/networking";
 const SYSCTL: &str = "sos_commands/kernel/sysctl_-a";
@@ -33,6 +37,8 @@ pub struct Recorded {
     pub machine: Machine,
     /// The network namespace of it that was asked for then.
     pub namespace: Option<Namespace>,
+    /// When it was recorded; `None` where that is not told.
+    pub taken: Option<SystemTime>,
 }
 
 /// Opens the recording at `path`.
@@ -313,10 +319,14 @@ impl Contents {
         let has_rows = taken.is_some();
         let is_in_proc = self.files.has(Path::new("net/tcp")) || proc.join("net/tcp").exists();
         if has_rows || is_in_proc {
+            let seconds = taken.as_ref().map(|taken| taken.answers.taken);
+            // No calendar has more than four digits for a year.
+            let seconds = seconds.filter(|seconds| *seconds < YEAR_10000);
             let proc = ProcRoot::archived(proc.to_owned(), self.files, is_archive);
             return Ok(Recorded {
                 machine: Machine::taken(proc, taken),
                 namespace,
+                taken: seconds.map(|it| SystemTime::UNIX_EPOCH + Duration::from_secs(it)),
             });
         }
         self.printed
@@ -348,6 +358,7 @@ impl Contents {
         Ok(Recorded {
             machine: Machine::taken(proc, Some(taken)),
             namespace: None,
+            taken: None,
         })
     }
 

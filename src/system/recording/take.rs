@@ -16,10 +16,12 @@ use super::scrub::Scrubber;
 use super::{ANSWERS, FILES, SOCKETS};
 use crate::model::{
     Flow, Gap, Holders, Namespace, OtherNamespaces, Owners, Path as Way, Snapshot, SourceName,
+    Weight,
 };
 use crate::refusal::Refusal;
 use crate::system::Machine;
 use crate::system::byte_order::ByteOrder;
+use crate::words::counted;
 
 /// More than the table of a million sockets takes.
 const LONGEST: u64 = 256 * 1024 * 1024;
@@ -63,7 +65,7 @@ pub fn take(machine: &Machine, subject: Subject<'_>) -> Recording {
             Err(error) => gaps.push(Gap {
                 what: path.display().to_string(),
                 why: format!("{error}; it is left out"),
-                weight: crate::model::Weight::Minor,
+                weight: Weight::Minor,
             }),
         }
     }
@@ -79,9 +81,21 @@ pub fn take(machine: &Machine, subject: Subject<'_>) -> Recording {
         };
         files.push((ARCH, format!("{name}{order}\n").into_bytes()));
     }
-    let by_netlink = subject.snapshot.source == SourceName::SockDiag;
+    let rows = machine.taped();
+    let fits = rows.len() <= answers::MOST_SOCKETS;
+    if !fits {
+        gaps.push(Gap {
+            what: SOCKETS.into(),
+            why: format!(
+                "{} are more than are kept; they are left out, and what hangs on them",
+                counted(rows.len() as u64, "socket")
+            ),
+            weight: Weight::Minor,
+        });
+    }
+    let by_netlink = fits && subject.snapshot.source == SourceName::SockDiag;
     let taken = by_netlink.then(|| Taken {
-        rows: machine.taped(),
+        rows,
         answers: answers(machine, subject),
         source: SourceName::SockDiag,
     });
