@@ -201,6 +201,27 @@ fn a_recording_says_what_is_said_of_the_machine() {
     });
 }
 
+/// Of a table of more than 20,000 sockets a look asks for less.
+#[test]
+fn a_large_table_is_recorded_whole_and_gives_the_same() {
+    in_namespace("a_large_table_is_recorded_whole_and_gives_the_same", || {
+        let folder = tempfile::tempdir().unwrap();
+        port_range(20000, 60999);
+        for port in [3306, 3307] {
+            let server = serve(&format!("127.0.0.1:{port}"));
+            assert_eq!(connect_until_error(server, 12_000), (12_000, None));
+        }
+        let path = folder.path().join("large.tar");
+        let said = record(&path, &[]);
+        assert_eq!(stdout(&from("verdict", &path)), said);
+        let (recorded, live) = (json_from("verdict", &path), json(&["verdict", "--json"]));
+        for field in ["capacity", "tunables", "time_wait", "gaps", "host"] {
+            assert_eq!(recorded[field], live[field], "{field}");
+        }
+        assert_eq!(json_from("states", &path), json(&["states", "--json"]));
+    });
+}
+
 #[test]
 fn another_namespace_is_recorded_from_outside_and_named() {
     in_namespace(

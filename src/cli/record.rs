@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{SourceArgs, values};
-use crate::refusal::Refusal;
+use super::{PlaceArgs, values};
 
 /// `twcheck record`.
 #[derive(Debug, Args)]
@@ -26,7 +25,7 @@ pub struct RecordArgs {
     pub to: PathBuf,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub source: SourceArgs,
+    pub place: PlaceArgs,
     /// Look for owners again and again for this time, to catch connections that live microseconds
     #[arg(long, value_parser = values::sample(), value_name = "D", allow_hyphen_values = true)]
     pub sample: Option<Duration>,
@@ -34,60 +33,4 @@ pub struct RecordArgs {
     /// loopback and link-local addresses, ports and process IDs stay
     #[arg(long)]
     pub scrub: bool,
-}
-
-impl RecordArgs {
-    /// Whether the options go together.
-    ///
-    /// # Errors
-    /// When they do not.
-    pub fn check(&self) -> Result<(), Refusal> {
-        self.source.check()?;
-        a_recording_is_of_a_running_machine(self)?;
-        a_recording_is_of_one_namespace(self)
-    }
-}
-
-fn a_recording_is_of_a_running_machine(args: &RecordArgs) -> Result<(), Refusal> {
-    if args.source.recorded().is_some() {
-        return Err(Refusal::new(
-            "record looks at a running machine, and a recorded one is there already",
-            "leave out --from and --proc-root",
-        ));
-    }
-    Ok(())
-}
-
-fn a_recording_is_of_one_namespace(args: &RecordArgs) -> Result<(), Refusal> {
-    if args.source.all_netns {
-        return Err(Refusal::new(
-            "a recording is of one network namespace, and --all-netns names all",
-            "record each with --pid or --netns: `twcheck states --all-netns` lists them",
-        ));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::cli::tests::{assert_fine, assert_refused};
-
-    #[test]
-    fn a_recording_is_of_one_running_namespace() {
-        for line in ["record x --from y", "record x --proc-root y"] {
-            assert_refused(
-                line,
-                "record looks at a running machine, and a recorded one is there already",
-                "leave out --from and --proc-root",
-            );
-        }
-        assert_refused(
-            "record x --all-netns",
-            "a recording is of one network namespace, and --all-netns names all",
-            "record each with --pid or --netns: `twcheck states --all-netns` lists them",
-        );
-        for line in ["record x.tar", "record x --pid 7 --scrub --sample 2s"] {
-            assert_fine(line);
-        }
-    }
 }

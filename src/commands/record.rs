@@ -25,10 +25,9 @@ const FLOWS: usize = 100;
 /// # Errors
 /// When it cannot be written, or no socket table be read.
 pub fn run(args: &RecordArgs) -> Result<Exit> {
-    args.check()?;
     can_be_recorded(&args.to)?;
-    let is_own = args.source.wanted().is_none();
-    let (mut recording, namespace) = place::one(&args.source, None, |machine, _| {
+    let is_own = args.place.wanted().is_none();
+    let (mut recording, namespace) = place::here(&args.place, None, |machine, _| {
         record(machine, args.sample, is_own)
     })?;
     if let Some(namespace) = namespace {

@@ -41,7 +41,7 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
     }
     let (mut verdict, namespace) = place::one(&args.source, destination, |machine, toward| {
         let mut verdict = look(machine, toward, &asked)?;
-        if args.source.wanted().is_none() {
+        if args.source.place.wanted().is_none() {
             verdict.other_namespaces = other_namespaces(machine);
         }
         Ok(verdict)
