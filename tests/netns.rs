@@ -11,8 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    alone, assert_valid, command, exit, in_namespace, json, run, skip, stderr, stdout, text,
-    twcheck,
+    alone, assert_valid, command, exit, in_namespace, json, run, skip_for_want_of, stderr, stdout,
+    text, twcheck,
 };
 use serde_json::{Value, json};
 
@@ -362,7 +362,7 @@ fn as_nobody(arguments: &[&str]) -> std::process::Output {
 fn is_root(test: &str) -> bool {
     let is_root = nix::unistd::getuid().is_root();
     if !is_root {
-        skip(test, "only root can become another user");
+        skip_for_want_of(test, "only root can become another user");
     }
     is_root && Path::new("/usr/bin/setpriv").exists()
 }
