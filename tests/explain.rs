@@ -126,6 +126,7 @@ fn a_number_is_no_error_by_itself() {
         "bind variables: 99",
         "listening on 0.0.0.0:3306",
         "connected to 10.0.0.5:3306 in 99 ms",
+        "connection pool: the query timed out",
         "socketTimeoutMS: 20000, connectTimeoutMS: 20000",
         "",
     ] {

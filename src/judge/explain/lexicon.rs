@@ -546,12 +546,12 @@ impl Edges {
     /// A sentence stands for itself; a name such as `EPIPE` may be a part of another one.
     fn of(text: &str, word: Word) -> Self {
         let is_name = text.bytes().all(|byte| byte.is_ascii_lowercase());
+        let is_errno = matches!(word, Word::Errno(_)) && text.starts_with('e') && text.len() <= 13;
+        // "connected" and "connection" are no connect().
+        let is_call = matches!(text, "connect" | "bind" | "listen" | "dial");
         Self {
             before: is_name,
-            after: is_name
-                && matches!(word, Word::Errno(_))
-                && text.len() <= 13
-                && text.starts_with('e'),
+            after: is_name && (is_errno || is_call),
         }
     }
 }

@@ -269,7 +269,10 @@ impl Now {
                 false => Some(false),
             },
             level: Some(verdict.level),
-            summary: verdict.summary.clone(),
+            // There the option is `verdict`'s own.
+            summary: verdict
+                .summary
+                .replace(": --connect does", ": `twcheck verdict --connect` does"),
         }
     }
 

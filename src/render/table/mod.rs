@@ -7,13 +7,13 @@ use std::ops::{Range, RangeInclusive};
 use textwrap::core::display_width;
 
 mod advice;
-mod explain;
+mod explanation;
 mod grid;
 mod namespaces;
 mod repro;
 
 pub use advice::advice;
-pub use explain::{explanation, kinds};
+pub use explanation::{explanation, kinds};
 use grid::{GAP, Grid};
 pub use namespaces::{all_advice, all_states, all_verdicts};
 pub use repro::repro;
