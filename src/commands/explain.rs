@@ -94,7 +94,8 @@ fn look_toward(source: &SourceArgs, asked: Option<&Destination>) -> Now {
         }
         Ok(Now::of(asked, &verdict))
     });
-    looked
-        .map(|(now, _)| now)
-        .unwrap_or_else(|error| Now::unknown(asked, format!("{error:#}")))
+    looked.map_or_else(
+        |error| Now::unknown(asked, format!("{error:#}")),
+        |(now, _)| now,
+    )
 }
