@@ -25,10 +25,14 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
         snapshot.tally.only_toward(toward);
     }
     let mut verdict = verdict(&snapshot, args.thresholds(), args.top);
+    let nat = args.nat.then(|| machine.nat(toward.as_ref()));
     if let Some(toward) = toward {
         let paths = route::paths(&machine, &toward);
         let attempt = args.connect.then(|| attempt(&toward, &verdict));
         verdict.speak_of(paths, attempt.flatten());
+    }
+    if let Some(nat) = nat {
+        verdict.speak_of_nat(nat, &snapshot.counters, args.thresholds(), args.top);
     }
     verdict.other_namespaces = other_namespaces(&machine);
     // /proc/net/tcp takes as long again, and long on a busy machine.

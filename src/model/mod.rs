@@ -2,6 +2,7 @@
 
 mod destination;
 mod holders;
+mod nat;
 mod owner;
 mod ports;
 mod reuse;
@@ -14,6 +15,9 @@ mod tunables;
 
 pub use destination::{Destination, HostName, Path, Toward};
 pub use holders::Holders;
+pub use nat::{
+    NatFlow, NatRule, NatTable, NatUse, Protocol, RulePorts, Tracked, TrackedState, TrackingSource,
+};
 pub use owner::{Look, Owner, Owners, Placeless, Unplaced};
 pub use ports::{LooseEnd, PortRange, PortSet};
 pub use reuse::{Reuse, Timestamps, Trial};

@@ -2,6 +2,7 @@
 
 pub mod byte_order;
 mod collect;
+mod conntrack;
 mod counters;
 pub mod file;
 mod holders;
@@ -10,6 +11,7 @@ mod machine;
 mod namespaces;
 pub mod netlink;
 pub mod netns;
+mod nft;
 mod owners;
 mod proc_root;
 pub mod proc_tcp;
