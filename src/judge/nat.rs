@@ -92,18 +92,20 @@ pub struct NatFlowReport {
     pub rule: Option<String>,
     /// Ports taken.
     pub ports_taken: u32,
-    /// Of these by connections that are over (TIME_WAIT, CLOSE): newer kernels give these up for a
-    /// new connection.
+    /// Of these by connections that are over (TIME_WAIT, CLOSE).
     pub ports_of_closed: u32,
+    /// Whether the kernel gives these up for a new connection; `None` when unknown.
+    pub closed_given_up: Option<bool>,
     /// Ports that are not taken.
     pub ports_free: u32,
-    /// The share of new connections that find no port now, if none of a closed connection is given
-    /// up.
+    /// The share of new connections that find no port now, where closed ones may be kept as if they
+    /// were.
     pub hanging_share: f64,
     /// With how many ports taken the first client hangs.
     pub hangs_from: HangsFrom,
-    /// The rate at which connections can be opened and closed while TIME_WAIT keeps its port.
-    pub max_connections_per_second: f64,
+    /// The rate at which connections can be opened and closed while TIME_WAIT keeps its port; `None`
+    /// where it does not.
+    pub max_connections_per_second: Option<f64>,
     /// Connections closed in the last 10 s, per second.
     pub closed_per_second: f64,
     /// Connections by state.
@@ -169,16 +171,22 @@ impl NatReport {
         }
     }
 
-    /// Judges the flows of `table`; all of them are listed. `is_failing` tells that connection
-    /// tracking failed while it was looked at.
+    /// Judges the flows of `table`, on the release `kernel` where it is known; all of them are listed.
+    /// `is_failing` tells that connection tracking failed while it was looked at.
     #[must_use]
-    pub fn new(table: &NatTable, thresholds: Thresholds, is_failing: bool) -> Self {
+    pub fn new(
+        table: &NatTable,
+        kernel: Option<&str>,
+        thresholds: Thresholds,
+        is_failing: bool,
+    ) -> Self {
+        let given_up = kernel.is_some_and(gives_up_closed).then_some(true);
         let mut known = HashMap::new();
         let mut flows: Vec<_> = table
             .flows
             .iter()
             .map(|(flow, used)| {
-                let mut report = NatFlowReport::new(*flow, used, table, &mut known);
+                let mut report = NatFlowReport::new(*flow, used, table, given_up, &mut known);
                 report.judge(thresholds, is_failing);
                 report
             })
@@ -213,10 +221,10 @@ impl NatReport {
                 count(self.tracked)
             ),
             (Some(_), Some(fullest)) => format!(
-                "Translated ports are not the problem either: the fullest flow, {}, takes {} where \
+                "Translated ports are not the problem either: the fullest flow, {}, holds {} where \
                  clients begin to hang from {} on.",
                 fullest.name(),
-                count(fullest.ports_taken),
+                count(fullest.blocked()),
                 fullest.hangs_from
             ),
         }
@@ -231,6 +239,7 @@ impl NatFlowReport {
         flow: NatFlow,
         used: &NatUse,
         table: &NatTable,
+        closed_given_up: Option<bool>,
         known: &mut HashMap<u32, HangsFrom>,
     ) -> Self {
         let (ports, ports_from, rule) = ports_of(flow, used, table.rules.as_deref().ok());
@@ -256,6 +265,7 @@ impl NatFlowReport {
         let behind_total = behind.len();
         behind.truncate(Self::BEHIND);
         let time_wait = table.time_wait.as_secs_f64().max(1.0);
+        let held_share = Search::with(ports, &used.taken.without(&used.over)).none_found();
         #[expect(clippy::cast_precision_loss)] // Far below 2^52.
         let closed = used.closed_recently as f64;
         Self {
@@ -270,10 +280,17 @@ impl NatFlowReport {
             ports_taken: taken,
             ports_of_closed: over,
             ports_free: size - taken,
-            hanging_share: rounded(Search::with(ports, &used.taken).none_found()),
-            held_share: Search::with(ports, &used.taken.without(&used.over)).none_found(),
+            closed_given_up,
+            hanging_share: rounded(if closed_given_up.is_some() {
+                held_share
+            } else {
+                Search::with(ports, &used.taken).none_found()
+            }),
+            held_share,
             hangs_from,
-            max_connections_per_second: rounded(f64::from(hangs_from.likely) / time_wait),
+            max_connections_per_second: closed_given_up
+                .is_none()
+                .then(|| rounded(f64::from(hangs_from.likely) / time_wait)),
             closed_per_second: rounded(closed / NatUse::RECENT.as_secs_f64()),
             by_state,
             behind,
@@ -293,12 +310,20 @@ impl NatFlowReport {
         } else if held >= thresholds.warn
             // What is over may be given up, or not.
             || hangs
-            || percent(self.ports_taken, likely) >= thresholds.crit
+            || percent(self.blocked(), likely) >= thresholds.crit
         {
             Level::Warning
         } else {
             Level::Ok
         };
+    }
+
+    /// Ports that a new connection may not get.
+    fn blocked(&self) -> u32 {
+        match self.closed_given_up {
+            Some(true) => self.ports_taken - self.ports_of_closed,
+            _ => self.ports_taken,
+        }
     }
 
     /// Whether new connections hang.
@@ -365,12 +390,15 @@ impl NatFlowReport {
             }
             _ => "Give the rule more ports, or more addresses to translate to",
         };
-        if self.ports_of_closed * 2 > self.ports_taken {
+        if let Some(limit) = self
+            .max_connections_per_second
+            .filter(|_| self.ports_of_closed * 2 > self.ports_taken)
+        {
             return format!(
                 "Keep connections open behind it (a pool): each that is closed keeps its port for \
                  net.netfilter.nf_conntrack_tcp_timeout_time_wait, which bears {} connections/s. \
                  {more}.",
-                rate(self.max_connections_per_second)
+                rate(limit)
             );
         }
         format!(
@@ -392,7 +420,7 @@ impl fmt::Display for NatFlowReport {
                 if self.is_exhausted {
                     ""
                 } else {
-                    ", unless this kernel gives up closed ones for them, as Linux does from 6.5 on"
+                    ", unless this kernel gives up closed ones for them, as later ones do (Linux 6.5)"
                 }
             )?;
             write!(
@@ -416,6 +444,15 @@ impl fmt::Display for NatFlowReport {
         write!(f, "; clients begin to hang from {} on", self.hangs_from)?;
         write!(f, ". Behind them: {}.", self.who())
     }
+}
+
+/// Whether a kernel gives up closed connections where it finds no free port (commit 458972550287,
+/// Linux 6.5). An older one may have that too, and does not tell.
+fn gives_up_closed(release: &str) -> bool {
+    let mut numbers = release
+        .split(|letter: char| !letter.is_ascii_digit())
+        .map_while(|number| number.parse::<u32>().ok());
+    numbers.next().zip(numbers.next()) >= Some((6, 5))
 }
 
 /// The ports that `flow` can have, where they are known from, and the rule.
@@ -716,6 +753,15 @@ mod tests {
         rules: Result<Vec<NatRule>, String>,
         is_failing: bool,
     ) -> NatFlowReport {
+        judged_on("6.1.0-32-amd64", used, rules, is_failing)
+    }
+
+    fn judged_on(
+        kernel: &str,
+        used: NatUse,
+        rules: Result<Vec<NatRule>, String>,
+        is_failing: bool,
+    ) -> NatFlowReport {
         let table = NatTable {
             source: TrackingSource::Ctnetlink,
             tracked: 1000,
@@ -725,19 +771,16 @@ mod tests {
             rules,
             time_wait: TIME_WAIT,
         };
-        NatReport::new(&table, DEFAULT, is_failing).flows.remove(0)
+        NatReport::new(&table, Some(kernel), DEFAULT, is_failing)
+            .flows
+            .remove(0)
     }
 
     #[test]
     fn levels_hold_on_both_sides_of_each_threshold() {
         let likely = u16::try_from(hangs_from(1000).likely).unwrap();
-        // Every other one first, so that there are no runs.
-        let ports = |number: u16| {
-            let all = (0..500)
-                .map(|at| 50000 + 2 * at)
-                .chain((0..500).map(|at| 50001 + 2 * at));
-            all.take(number.into())
-        };
+        // In no order, so that there are no long runs.
+        let ports = |number: u16| (0..u32::from(number)).map(|at| 50000 + (at * 389 % 1000) as u16);
         let level = |number, state, is_failing| {
             let report = judged(
                 used(ports(number), state),
@@ -759,6 +802,34 @@ mod tests {
             assert_eq!(level(number, "TIME_WAIT", false), over, "{number}");
         }
         assert_eq!(level(1000, "TIME_WAIT", true), (Critical, true));
+    }
+
+    #[test]
+    fn closed_ones_count_as_free_where_the_kernel_gives_them_up() {
+        for (kernel, level, share, limit) in [
+            ("6.1.0", Level::Warning, 1.0, true),
+            ("5.14.0-503.el9", Level::Warning, 1.0, true),
+            ("6.5.0", Level::Ok, 0.0, false),
+            ("6.18.44-fc-v669", Level::Ok, 0.0, false),
+            ("7.0", Level::Ok, 0.0, false),
+            ("unknown", Level::Warning, 1.0, true),
+        ] {
+            let closed = used(50000..51000, "TIME_WAIT");
+            let report = judged_on(kernel, closed, Ok(vec![rule(thousand())]), false);
+            assert_eq!(
+                (report.level, report.hanging_share),
+                (level, share),
+                "{kernel}"
+            );
+            assert_eq!(
+                report.max_connections_per_second.is_some(),
+                limit,
+                "{kernel}"
+            );
+            let held = used(50000..51000, "ESTABLISHED");
+            let report = judged_on(kernel, held, Ok(vec![rule(thousand())]), false);
+            assert_eq!((report.level, report.hanging_share), (Level::Critical, 1.0));
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
 use super::netlink::{DUMP, Failure, Netlink, attribute, retried};
-use super::{Machine, ProcRoot, file, nft, sysctl};
+use super::{Machine, ProcRoot, SourceChoice, file, nft, sysctl};
 use crate::model::{
     Gap, NatFlow, NatRule, NatTable, NatUse, Protocol, Toward, Tracked, TrackedState,
     TrackingSource, Weight,
@@ -49,6 +49,8 @@ impl Machine {
         };
         let asked = if self.is_recorded() {
             Err("in a recording it is net/nf_conntrack, copied as root on the machine".to_owned())
+        } else if self.source == SourceChoice::Proc {
+            Err("--source auto asks by netlink too".to_owned())
         } else {
             match self.ask(toward) {
                 Ok(table) => return Ok(Some(table)),

@@ -7,7 +7,7 @@ use crate::judge::finding::{Finding, Reported};
 use crate::judge::level::{Level, Thresholds};
 use crate::judge::nat::NatReport;
 use crate::model::{Counters, Gap, NatTable, Weight};
-use crate::words::counted;
+use crate::words::{count, counted};
 
 impl Verdict {
     /// Says what connection tracking told and counted, or why it could not be read; lists at most
@@ -36,7 +36,8 @@ impl Verdict {
                 findings
                     .extend(decisive.map(|gap| found(Level::Unknown, Finding::CouldNotRead(gap))));
                 let mut report = table.map_or_else(NatReport::none, |table| {
-                    NatReport::new(&table, thresholds, self.is_tracking_failing())
+                    let kernel = self.host.kernel.as_deref();
+                    NatReport::new(&table, kernel, thresholds, self.is_tracking_failing())
                 });
                 let short = report.flows.iter().filter(|flow| flow.level > Level::Ok);
                 findings.extend(
@@ -58,7 +59,21 @@ impl Verdict {
         findings.sort_by_key(|reported| Reverse(reported.level));
         let level = findings.first().map_or(Level::Ok, |worst| worst.level);
         match findings.first() {
-            Some(worst) if level > self.level => self.summary = worst.finding.to_string(),
+            Some(worst) if level > self.level => {
+                let more = findings
+                    .iter()
+                    .filter(|it| it.level > Level::Unknown)
+                    .count();
+                self.summary = match more.saturating_sub(1) {
+                    0 => worst.finding.to_string(),
+                    1 => format!("{} One more translated flow is in trouble.", worst.finding),
+                    more => format!(
+                        "{} {} more translated flows are in trouble.",
+                        worst.finding,
+                        count(more as u64)
+                    ),
+                };
+            }
             Some(worst) if level == self.level => {
                 self.summary = format!("{} {}", self.summary, worst.finding);
             }
