@@ -18,7 +18,8 @@ It never writes anything itself. To apply what it says:
   sudo sysctl -p /etc/sysctl.d/90-ports.conf
 
 In a container these settings belong to the container: the host's change \
-nothing in it.
+nothing in it. Of a pod they are set in its spec:
+  twcheck advise --format kubernetes
 
 Examples:
   twcheck advise --prove                         half a minute of experiments
@@ -102,13 +103,18 @@ fn busy_is_about_a_rate(args: &AdviseArgs) -> Result<(), Refusal> {
 }
 
 fn a_proof_is_no_file_of_settings(args: &AdviseArgs) -> Result<(), Refusal> {
-    if args.prove && args.format.get() == AdviseFormat::Sysctl {
-        return Err(Refusal::new(
-            "--format sysctl prints a file of settings, and --prove no setting",
-            "first twcheck advise --prove, then twcheck advise --format sysctl",
-        ));
+    let format = match args.format.get() {
+        AdviseFormat::Sysctl => "sysctl",
+        AdviseFormat::Kubernetes => "kubernetes",
+        _ => return Ok(()),
+    };
+    if !args.prove {
+        return Ok(());
     }
-    Ok(())
+    Err(Refusal::new(
+        format!("--format {format} prints a file of settings, and --prove no setting"),
+        format!("first twcheck advise --prove, then twcheck advise --format {format}"),
+    ))
 }
 
 #[cfg(test)]
@@ -143,6 +149,11 @@ mod tests {
             "advise --prove --format sysctl",
             "--format sysctl prints a file of settings, and --prove no setting",
             "first twcheck advise --prove, then twcheck advise --format sysctl",
+        );
+        assert_refused(
+            "advise --prove --format kubernetes",
+            "--format kubernetes prints a file of settings, and --prove no setting",
+            "first twcheck advise --prove, then twcheck advise --format kubernetes",
         );
         for line in [
             "advise --prove",

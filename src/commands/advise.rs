@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::closer;
 use crate::cli::AdviseArgs;
 use crate::exit::Exit;
-use crate::judge::advice::{Advice, advise};
+use crate::judge::advice::{Advice, Whose, advise};
 use crate::judge::experiment::{Laboratory, Proof};
 use crate::model::{Snapshot, Toward};
 use crate::refusal::Refusal;
@@ -37,6 +37,7 @@ pub fn run(args: &AdviseArgs) -> Result<Exit> {
         snapshot.tally.only_toward(toward);
     }
     let mut advice = advise(&snapshot, &holders, args.goal());
+    advice.namespace = machine.place().as_ref().and_then(Whose::of);
     if args.prove {
         advice.proof = Some(proof(&snapshot, &advice)?);
     }

@@ -4,6 +4,7 @@ mod destination;
 mod holders;
 mod nat;
 mod owner;
+mod place;
 mod ports;
 mod reuse;
 mod snapshot;
@@ -14,11 +15,12 @@ mod tally;
 mod tunables;
 
 pub use destination::{Destination, HostName, Path, Toward};
-pub use holders::Holders;
+pub use holders::{Holders, NodePorts};
 pub use nat::{
     NatFlow, NatRule, NatTable, NatUse, Protocol, RulePorts, Tracked, TrackedState, TrackingSource,
 };
 pub use owner::{Look, Owner, Owners, Placeless, Unplaced};
+pub use place::{Around, Place};
 pub use ports::{LooseEnd, PortRange, PortSet};
 pub use reuse::{Reuse, Timestamps, Trial};
 pub use snapshot::{

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use clap::ValueEnum;
 
-use super::{Screen, json, plain, sysctl, table};
+use super::{Screen, json, kubernetes, plain, sysctl, table};
 use crate::judge::advice::Advice;
 use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
@@ -81,6 +81,8 @@ formats! {
         Json => json::write(advice, out),
         /// A file for /etc/sysctl.d
         Sysctl => sysctl::advice(advice, out),
+        /// The securityContext of a pod, in YAML
+        Kubernetes => kubernetes::advice(advice, out),
     }
 }
 

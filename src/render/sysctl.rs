@@ -14,16 +14,21 @@ const WIDTH: usize = 90;
 /// # Errors
 /// When `out` cannot be written.
 pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
-    comment(out, &advice.summary)?;
+    comment(out, "", &advice.summary)?;
     comment(
         out,
+        "",
         "Written by twcheck advise; the application's part is in its table.",
     )?;
+    if let Some(whose) = &advice.namespace {
+        comment(out, "", &format!("Here {}", whose.meaning))?;
+    }
     let number_of_steps = advice.steps.len();
     for (number, step) in (1..).zip(&advice.steps) {
         writeln!(out)?;
         comment(
             out,
+            "",
             &format!("Step {number} of {number_of_steps}. {}", step.bears()),
         )?;
         for change in &step.changes {
@@ -33,6 +38,7 @@ pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
             };
             comment(
                 out,
+                "",
                 &format!("{} Risk: {} Now {now}.", change.why, change.risk),
             )?;
             writeln!(out, "{} = {}", change.sysctl, change.recommended)?;
@@ -41,12 +47,12 @@ pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
     out.flush()
 }
 
-fn comment(out: &mut dyn Write, text: &str) -> io::Result<()> {
+pub(super) fn comment(out: &mut dyn Write, indent: &str, text: &str) -> io::Result<()> {
     let whole_words = Options::new(WIDTH)
         .break_words(false)
         .word_splitter(WordSplitter::NoHyphenation);
     for line in textwrap::wrap(text, whole_words) {
-        writeln!(out, "# {line}")?;
+        writeln!(out, "{indent}# {line}")?;
     }
     Ok(())
 }

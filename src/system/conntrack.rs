@@ -75,9 +75,17 @@ impl Machine {
         [count, stat].iter().any(|path| path.exists())
     }
 
+    /// The rules that translate sources, or why they are not known.
+    fn source_rules(&self) -> Result<Vec<NatRule>, String> {
+        if self.has_legacy_nat() {
+            return Err("those of iptables-legacy are not read".into());
+        }
+        retried(nft::source_rules).map_err(|failure| failure.to_string())
+    }
+
     fn ask(&self, toward: Option<&Toward>) -> Result<NatTable, Failure> {
         let all = |row: &mut dyn FnMut(&Tracked)| retried(|| dump(&mut *row));
-        let rules = retried(nft::source_rules).map_err(|failure| failure.to_string());
+        let rules = self.source_rules();
         self.count(TrackingSource::Ctnetlink, rules, toward, all)
     }
 
@@ -91,7 +99,7 @@ impl Machine {
         let rules = if self.is_recorded() {
             Err("a recording does not hold them".into())
         } else {
-            retried(nft::source_rules).map_err(|failure| failure.to_string())
+            self.source_rules()
         };
         self.count(TrackingSource::Proc, rules, toward, all)
             .map_err(|error| match error.kind() {

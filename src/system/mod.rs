@@ -13,6 +13,7 @@ pub mod netlink;
 pub mod netns;
 mod nft;
 mod owners;
+mod place;
 mod proc_root;
 pub mod proc_tcp;
 mod resolve;

@@ -12,47 +12,57 @@ use crate::model::{NatRule, PortRange, RulePorts};
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETRULE`.
 const GET_RULES: u16 = 10 << 8 | 7;
+/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN`.
+const GET_CHAINS: u16 = 10 << 8 | 4;
 /// `struct nfgenmsg`: family, version and id, in front of the attributes.
 const HEADER: usize = 4;
 
-const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
 const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
 
 /// More than any rule set that a person reads; the rest would only repeat them.
-const MOST_RULES: usize = 4096;
+const MOST: usize = 4096;
 
 /// Every rule that translates sources.
 ///
 /// # Errors
 /// Without CAP_NET_ADMIN, or where the kernel has no nftables.
 pub fn source_rules() -> Result<Vec<NatRule>, Failure> {
-    rules_with(|rule| translation(attribute(rule, NFTA_RULE_EXPRESSIONS)?))
+    all(GET_RULES, |rule| {
+        translation(attribute(rule, NFTA_RULE_EXPRESSIONS)?)
+    })
 }
 
-/// Whether a chain's name begins with `prefix`.
+/// The chain in which kube-proxy keeps NodePorts, if there is one: by iptables-nft, in its modes
+/// iptables (KUBE-NODEPORTS) and ipvs (KUBE-NODE-PORT), or in its mode nftables any of its table.
 ///
 /// # Errors
 /// As [`source_rules`].
-pub fn has_chain(prefix: &str) -> Result<bool, Failure> {
-    let named = rules_with(|rule| {
-        let name = attribute(rule, NFTA_RULE_CHAIN)?;
-        name.starts_with(prefix.as_bytes()).then_some(())
+pub fn node_port_chain() -> Result<Option<String>, Failure> {
+    const NFTA_CHAIN_TABLE: u16 = 1;
+    const NFTA_CHAIN_NAME: u16 = 3;
+    let found = all(GET_CHAINS, |chain| {
+        let [table, name] = [NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME].map(|kind| {
+            let name = attribute(chain, kind).unwrap_or_default();
+            String::from_utf8_lossy(name.strip_suffix(b"\0").unwrap_or(name)).into_owned()
+        });
+        let is_one = name.starts_with("KUBE-NODE") || table == "kube-proxy";
+        is_one.then(|| format!("chain {name} of table {table}"))
     })?;
-    Ok(!named.is_empty())
+    Ok(found.into_iter().next())
 }
 
-fn rules_with<T: PartialEq>(of: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Failure> {
+/// What `of` finds in the objects that `request` lists, of every family, each once.
+fn all<T: PartialEq>(request: u16, of: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Failure> {
     let mut found = Vec::new();
-    let request = [0; HEADER]; // Of every family.
     Netlink::open(SockProtocol::NetlinkNetFilter)?.request(
-        GET_RULES,
+        request,
         DUMP,
-        &request,
+        &[0; HEADER],
         |message| {
-            let rule = message.get(HEADER..).unwrap_or_default();
-            let wanted = of(rule).filter(|rule| found.len() < MOST_RULES && !found.contains(rule));
+            let object = message.get(HEADER..).unwrap_or_default();
+            let wanted = of(object).filter(|it| found.len() < MOST && !found.contains(it));
             found.extend(wanted);
         },
     )?;

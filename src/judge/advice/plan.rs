@@ -81,6 +81,7 @@ impl<'a> Facts<'a> {
         );
         taken.extend(holders.chosen.ports().filter(outside));
         taken.extend(holders.udp.iter().flat_map(PortSet::ports).filter(outside));
+        taken = taken.union(&holders.node_ports.ports());
         let hold_time = snapshot.hold_time;
         let toward = snapshot.tally.toward.as_ref();
         let loopback = toward.is_some_and(Toward::is_loopback);

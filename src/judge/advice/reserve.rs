@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::model::{Holders, PortRange, PortSet};
+use crate::model::{Holders, NodePorts, PortRange, PortSet};
 use crate::words::{count, counted};
 
 /// The longest list that a setting can have: the kernel takes a page less a byte at a time
@@ -45,6 +45,7 @@ impl Held<'_> {
             };
             ports.map_or_else(PortSet::default, |all| all.ports().filter(wanted).collect())
         };
+        let node_ports = self.holders.node_ports.ports();
         let taken_already = missing(Some(self.listening), true);
         let swallowed = [
             ("TCP services", missing(Some(self.listening), false)),
@@ -57,6 +58,7 @@ impl Held<'_> {
                 "connections whose program chose the port",
                 missing(Some(&self.holders.chosen), false),
             ),
+            ("NodePorts of Kubernetes", missing(Some(&node_ports), false)),
         ];
         let none = PortSet::default();
         let mut why = String::new();
@@ -103,10 +105,27 @@ impl Held<'_> {
     /// What can go wrong with a reservation.
     pub fn risk(&self, now: PortRange) -> String {
         let mut risk = String::from(
-            "Services that do not run now are not in the list: add their ports (NodePorts, for \
-             one: 30000-32767). A listener whose port the kernel chose (port 0) is in it too: it \
+            "Services that do not run now are not in the list: add their ports. A listener whose port the kernel chose (port 0) is in it too: it \
              needs none.",
         );
+        let PortRange { low, high } = NodePorts::RANGE;
+        let _ = match &self.holders.node_ports {
+            NodePorts::Seen(how) => write!(
+                risk,
+                " Kubernetes is in use here ({how}): of its NodePorts those from {low} to {high} that \
+                 the range takes in are in the list; --service-node-port-range may say otherwise.",
+            ),
+            NodePorts::Unseen => write!(
+                risk,
+                " NodePorts ({low}-{high}) are not in it, since neither kube-proxy nor its rules are \
+                 seen here: on a node of Kubernetes add them.",
+            ),
+            NodePorts::Unread(why) => write!(
+                risk,
+                " NodePorts ({low}-{high}) are not in it, since kube-proxy is not seen here, and its \
+                 rules could not be looked for ({why}): on a node of Kubernetes add them.",
+            ),
+        };
         match &self.holders.udp {
             None => risk.push_str(" UDP ports could not be read: add those of services."),
             Some(udp) => {
@@ -200,7 +219,7 @@ mod tests {
             bound: Some(set("11300,40002,65000")),
             chosen: set("12000"),
             udp: Some(set("53,11211,51820")),
-            gaps: Vec::new(),
+            ..Holders::default()
         };
         let held = Held {
             listening: &listening,

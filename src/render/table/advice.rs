@@ -23,6 +23,9 @@ pub fn advice(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Resul
 }
 
 fn write_changes(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    if let Some(whose) = &advice.namespace {
+        writeln!(out, "{}", screen.wrap("Whose: ", "       ", &whose.meaning))?;
+    }
     write_destination(advice.destination.as_ref(), screen, out)?;
     let (first, application) = advice
         .application
@@ -41,7 +44,15 @@ fn write_changes(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Re
             }
         )?;
         write_steps(&advice.steps, screen, out)?;
-        let text = "`twcheck advise --format sysctl` (see --help)";
+        let is_pod = advice
+            .namespace
+            .as_ref()
+            .is_some_and(|whose| whose.of == "pod");
+        let text = if is_pod {
+            "`twcheck advise --format kubernetes`; it says what the cluster must allow"
+        } else {
+            "`twcheck advise --format sysctl` (see --help)"
+        };
         writeln!(out, "\n{}", screen.wrap("To apply: ", "          ", text))?;
     }
     if let Some(goal) = &advice.goal {
