@@ -123,7 +123,7 @@ fn in_a_container_it_says_whose_settings_are_judged() {
     });
 }
 
-/// What is recommended to be reserved, and its risk.
+/// What is recommended to be reserved, and the risk of the range.
 fn reservation() -> (String, String) {
     let said = json(&["advise", "--json"]);
     let changes = said["changes"].as_array().unwrap();
@@ -131,8 +131,8 @@ fn reservation() -> (String, String) {
     let range = of("net.ipv4.ip_local_port_range").unwrap();
     assert_eq!(range["recommended"], "10240 65535", "it takes NodePorts in");
     let reserved = of("net.ipv4.ip_local_reserved_ports").unwrap();
-    let field = |name: &str| reserved[name].as_str().unwrap().to_owned();
-    (field("recommended"), field("risk"))
+    let field = |change: &Value, name: &str| change[name].as_str().unwrap().to_owned();
+    (field(reserved, "recommended"), field(range, "risk"))
 }
 
 #[test]
@@ -145,8 +145,8 @@ fn node_ports_are_reserved_where_kube_proxy_or_its_rules_are_seen() {
         let _service = common::serve("127.0.0.1:11400");
         let (reserved, risk) = reservation();
         assert_eq!(reserved, "11400");
-        let unseen = "NodePorts (30000-32767) are not in it, since neither kube-proxy nor its rules \
-                      are seen here";
+        let unseen = "It takes in 30000-32767, which are not reserved, since neither kube-proxy nor \
+                      its rules are seen here";
         assert!(risk.contains(unseen), "{risk}");
 
         for (rules, found) in [

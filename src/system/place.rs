@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::{env, fs};
 
-use super::netlink::retried;
+use nix::errno::Errno;
+
+use super::netlink::{Failure, retried};
 use super::owners::{netns, own_netns, processes};
 use super::{Machine, file, nft, sysctl};
 use crate::model::{Around, NodePorts, Place};
@@ -59,7 +61,10 @@ impl Machine {
                 NodePorts::Unread("the rules of iptables-legacy are not read".into())
             }
             Ok(None) => NodePorts::Unseen,
-            Err(failure) => NodePorts::Unread(format!("the rules of nftables: {failure}")),
+            Err(Failure::Errno(Errno::EPERM)) => {
+                NodePorts::Unread("that needs CAP_NET_ADMIN".into())
+            }
+            Err(failure) => NodePorts::Unread(format!("nftables: {failure}")),
         }
     }
 

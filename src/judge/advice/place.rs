@@ -33,13 +33,12 @@ impl Whose {
         };
         let meaning = match (place.is_machines, of) {
             (Some(true), "pod") => format!(
-                "{what} shares its node's network namespace (hostNetwork): judged are the node's \
-                 settings, and only the node can change them: to such a pod Kubernetes allows no net.* \
-                 sysctl."
+                "judged is the network namespace of the node, which {what} shares (hostNetwork). Its \
+                 settings are changed on the node: such a pod may set no net.* sysctl."
             ),
             (Some(true), _) => format!(
-                "{what} shares the machine's network namespace: judged are the machine's settings, to \
-                 be changed there."
+                "judged is the machine's own network namespace, which {what} shares. Its settings \
+                 are changed on the machine."
             ),
             (_, "pod") => format!(
                 "judged is the network namespace of {what}. Its range, reuse and ports are its own: \
@@ -88,7 +87,7 @@ mod tests {
                 "of this pod (shop-7). Its range",
             ),
             (Around::Pod, None, "pod", "on the node does not reach it"),
-            (Around::Pod, Some(true), "pod", "allows no net.* sysctl"),
+            (Around::Pod, Some(true), "pod", "may set no net.* sysctl"),
             (
                 Around::Container,
                 Some(false),
@@ -99,7 +98,7 @@ mod tests {
                 Around::Container,
                 Some(true),
                 "container",
-                "to be changed there",
+                "are changed on the machine",
             ),
             (
                 Around::Nothing,

@@ -552,8 +552,13 @@ impl Plan<'_> {
                     ports(before)
                 )
             },
-            "A service that starts later can find its port taken: reserve it. Firewalls that allow \
-             only the old range must allow the new one.",
+            format!(
+                "A service that starts later can find its port taken: reserve it. Firewalls that \
+                 allow only the old range must allow the new one.{}",
+                self.facts
+                    .services()
+                    .node_ports(now, wider.range, &reserved)
+            ),
         );
     }
 

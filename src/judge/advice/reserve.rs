@@ -102,30 +102,39 @@ impl Held<'_> {
         Some(Reservation { ports, why })
     }
 
+    /// What is to be said of NodePorts where the range becomes `next` from `now`; nothing where it does
+    /// not take any in, or all of them are in `reserved`.
+    pub fn node_ports(&self, now: PortRange, next: PortRange, reserved: &PortSet) -> String {
+        let all = NodePorts::RANGE;
+        let taken_in =
+            |port: &u16| next.contains(*port) && !now.contains(*port) && !reserved.contains(*port);
+        if !all.ports().any(|port| taken_in(&port)) {
+            return String::new();
+        }
+        let PortRange { low, high } = all;
+        match &self.holders.node_ports {
+            NodePorts::Seen(how) => format!(
+                " Kubernetes is in use here ({how}), so its NodePorts ({low}-{high}) are reserved: \
+                 another --service-node-port-range is to be reserved instead."
+            ),
+            NodePorts::Unseen => format!(
+                " It takes in {low}-{high}, which are not reserved, since neither kube-proxy nor its \
+                 rules are seen here: on a node of Kubernetes, whose NodePorts they are, reserve them."
+            ),
+            NodePorts::Unread(why) => format!(
+                " It takes in {low}-{high}, which are not reserved: kube-proxy is not seen here, and \
+                 its rules could not be looked for ({why}). On a node of Kubernetes, whose NodePorts \
+                 they are, reserve them."
+            ),
+        }
+    }
+
     /// What can go wrong with a reservation.
     pub fn risk(&self, now: PortRange) -> String {
         let mut risk = String::from(
             "Services that do not run now are not in the list: add their ports. A listener whose port the kernel chose (port 0) is in it too: it \
              needs none.",
         );
-        let PortRange { low, high } = NodePorts::RANGE;
-        let _ = match &self.holders.node_ports {
-            NodePorts::Seen(how) => write!(
-                risk,
-                " Kubernetes is in use here ({how}): of its NodePorts those from {low} to {high} that \
-                 the range takes in are in the list; --service-node-port-range may say otherwise.",
-            ),
-            NodePorts::Unseen => write!(
-                risk,
-                " NodePorts ({low}-{high}) are not in it, since neither kube-proxy nor its rules are \
-                 seen here: on a node of Kubernetes add them.",
-            ),
-            NodePorts::Unread(why) => write!(
-                risk,
-                " NodePorts ({low}-{high}) are not in it, since kube-proxy is not seen here, and its \
-                 rules could not be looked for ({why}): on a node of Kubernetes add them.",
-            ),
-        };
         match &self.holders.udp {
             None => risk.push_str(" UDP ports could not be read: add those of services."),
             Some(udp) => {
