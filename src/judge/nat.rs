@@ -778,6 +778,7 @@ mod tests {
 
     #[test]
     fn levels_hold_on_both_sides_of_each_threshold() {
+        use Level::{Critical, Ok as Fine, Warning};
         let likely = u16::try_from(hangs_from(1000).likely).unwrap();
         // In no order, so that there are no long runs.
         let ports = |number: u16| (0..u32::from(number)).map(|at| 50000 + (at * 389 % 1000) as u16);
@@ -789,7 +790,6 @@ mod tests {
             );
             (report.level, report.is_exhausted())
         };
-        use Level::{Critical, Ok as Fine, Warning};
         let (warn, crit) = (likely.div_ceil(2), (likely * 8).div_ceil(10));
         for (number, held, over) in [
             (warn - 1, (Fine, false), (Fine, false)),

@@ -197,8 +197,8 @@ fn dump(row: &mut dyn FnMut(&Tracked)) -> Result<u64, Failure> {
     Netlink::open(SockProtocol::NetlinkNetFilter)?.request(GET, DUMP, &[0; HEADER], |message| {
         let message = message.get(HEADER..).unwrap_or_default();
         match decode(message) {
-            Some(Some(tracked)) => row(&tracked),
-            Some(None) => {}
+            Some(Row::Tracked(tracked)) => row(&tracked),
+            Some(Row::Other) => {}
             None => malformed += 1,
         }
     })?;
@@ -214,9 +214,17 @@ struct Tuple {
     zone: Option<u16>,
 }
 
-/// A message about one connection: `None` where it is not understood, nothing inside where it is of
-/// another protocol.
-fn decode(message: &[u8]) -> Option<Option<Tracked>> {
+/// What a message or a line tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Row {
+    /// A connection.
+    Tracked(Tracked),
+    /// One of another protocol, or nothing.
+    Other,
+}
+
+/// A message about one connection; `None` where it is not understood.
+fn decode(message: &[u8]) -> Option<Row> {
     const CTA_TUPLE_ORIG: u16 = 1;
     const CTA_TUPLE_REPLY: u16 = 2;
     const CTA_PROTOINFO: u16 = 4;
@@ -229,7 +237,7 @@ fn decode(message: &[u8]) -> Option<Option<Tracked>> {
     let original = attribute(message, CTA_TUPLE_ORIG)?;
     let number = attribute(attribute(original, CTA_TUPLE_PROTO)?, CTA_PROTO_NUM)?;
     let Some(protocol) = Protocol::from_number(*number.first()?) else {
-        return Some(None);
+        return Some(Row::Other);
     };
     let original = tuple(original)?;
     let reply = tuple(attribute(message, CTA_TUPLE_REPLY)?)?;
@@ -244,7 +252,7 @@ fn decode(message: &[u8]) -> Option<Option<Tracked>> {
         .and_then(<[u8]>::first_chunk)
         .map(|four| Duration::from_secs(u32::from_be_bytes(*four).into()));
     let zone = attribute(message, CTA_ZONE).and_then(be16);
-    Some(Some(tracked(
+    Some(Row::Tracked(tracked(
         protocol, &original, &reply, zone, state, left,
     )))
 }
@@ -320,8 +328,8 @@ fn rows(path: &Path, row: &mut dyn FnMut(&Tracked)) -> io::Result<u64> {
         }
         let text = String::from_utf8_lossy(&line);
         match parse(&text) {
-            Some(Some(tracked)) => row(&tracked),
-            Some(None) => {}
+            Some(Row::Tracked(tracked)) => row(&tracked),
+            Some(Row::Other) => {}
             None => malformed += 1,
         }
     }
@@ -329,16 +337,16 @@ fn rows(path: &Path, row: &mut dyn FnMut(&Tracked)) -> io::Result<u64> {
 
 /// One row: `ipv4 2 tcp 6 117 TIME_WAIT src=… dst=… sport=… dport=… src=… …`, before Linux 2.6.20
 /// without its first two words. As [`decode`].
-fn parse(line: &str) -> Option<Option<Tracked>> {
+fn parse(line: &str) -> Option<Row> {
     let words: Vec<_> = line.split_whitespace().collect();
     let Some(first) = words.first() else {
-        return Some(None); // A blank line.
+        return Some(Row::Other); // A blank line.
     };
     let at = if first.starts_with("ipv") { 2 } else { 0 };
     let protocol = match *words.get(at)? {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
-        _ => return words.get(at + 1)?.parse::<u8>().ok().map(|_| None),
+        _ => return words.get(at + 1)?.parse::<u8>().ok().map(|_| Row::Other),
     };
     // An offloaded connection has no time and no state.
     let left = words.get(at + 2)?.parse().ok().map(Duration::from_secs);
@@ -367,7 +375,7 @@ fn parse(line: &str) -> Option<Option<Tracked>> {
     };
     let (original, reply) = (tuple(0, "zone-orig")?, tuple(1, "zone-reply")?);
     let zone = values("zone").next().and_then(|zone| zone.parse().ok());
-    Some(Some(tracked(
+    Some(Row::Tracked(tracked(
         protocol, &original, &reply, zone, state, left,
     )))
 }
@@ -382,9 +390,16 @@ mod tests {
                        dport=3306 src=10.2.0.2 dst=10.2.0.1 sport=3307 dport=50003 [ASSURED] mark=0 \
                        zone=0 use=2";
 
+    fn connection(line: &str) -> Tracked {
+        match parse(line) {
+            Some(Row::Tracked(tracked)) => tracked,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn a_row_is_of_the_flow_that_the_server_sees() {
-        let row = parse(ROW).unwrap().unwrap();
+        let row = connection(ROW);
         assert_eq!(
             row,
             Tracked {
@@ -406,11 +421,9 @@ mod tests {
         // As on Linux 2.6.
         assert_eq!(
             parse(ROW.strip_prefix("ipv4     2 ").unwrap()),
-            Some(Some(row))
+            Some(Row::Tracked(row))
         );
-        let zoned = parse(&ROW.replace("zone=0", "zone-reply=7"))
-            .unwrap()
-            .unwrap();
+        let zoned = connection(&ROW.replace("zone=0", "zone-reply=7"));
         assert_eq!(zoned.flow.zone, 7);
     }
 
@@ -423,7 +436,7 @@ mod tests {
              dst=0.0.0.0 mark=0 use=1",
             "",
         ] {
-            assert_eq!(parse(line), Some(None), "{line}");
+            assert_eq!(parse(line), Some(Row::Other), "{line}");
         }
         let cut = ROW.find("dport=50003").unwrap();
         assert_eq!(parse(&ROW[..cut]), None);
@@ -434,7 +447,7 @@ mod tests {
     fn udp_and_offloaded_connections_have_no_state_of_their_own() {
         let udp = "ipv6 10 udp 17 29 src=2001:db8::2 dst=2001:db8::9 sport=5353 dport=53 \
                    [UNREPLIED] src=2001:db8::9 dst=2001:db8::1 sport=53 dport=5353 mark=0 use=1";
-        let udp = parse(udp).unwrap().unwrap();
+        let udp = connection(udp);
         assert_eq!(
             (udp.state, udp.is_translated()),
             (TrackedState::STATELESS, true)
@@ -442,7 +455,7 @@ mod tests {
         let offloaded = ROW
             .replace("117 TIME_WAIT ", "")
             .replace("[ASSURED]", "[OFFLOAD]");
-        let offloaded = parse(&offloaded).unwrap().unwrap();
+        let offloaded = connection(&offloaded);
         assert_eq!(
             (offloaded.state.name(), offloaded.left),
             ("ESTABLISHED", None)
