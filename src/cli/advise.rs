@@ -41,7 +41,7 @@ pub struct AdviseArgs {
     #[allow(missing_docs)]
     pub format: FormatArgs<AdviseFormat>,
     /// Try every change in a private namespace, scaled down, and compare with what was said
-    #[arg(long, conflicts_with = "proc_root")]
+    #[arg(long, conflicts_with_all = ["proc_root", "all_netns"])]
     pub prove: bool,
     /// Say what it takes to carry this many connections/s to one destination
     #[arg(long, value_parser = values::per_second(), value_name = "R", allow_hyphen_values = true)]
@@ -88,7 +88,8 @@ impl AdviseArgs {
     pub fn check(&self) -> Result<(), Refusal> {
         self.source.check()?;
         busy_is_about_a_rate(self)?;
-        a_proof_is_no_file_of_settings(self)
+        a_proof_is_no_file_of_settings(self)?;
+        a_file_of_settings_is_for_one_namespace(self)
     }
 }
 
@@ -102,19 +103,35 @@ fn busy_is_about_a_rate(args: &AdviseArgs) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn a_proof_is_no_file_of_settings(args: &AdviseArgs) -> Result<(), Refusal> {
-    let format = match args.format.get() {
-        AdviseFormat::Sysctl => "sysctl",
-        AdviseFormat::Kubernetes => "kubernetes",
-        _ => return Ok(()),
-    };
-    if !args.prove {
-        return Ok(());
+/// The format asked for, where it is a file of settings.
+fn file_of_settings(args: &AdviseArgs) -> Option<&'static str> {
+    match args.format.get() {
+        AdviseFormat::Sysctl => Some("sysctl"),
+        AdviseFormat::Kubernetes => Some("kubernetes"),
+        AdviseFormat::Table | AdviseFormat::Plain | AdviseFormat::Json => None,
     }
-    Err(Refusal::new(
-        format!("--format {format} prints a file of settings, and --prove no setting"),
-        format!("first twcheck advise --prove, then twcheck advise --format {format}"),
-    ))
+}
+
+fn a_proof_is_no_file_of_settings(args: &AdviseArgs) -> Result<(), Refusal> {
+    if let Some(format) = file_of_settings(args).filter(|_| args.prove) {
+        return Err(Refusal::new(
+            format!("--format {format} prints a file of settings, and --prove no setting"),
+            format!("first twcheck advise --prove, then twcheck advise --format {format}"),
+        ));
+    }
+    Ok(())
+}
+
+fn a_file_of_settings_is_for_one_namespace(args: &AdviseArgs) -> Result<(), Refusal> {
+    if let Some(format) = file_of_settings(args).filter(|_| args.source.all_netns) {
+        return Err(Refusal::new(
+            format!(
+                "--format {format} prints a file of settings, and each network namespace has its own"
+            ),
+            format!("name one: twcheck advise --format {format} --pid PID"),
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ mod states;
 mod values;
 mod verdict;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::ContextValue;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -19,7 +19,7 @@ pub use verdict::VerdictArgs;
 
 use crate::refusal::Refusal;
 use crate::render::Format;
-use crate::system::{Machine, SourceChoice};
+use crate::system::{Machine, SourceChoice, Wanted};
 
 /// Can this machine still open connections to that server, and if not, why, and what fixes it?
 ///
@@ -61,19 +61,39 @@ pub enum Command {
     Repro(Box<ReproArgs>),
 }
 
-/// Where the socket table is read.
+/// Where to look, and how the socket table is read there.
 #[derive(Debug, Args)]
 pub struct SourceArgs {
     /// Where to read the socket table
     #[arg(long, value_enum, default_value_t, value_name = "SOURCE")]
     source: SourceChoice,
+    /// Look into the network namespace of this process, as of a container
+    #[arg(
+        long,
+        value_name = "PID",
+        value_parser = values::pid(),
+        allow_hyphen_values = true,
+        conflicts_with_all = ["netns", "all_netns", "proc_root"]
+    )]
+    pid: Option<i32>,
+    /// Look into this network namespace: a name of `ip netns`, a number of `lsns`, or a path
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = values::netns(),
+        conflicts_with_all = ["all_netns", "proc_root"]
+    )]
+    netns: Option<PathBuf>,
+    /// Look into every network namespace of this machine, the worst first
+    #[arg(long, conflicts_with = "proc_root")]
+    pub all_netns: bool,
     /// Read a recorded copy of /proc instead of this machine
     #[arg(long, value_name = "DIR")]
     proc_root: Option<PathBuf>,
 }
 
 impl SourceArgs {
-    /// The machine to look at.
+    /// The machine to look at, where it is not another network namespace of this one.
     #[must_use]
     pub fn machine(&self) -> Machine {
         match &self.proc_root {
@@ -82,8 +102,22 @@ impl SourceArgs {
         }
     }
 
+    /// The other network namespace that is asked for, if one is.
+    #[must_use]
+    pub fn wanted(&self) -> Option<Wanted> {
+        let of_process = self.pid.map(Wanted::OfProcess);
+        of_process.or_else(|| self.netns.clone().map(Wanted::Named))
+    }
+
+    /// How the socket table is read.
+    #[must_use]
+    pub fn source(&self) -> SourceChoice {
+        self.source
+    }
+
     fn check(&self) -> Result<(), Refusal> {
-        a_recording_answers_no_netlink(self)
+        a_recording_answers_no_netlink(self)?;
+        a_process_is_no_recording(self)
     }
 }
 
@@ -95,6 +129,31 @@ fn a_recording_answers_no_netlink(args: &SourceArgs) -> Result<(), Refusal> {
         ));
     }
     Ok(())
+}
+
+/// The folder of a process has its tables and no settings: what they mean would be unknown.
+fn a_process_is_no_recording(args: &SourceArgs) -> Result<(), Refusal> {
+    let Some(process) = args.proc_root.as_deref().and_then(process_of) else {
+        return Ok(());
+    };
+    let message = format!(
+        "--proc-root reads a recorded copy of /proc, and /proc/{process} is a running process, whose \
+         folder has no settings"
+    );
+    Err(match process.parse::<i32>() {
+        Ok(pid) => Refusal::new(message, format!("--pid {pid}")),
+        Err(_) => Refusal::new(
+            message,
+            "leave --proc-root out: this process is the default",
+        ),
+    })
+}
+
+/// `4711` of `/proc/4711/…`.
+fn process_of(path: &Path) -> Option<&str> {
+    let process = path.strip_prefix("/proc").ok()?.iter().next()?.to_str()?;
+    let is_one = process.parse::<i32>().is_ok() || ["self", "thread-self"].contains(&process);
+    is_one.then_some(process)
 }
 
 /// The output format.

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -62,6 +63,19 @@ where
 pub fn top() -> impl TypedValueParser<Value = usize> {
     let most = u64::from(u32::MAX);
     whole("how many flows to list, 0 for all", 0..=most, "20")
+}
+
+/// The number of a process: `PID_MAX_LIMIT` (include/linux/threads.h).
+pub fn pid() -> impl TypedValueParser<Value = i32> {
+    whole("the number of a process", 1..=1 << 22, "4711")
+}
+
+/// A network namespace by its name, number or path.
+pub fn netns() -> impl TypedValueParser<Value = PathBuf> {
+    typed(|text| match text {
+        "" => Err("it is a name of `ip netns`, a number of `lsns -t net`, or a path".into()),
+        _ => Ok(PathBuf::from(text)),
+    })
 }
 
 /// A TCP port.

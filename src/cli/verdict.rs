@@ -34,7 +34,7 @@ pub struct VerdictArgs {
     pub destination: Option<Destination>,
     /// Connect to it once, which takes 2 s at most, and say what comes of it; a MySQL server counts
     /// that as an aborted connection
-    #[arg(long, conflicts_with = "proc_root")]
+    #[arg(long, conflicts_with_all = ["proc_root", "all_netns"])]
     pub connect: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -77,7 +77,13 @@ pub struct VerdictArgs {
     #[arg(long)]
     pub owners: bool,
     /// Look for them again and again for this time, to catch connections that live microseconds
-    #[arg(long, value_parser = values::sample(), value_name = "D", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_parser = values::sample(),
+        value_name = "D",
+        allow_hyphen_values = true,
+        conflicts_with = "all_netns"
+    )]
     pub sample: Option<Duration>,
 }
 

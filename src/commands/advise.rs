@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::closer;
+use super::{closer, place};
 use crate::cli::AdviseArgs;
 use crate::exit::Exit;
 use crate::judge::advice::{Advice, Whose, advise};
@@ -11,7 +11,7 @@ use crate::model::{Snapshot, Toward};
 use crate::refusal::Refusal;
 use crate::render::{self, Screen, Steps};
 use crate::repro::prove;
-use crate::system::{View, resolve};
+use crate::system::{Machine, View};
 
 /// Recommends sysctl changes, and what not to change.
 ///
@@ -20,33 +20,56 @@ use crate::system::{View, resolve};
 /// not written.
 pub fn run(args: &AdviseArgs) -> Result<Exit> {
     args.check()?;
-    let machine = args.source.machine();
-    let toward = args.destination().map(resolve).transpose()?;
-    if args.prove && toward.as_ref().is_some_and(Toward::is_loopback) {
-        return Err(Refusal::new(
-            "--prove tries what holds toward another machine, and this destination is loopback, \
-             where TIME_WAIT reuse has rules of its own",
-            "leave out --prove or the destination",
-        )
-        .into());
+    let screen = Screen::of_stdout();
+    if args.source.all_netns {
+        let all = place::all(&args.source, args.destination(), |machine, toward| {
+            look(args, machine, toward).map(|(_, advice)| advice)
+        })?;
+        args.format
+            .get()
+            .write_all(&all, screen, &mut screen.lock())?;
+        return Ok(all.level.into());
     }
-    let mut snapshot = closer::look(&machine, View::Everything)?;
+    let looked = place::one(&args.source, args.destination(), |machine, toward| {
+        if args.prove && toward.as_ref().is_some_and(Toward::is_loopback) {
+            return Err(Refusal::new(
+                "--prove tries what holds toward another machine, and this destination is \
+                 loopback, where TIME_WAIT reuse has rules of its own",
+                "leave out --prove or the destination",
+            )
+            .into());
+        }
+        look(args, machine, toward)
+    })?;
+    let ((snapshot, mut advice), namespace) = looked;
+    match namespace {
+        Some(namespace) => advice.settle_in(namespace),
+        None => advice.place = args.source.machine().place().as_ref().and_then(Whose::of),
+    }
+    if args.prove {
+        advice.proof = Some(proof(&snapshot, &advice)?);
+    }
+    render::note_gaps(&advice.gaps);
+    args.format
+        .get()
+        .write(&advice, screen, &mut screen.lock())?;
+    Ok(Exit::Ok)
+}
+
+/// Looks and advises.
+fn look(
+    args: &AdviseArgs,
+    machine: &Machine,
+    toward: Option<Toward>,
+) -> Result<(Snapshot, Advice)> {
+    let mut snapshot = closer::look(machine, View::Everything)?;
     let holders = machine.holders(&snapshot);
     if let Some(toward) = toward {
         snapshot.note_timestamps(machine.timestamps());
         snapshot.tally.only_toward(toward);
     }
-    let mut advice = advise(&snapshot, &holders, args.goal());
-    advice.namespace = machine.place().as_ref().and_then(Whose::of);
-    if args.prove {
-        advice.proof = Some(proof(&snapshot, &advice)?);
-    }
-    render::note_gaps(&advice.gaps);
-    let screen = Screen::of_stdout();
-    args.format
-        .get()
-        .write(&advice, screen, &mut screen.lock())?;
-    Ok(Exit::Ok)
+    let advice = advise(&snapshot, &holders, args.goal());
+    Ok((snapshot, advice))
 }
 
 /// Tries the advice out in private namespaces.

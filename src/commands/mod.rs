@@ -3,6 +3,7 @@
 pub mod advise;
 mod closer;
 mod picture;
+mod place;
 pub mod repro;
 pub mod states;
 pub mod verdict;

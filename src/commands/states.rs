@@ -3,11 +3,13 @@
 use anyhow::Result;
 
 use super::closer::glance;
+use super::place;
 use crate::cli::{By, StatesArgs};
 use crate::exit::Exit;
-use crate::judge::states::states;
+use crate::judge::states::{States, states};
+use crate::model::Toward;
 use crate::render::{self, Screen};
-use crate::system::{View, resolve};
+use crate::system::{Machine, View};
 
 /// Counts TCP sockets by state.
 ///
@@ -15,11 +17,29 @@ use crate::system::{View, resolve};
 /// When no socket table can be read, or standard output not written.
 pub fn run(args: &StatesArgs) -> Result<Exit> {
     args.check()?;
-    let machine = args.source.machine();
-    let toward = args.destination.as_ref().map(resolve).transpose()?;
+    let (screen, format) = (Screen::of_stdout(), args.format.get());
+    let destination = args.destination.as_ref();
+    let look = |machine: &Machine, toward| count(args, machine, toward);
+    if args.source.all_netns {
+        let all = place::all(&args.source, destination, look)?;
+        format.write_all(&all, screen, &mut screen.lock())?;
+        return Ok(all.level.into());
+    }
+    let (mut report, namespace) = place::one(&args.source, destination, look)?;
+    report.namespace = namespace;
+    render::note_gaps(&report.gaps);
+    format.write(&report, args.explain, screen, &mut screen.lock())?;
+    Ok(match report.total {
+        Some(_) => Exit::Ok,
+        None => Exit::Unknown,
+    })
+}
+
+/// Looks and counts.
+fn count(args: &StatesArgs, machine: &Machine, toward: Option<Toward>) -> Result<States> {
     let by_flow = args.by == By::Flow;
     let mut snapshot = glance(
-        &machine,
+        machine,
         View::States {
             by_flow: by_flow || toward.is_some(),
         },
@@ -28,14 +48,5 @@ pub fn run(args: &StatesArgs) -> Result<Exit> {
         snapshot.tally.only_toward(toward);
     }
     let top = by_flow.then_some(args.top);
-    let report = states(&snapshot, args.all, top);
-    render::note_gaps(&report.gaps);
-    let screen = Screen::of_stdout();
-    args.format
-        .get()
-        .write(&report, args.explain, screen, &mut screen.lock())?;
-    Ok(match report.total {
-        Some(_) => Exit::Ok,
-        None => Exit::Unknown,
-    })
+    Ok(states(&snapshot, args.all, top))
 }

@@ -11,7 +11,7 @@ use super::forecast::{Exhaustion, Pace};
 use super::level::Level;
 use super::nat::NatFlowReport;
 use super::source::{Pool, SourceBound};
-use crate::model::{Flow, Gap, Origin, Owner, Reuse, StateCounts, TcpState};
+use crate::model::{Flow, Gap, Namespace, Origin, Owner, Reuse, StateCounts, TcpState};
 use crate::words::{count, counted, percent, rate};
 
 /// The ports of one flow, as evidence.
@@ -406,6 +406,30 @@ pub struct Reported {
     pub flow: Option<usize>,
     /// What.
     pub finding: Finding,
+    /// Where it was found, and where its commands are to be run; `None` for the reader's own network
+    /// namespace.
+    pub namespace: Option<Namespace>,
+}
+
+impl Reported {
+    /// What is wrong.
+    #[must_use]
+    pub fn message(&self) -> String {
+        self.there(self.finding.to_string())
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn next_step(&self) -> String {
+        self.there(self.finding.next_step())
+    }
+
+    fn there(&self, text: String) -> String {
+        match &self.namespace {
+            Some(namespace) => namespace.commands(&text),
+            None => text,
+        }
+    }
 }
 
 impl Serialize for Reported {
@@ -414,8 +438,8 @@ impl Serialize for Reported {
         object.serialize_field("code", self.finding.code())?;
         object.serialize_field("level", &self.level)?;
         object.serialize_field("flow", &self.flow)?;
-        object.serialize_field("message", &self.finding.to_string())?;
-        object.serialize_field("next_step", &self.finding.next_step())?;
+        object.serialize_field("message", &self.message())?;
+        object.serialize_field("next_step", &self.next_step())?;
         object.end()
     }
 }

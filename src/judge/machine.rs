@@ -79,6 +79,7 @@ pub(super) fn findings(snapshot: &Snapshot, capacity: Option<&Capacity>) -> Vec<
     let mut findings = Vec::new();
     let mut found = |level, finding| {
         findings.push(Reported {
+            namespace: None,
             level,
             flow: None,
             finding,

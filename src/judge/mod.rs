@@ -15,6 +15,7 @@ pub mod forecast;
 pub mod goal;
 pub mod level;
 mod machine;
+pub mod namespaces;
 pub mod nat;
 pub mod reuse;
 pub mod source;

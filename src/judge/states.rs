@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::destination::Sought;
 use super::verdict::TimeWaitReport;
 use crate::model::{
-    Gap, Interface, Snapshot, SourceName, StateCounts, TcpState, TimeWaitSplit, Weight,
+    Gap, Interface, Namespace, Snapshot, SourceName, StateCounts, TcpState, TimeWaitSplit, Weight,
 };
 
 /// Everything `states` says, in the order of the JSON contract.
@@ -16,6 +16,10 @@ use crate::model::{
 pub struct States {
     /// Version of this structure.
     pub schema: u32,
+    /// The network namespace that was asked for; `None`, and left out of the JSON, where it is the
+    /// reader's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Namespace>,
     /// Sockets counted; `None` where none could be, though there may be some.
     pub total: Option<u64>,
     /// By state.
@@ -96,6 +100,7 @@ pub fn states(snapshot: &Snapshot, all: bool, top: Option<usize>) -> States {
     };
     States {
         schema: 1,
+        namespace: None,
         total: (!is_unknown).then(|| states.total()),
         states,
         time_wait: (!is_unknown).then_some(time_wait),

@@ -2,6 +2,7 @@
 
 mod destination;
 mod holders;
+mod namespace;
 mod nat;
 mod owner;
 mod place;
@@ -16,6 +17,7 @@ mod tunables;
 
 pub use destination::{Destination, HostName, Path, Toward};
 pub use holders::{Holders, NodePorts};
+pub use namespace::{Inhabitant, Namespace};
 pub use nat::{
     NatFlow, NatRule, NatTable, NatUse, Protocol, RulePorts, Tracked, TrackedState, TrackingSource,
 };

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 
 use super::{Screen, json, kubernetes, plain, sysctl, table};
 use crate::judge::advice::Advice;
+use crate::judge::namespaces::Namespaces;
 use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
 use crate::repro::Report;
@@ -83,6 +84,68 @@ formats! {
         Sysctl => sysctl::advice(advice, out),
         /// The securityContext of a pod, in YAML
         Kubernetes => kubernetes::advice(advice, out),
+    }
+}
+
+impl VerdictFormat {
+    /// Writes the reports of all network namespaces; a table tells of at most `top` in full, of all
+    /// for 0.
+    ///
+    /// # Errors
+    /// When `out` cannot be written.
+    pub fn write_all(
+        self,
+        all: &Namespaces<Verdict>,
+        top: usize,
+        screen: Screen,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        match self {
+            Self::Table => table::all_verdicts(all, top, screen, out),
+            Self::Plain => plain::namespaces(all, plain::verdict, out),
+            Self::Json => json::write(all, out),
+        }
+    }
+}
+
+impl StatesFormat {
+    /// Writes the reports of all network namespaces.
+    ///
+    /// # Errors
+    /// When `out` cannot be written.
+    pub fn write_all(
+        self,
+        all: &Namespaces<States>,
+        screen: Screen,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        match self {
+            Self::Table => table::all_states(all, screen, out),
+            Self::Plain => plain::namespaces(all, plain::states, out),
+            Self::Json => json::write(all, out),
+        }
+    }
+}
+
+impl AdviseFormat {
+    /// Writes the reports of all network namespaces; settings as lines, for a file of them is for
+    /// one.
+    ///
+    /// # Errors
+    /// When `out` cannot be written.
+    pub fn write_all(
+        self,
+        all: &Namespaces<Advice>,
+        screen: Screen,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        match self {
+            Self::Table => table::all_advice(all, screen, out),
+            Self::Plain | Self::Sysctl | Self::Kubernetes => {
+                plain::namespaces(all, plain::advice, out)
+            }
+            Self::Json => json::write(all, out),
+        }
     }
 }
 

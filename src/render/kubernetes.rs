@@ -13,8 +13,8 @@ use crate::judge::change::{InPod, Sysctl};
 /// When `out` cannot be written.
 pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
     comment(out, "", &advice.summary)?;
-    if let Some(whose) = &advice.namespace {
-        comment(out, "", &format!("Here {}", whose.meaning))?;
+    if let Some(place) = &advice.place {
+        comment(out, "", &format!("Here {}", place.meaning))?;
     } else {
         comment(
             out,

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use crate::judge::advice::Advice;
+use crate::judge::namespaces::{Judged, Namespaces};
 use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
 use crate::model::Origin;
@@ -41,8 +42,8 @@ pub fn states(report: &States, out: &mut dyn Write) -> io::Result<()> {
 pub fn verdict(verdict: &Verdict, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}: {}", verdict.level.word(), verdict.summary)?;
     for reported in &verdict.findings {
-        let (level, finding) = (reported.level.word(), &reported.finding);
-        writeln!(out, "{level} {} {finding}", finding.code())?;
+        let (level, code) = (reported.level.word(), reported.finding.code());
+        writeln!(out, "{level} {code} {}", reported.message())?;
     }
     for flow in &verdict.flows {
         for owner in flow.owners.iter().flatten() {
@@ -76,6 +77,35 @@ pub fn verdict(verdict: &Verdict, out: &mut dyn Write) -> io::Result<()> {
             Placeless::ShortLived => "short_lived",
         };
         writeln!(out, "UNPLACED {why} {}", fields(&unplaced.owner))?;
+    }
+    out.flush()
+}
+
+/// `LEVEL: summary` of all, then of each network namespace, the worst first, what `one` writes of
+/// it, each line behind the namespace's number, which is `-` where it is unknown.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn namespaces<R: Judged>(
+    all: &Namespaces<R>,
+    one: impl Fn(&R, &mut dyn Write) -> io::Result<()>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    writeln!(out, "{}: {}", all.level.word(), all.summary)?;
+    for looked in &all.namespaces {
+        let netns = looked.namespace.netns;
+        let netns = netns.map_or_else(|| "-".into(), |netns| netns.to_string());
+        let mut lines = Vec::new();
+        match (&looked.report, &looked.why) {
+            (Some(report), _) => one(report, &mut lines)?,
+            (None, why) => {
+                let why = why.as_deref().unwrap_or_default();
+                writeln!(lines, "{}: {why}", looked.level().word())?;
+            }
+        }
+        for line in String::from_utf8_lossy(&lines).lines() {
+            writeln!(out, "{netns} {line}")?;
+        }
     }
     out.flush()
 }

@@ -20,8 +20,19 @@ pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
         "",
         "Written by twcheck advise; the application's part is in its table.",
     )?;
-    if let Some(whose) = &advice.namespace {
-        comment(out, "", &format!("Here {}", whose.meaning))?;
+    if let Some(place) = &advice.place {
+        comment(out, "", &format!("Here {}", place.meaning))?;
+    }
+    if let Some(namespace) = &advice.namespace {
+        comment(
+            out,
+            "",
+            &format!(
+                "For network namespace {namespace}: a sysctl of the machine does not reach it. Until \
+                 it ends: `{} sysctl -p FILE`; for good, where the container or service is defined.",
+                namespace.entrance()
+            ),
+        )?;
     }
     let number_of_steps = advice.steps.len();
     for (number, step) in (1..).zip(&advice.steps) {

@@ -81,6 +81,7 @@ impl Machine {
     /// When no socket table can be read at all; anything less becomes a gap.
     pub fn look(&self, view: View, judgement: Judgement) -> Result<Snapshot> {
         let mut gaps = Vec::new();
+        gaps.extend(self.not_entered());
         let tunables = sysctl::tunables(&self.proc, &mut gaps);
         if matches!(view, View::States { .. }) {
             // Sockets are counted without any setting.
@@ -126,14 +127,27 @@ impl Machine {
             });
         }
         Ok(Snapshot {
-            host: host::read(&self.proc),
-            addresses: (!self.is_recorded()).then(addresses).flatten(),
+            host: host::read(&self.proc, self.netns()),
+            addresses: self.is_here().then(addresses).flatten(),
             counters,
             bound: table.bound,
             passed_over: table.passed_over,
             tick: (!self.is_recorded()).then(tick).flatten(),
             gaps,
             ..Snapshot::new(tunables, table.tally, source)
+        })
+    }
+
+    /// What is known only in part because it is looked at from outside.
+    fn not_entered(&self) -> Option<Gap> {
+        let pid = self.proc.process()?;
+        Some(Gap {
+            what: format!("the network namespace of process {pid}"),
+            why: format!(
+                "this user may not enter it, for want of CAP_SYS_ADMIN (use sudo): its tables are \
+                 read in /proc/{pid}/net, its settings are unknown"
+            ),
+            weight: Weight::Minor,
         })
     }
 
@@ -162,7 +176,7 @@ impl Machine {
     ) -> Result<(SourceName, Table)> {
         let mut told = Vec::new();
         let (source, mut table) = self.read_once(rule, reading, &mut told)?;
-        if reading.is_about_ports() && !self.is_recorded() {
+        if reading.is_about_ports() && self.is_here() {
             self.try_ports(&mut table, reading.judgement);
         }
         let Some(better) = better(rule, &table).filter(|_| reading.is_about_ports()) else {

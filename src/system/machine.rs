@@ -3,6 +3,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::netlink::retried;
+use super::owners::{netns, own_netns};
 use super::proc_tcp::Hand;
 use super::{ProcRoot, counters, holders, proc_tcp, sock_diag, sysctl};
 use crate::model::{
@@ -23,7 +24,8 @@ pub enum SourceChoice {
     Proc,
 }
 
-/// The machine to look at: the calling thread's network namespace, or a recorded one.
+/// The machine to look at: the calling thread's network namespace, another one by what its processes
+/// show of it, or a recorded one.
 #[derive(Debug, Clone, Default)]
 pub struct Machine {
     pub(super) proc: ProcRoot,
@@ -37,6 +39,14 @@ impl Machine {
         Self {
             source,
             ..Self::default()
+        }
+    }
+
+    /// The network namespace of a process, seen from another one: its tables, not its settings.
+    pub(super) fn of_process(pid: i32) -> Self {
+        Self {
+            proc: ProcRoot::of_process(pid),
+            source: SourceChoice::Proc,
         }
     }
 
@@ -121,6 +131,20 @@ impl Machine {
         }
         // It skips rows when the table changes, and bound sockets always.
         false
+    }
+
+    /// Whether the calling thread is in its network namespace, so that the kernel can be asked.
+    pub(super) fn is_here(&self) -> bool {
+        self.proc.is_own()
+    }
+
+    /// The inode of its network namespace; `None` where it is recorded or unreadable.
+    pub(super) fn netns(&self) -> Option<u64> {
+        match self.proc.process() {
+            Some(pid) => netns(pid).ok(),
+            None if self.is_recorded() => None,
+            None => own_netns(),
+        }
     }
 
     /// Whether it is a recorded one, whose processes are gone.

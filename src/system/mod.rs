@@ -1,6 +1,7 @@
 //! Reads the machine: the only room, with [`repro`](crate::repro), that touches it.
 
 pub mod byte_order;
+mod census;
 mod collect;
 mod conntrack;
 mod counters;
@@ -8,6 +9,7 @@ pub mod file;
 mod holders;
 mod host;
 mod machine;
+mod names;
 mod namespaces;
 pub mod netlink;
 pub mod netns;
@@ -21,10 +23,13 @@ pub mod route;
 pub mod sock_diag;
 pub mod sysctl;
 pub mod trial;
+mod visit;
 
+pub use census::{Census, Found, census};
 pub use collect::{Judgement, View};
 pub use machine::{Machine, SourceChoice};
 pub use namespaces::other_namespaces;
 pub use owners::{LONGEST_SAMPLE, Search, owners};
 pub use proc_root::ProcRoot;
 pub use resolve::resolve;
+pub use visit::{Door, Wanted};

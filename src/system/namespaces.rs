@@ -19,13 +19,13 @@ const NAMESPACES: usize = 64;
 /// network (`PrivateNetwork=` of systemd) have no sockets.
 #[must_use]
 pub fn other_namespaces(machine: &Machine) -> Option<OtherNamespaces> {
-    if machine.is_recorded() {
+    if !machine.is_here() {
         return None;
     }
     let mut seen = HashSet::from([own_netns()?]);
     let sockets: Vec<_> = processes()
         .take(PROCESSES)
-        .filter_map(|pid| Some((pid, netns(pid)?)))
+        .filter_map(|pid| Some((pid, netns(pid).ok()?)))
         .filter(|(pid, namespace)| {
             !seen.contains(namespace) && !is_of_kernel(*pid) && seen.insert(*namespace)
         })
@@ -41,7 +41,7 @@ pub fn other_namespaces(machine: &Machine) -> Option<OtherNamespaces> {
 }
 
 /// Whether it is a thread of the kernel, which runs no program and is nobody's container.
-fn is_of_kernel(pid: i32) -> bool {
+pub(super) fn is_of_kernel(pid: i32) -> bool {
     let program = fs::read_link(format!("/proc/{pid}/exe"));
     program.is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }

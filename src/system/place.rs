@@ -103,6 +103,6 @@ fn kube_proxy() -> Option<i32> {
     let here = own_netns();
     processes().take(PROCESSES).find(|&pid| {
         let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-        name == b"kube-proxy\n" && netns(pid).is_none_or(|there| Some(there) == here)
+        name == b"kube-proxy\n" && netns(pid).ok().is_none_or(|there| Some(there) == here)
     })
 }

@@ -4,14 +4,23 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcRoot {
     path: PathBuf,
-    recorded: bool,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The calling thread's view.
+    Own,
+    /// A process's view of its network namespace, seen from another one.
+    OfProcess(i32),
+    Recorded,
 }
 
 impl Default for ProcRoot {
     fn default() -> Self {
         Self {
             path: PathBuf::from("/proc"),
-            recorded: false,
+            kind: Kind::Own,
         }
     }
 }
@@ -21,32 +30,48 @@ impl ProcRoot {
     pub fn recorded(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
-            recorded: true,
+            kind: Kind::Recorded,
         }
     }
 
-    /// What a process sees of its own network namespace.
+    /// What a process sees of its own network namespace: its tables, not its settings.
     pub(super) fn of_process(pid: i32) -> Self {
         Self {
             path: format!("/proc/{pid}").into(),
-            recorded: false,
+            kind: Kind::OfProcess(pid),
         }
     }
 
     /// Whether it is a recorded copy.
     #[must_use]
     pub fn is_recorded(&self) -> bool {
-        self.recorded
+        self.kind == Kind::Recorded
+    }
+
+    /// Whether it is the calling thread's own network namespace, so that the kernel can be asked
+    /// about it.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.kind == Kind::Own
+    }
+
+    /// The process whose network namespace is looked at from another one.
+    #[must_use]
+    pub fn process(&self) -> Option<i32> {
+        match self.kind {
+            Kind::OfProcess(pid) => Some(pid),
+            Kind::Own | Kind::Recorded => None,
+        }
     }
 
     /// What it means that a file is not there: a recording tells nothing about the kernel that it
     /// does not hold.
     #[must_use]
     pub fn absence(&self) -> &'static str {
-        if self.recorded {
-            "missing from the recording"
-        } else {
-            "this kernel, or this container, does not show it"
+        match self.kind {
+            Kind::Recorded => "missing from the recording",
+            Kind::OfProcess(_) => "told only to who enters the namespace (CAP_SYS_ADMIN)",
+            Kind::Own => "this kernel, or this container, does not show it",
         }
     }
 
@@ -70,6 +95,11 @@ impl ProcRoot {
     /// The file of a sysctl named with dots.
     #[must_use]
     pub fn sysctl(&self, key: &str) -> PathBuf {
-        self.path.join("sys").join(key.replace('.', "/"))
+        let path = Path::new("sys").join(key.replace('.', "/"));
+        // A process has no such folder of its own, and only those of net are its namespace's.
+        if self.process().is_some() && !key.starts_with("net.") {
+            return Path::new("/proc").join(path);
+        }
+        self.path.join(path)
     }
 }

@@ -19,12 +19,12 @@ const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 
 /// The ways to the addresses of a destination, in their order; none where `machine` is a recorded
-/// one, whose routes nobody knows.
+/// one or seen from outside: nobody can ask it for its routes.
 #[must_use]
 pub fn paths(machine: &Machine, toward: &Toward) -> Vec<Path> {
     /// More than any name has that one machine can be reached by.
     const MOST: usize = 64;
-    if machine.is_recorded() {
+    if !machine.is_here() {
         return Vec::new();
     }
     let addresses = toward.addresses.iter().take(MOST);

@@ -95,7 +95,7 @@ const DISCARD: u16 = 9;
 /// it would reuse it gives up. Nothing where the kernel does not tell.
 #[must_use]
 pub fn ports(machine: &Machine, snapshot: &Snapshot, flows: &[Flow]) -> HashMap<Flow, Trial> {
-    if machine.is_recorded() || flows.is_empty() || nobody(&snapshot.tally).is_none() {
+    if !machine.is_here() || flows.is_empty() || nobody(&snapshot.tally).is_none() {
         return HashMap::new();
     }
     let trial = |flow: &Flow| {
@@ -124,7 +124,7 @@ pub fn reuse(machine: &Machine, snapshot: &Snapshot, flows: &[Flow]) -> HashMap<
     let Some(range) = snapshot.tunables.ip_local_port_range else {
         return trials;
     };
-    if machine.is_recorded() || flows.is_empty() || nobody(&snapshot.tally).is_none() {
+    if !machine.is_here() || flows.is_empty() || nobody(&snapshot.tally).is_none() {
         return trials;
     }
     let delay = match snapshot.tunables.tcp_tw_reuse_delay_ms {

@@ -86,6 +86,15 @@ pub const INSIDE: &str = "TWCHECK_TEST_IN_NAMESPACE";
 /// itself again inside one, for this test alone. Where that cannot be, the test is skipped aloud,
 /// and fails where CI is set.
 pub fn in_namespace(test: &str, body: impl FnOnce()) {
+    in_namespaces(test, &[], body);
+}
+
+/// The same where no other process of this machine is to be seen.
+pub fn alone(test: &str, body: impl FnOnce()) {
+    in_namespaces(test, &["--pid", "--fork", "--mount-proc"], body);
+}
+
+fn in_namespaces(test: &str, more: &[&str], body: impl FnOnce()) {
     if env::var_os(INSIDE).is_some() {
         run("ip", &["link", "set", "lo", "up"]);
         // On loopback about one bare FIN in a thousand crosses its answer, and the RST to the stray
@@ -97,6 +106,7 @@ pub fn in_namespace(test: &str, body: impl FnOnce()) {
         return;
     }
     let output = Command::new("unshare")
+        .args(more)
         .args(UNSHARE)
         .arg(env::current_exe().expect("the test binary has a path"))
         .args([test, "--exact", "--nocapture", "--test-threads=1"])

@@ -6,7 +6,7 @@ use super::change::{Change, Step, changes_of};
 use super::destination::Sought;
 use super::experiment::Proof;
 use super::goal::{Goal, Needs, needs};
-use crate::model::{Gap, Holders, Snapshot};
+use crate::model::{Gap, Holders, Namespace, Snapshot};
 
 mod place;
 mod plan;
@@ -23,16 +23,20 @@ pub use remarks::Remark;
 pub struct Advice {
     /// Version of this structure.
     pub schema: u32,
+    /// The network namespace that was asked for; `None`, and left out of the JSON, where it is the
+    /// reader's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Namespace>,
     /// One sentence or a few: what the machine bears now and after the changes.
     pub summary: String,
     /// What to change, in the order in which to apply it. In the JSON a list of changes, each with
     /// the number of its step and the rates of the step.
     #[serde(rename = "changes", serialize_with = "changes_of")]
     pub steps: Vec<Step>,
-    /// Whose network namespace it is about; `None`, and left out of the JSON, where that is plainly
-    /// the machine's, or a recorded one.
+    /// Whose network namespace this process has, where it is about that one; `None`, and left out of
+    /// the JSON, where that is plainly the machine's, or a recorded one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<Whose>,
+    pub place: Option<Whose>,
     /// What it takes to carry what is wanted; `None` where nothing was named.
     pub goal: Option<Needs>,
     /// The destination that it is about; `None`, and left out of the JSON, where it is about any.
@@ -47,11 +51,28 @@ pub struct Advice {
     /// Whether the first of these comes before any change here.
     #[serde(skip)]
     pub client_first: bool,
+    /// The ports that the fullest flow takes.
+    #[serde(skip)]
+    pub ports_in_use: u32,
     /// What could not be read.
     pub gaps: Vec<Gap>,
 }
 
 impl Advice {
+    /// Notes that all this is about `namespace`, where its commands are to be run too.
+    pub fn settle_in(&mut self, namespace: Namespace) {
+        let remarks = self.not_recommended.iter_mut().chain(&mut self.application);
+        let changes = self.steps.iter_mut().flat_map(|step| &mut step.changes);
+        let texts = remarks
+            .map(|remark| &mut remark.why)
+            .chain(changes.flat_map(|change| [&mut change.why, &mut change.risk]))
+            .chain(self.gaps.iter_mut().map(|gap| &mut gap.why));
+        for text in texts {
+            *text = namespace.commands(text);
+        }
+        self.namespace = Some(namespace);
+    }
+
     /// All changes, in their order.
     pub fn changes(&self) -> impl Iterator<Item = &Change> {
         self.steps.iter().flat_map(|step| &step.changes)
@@ -84,10 +105,12 @@ pub fn advise(snapshot: &Snapshot, holders: &Holders, goal: Option<Goal>) -> Adv
     });
     Advice {
         schema: 1,
+        namespace: None,
+        ports_in_use: fullest(snapshot),
         summary: summary::of(&facts, &steps),
         application: remarks::application(&facts, steps.last()),
         client_first: facts.pool_of_bind().is_some(),
-        namespace: None,
+        place: None,
         goal,
         destination: Sought::new(snapshot),
         proof: None,
@@ -98,6 +121,12 @@ pub fn advise(snapshot: &Snapshot, holders: &Holders, goal: Option<Goal>) -> Adv
             .collect(),
         steps,
     }
+}
+
+/// The ports that the fullest flow takes.
+fn fullest(snapshot: &Snapshot) -> u32 {
+    let flows = snapshot.tally.flows.values().map(|used| used.ports_in_use);
+    flows.max().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -71,6 +71,7 @@ impl Verdict {
             .fold(self.level, Level::max);
         self.findings
             .extend(found.into_iter().map(|(level, trouble)| Reported {
+                namespace: None,
                 level,
                 flow: None,
                 finding: Finding::Destination(trouble),
@@ -155,7 +156,7 @@ impl Verdict {
 
     /// What errno 99 means where ports are not the problem, and what tells; `None` where they are.
     #[must_use]
-    pub fn otherwise(&self) -> Option<&'static str> {
+    pub fn otherwise(&self) -> Option<String> {
         let is_asked = |sought: &Sought| {
             let mut addresses = sought.addresses.iter();
             addresses.any(|address| address.local.is_some())
@@ -166,6 +167,10 @@ impl Verdict {
         } else {
             "errno 99 all the same? On the first try it means an address that is not here: ::1 with \
              IPv6 off, a wrong source. `twcheck verdict HOST:PORT` tells."
+        };
+        let text = match &self.namespace {
+            Some(namespace) => namespace.commands(text),
+            None => text.into(),
         };
         (self.level == Level::Ok).then_some(text)
     }

@@ -17,7 +17,7 @@ use super::nat::NatReport;
 use super::reuse::alone;
 use super::source::{Pool, bound_sources};
 use crate::model::{
-    Gap, Host, Origin, OtherNamespaces, Snapshot, TimeWaitSplit, Tunables, Unplaced,
+    Gap, Host, Namespace, Origin, OtherNamespaces, Snapshot, TimeWaitSplit, Tunables, Unplaced,
 };
 use crate::words::{count, percent};
 
@@ -33,6 +33,10 @@ pub struct Verdict {
     pub level: Level,
     /// One sentence for the incident call.
     pub summary: String,
+    /// The network namespace that was asked for; `None`, and left out of the JSON, where it is the
+    /// reader's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Namespace>,
     /// The machine.
     pub host: Host,
     /// Its settings.
@@ -68,6 +72,23 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Notes that all this is about `namespace`, where its commands are to be run too.
+    pub fn settle_in(&mut self, namespace: Namespace) {
+        for reported in &mut self.findings {
+            reported.namespace = Some(namespace.clone());
+        }
+        let rooms = self
+            .destination
+            .iter_mut()
+            .filter_map(|it| it.room.as_mut());
+        let gaps = self.gaps.iter_mut().map(|gap| &mut gap.why);
+        let texts = rooms.chain(gaps).chain(&mut self.owner_notes);
+        for text in texts.chain([&mut self.summary]) {
+            *text = namespace.commands(text);
+        }
+        self.namespace = Some(namespace);
+    }
+
     /// The listed flows that are worth a line: those in trouble, and those that take a port in a
     /// hundred.
     pub fn worth_a_line(&self) -> impl Iterator<Item = &FlowReport> {
@@ -156,6 +177,7 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
     for (index, (Reverse((level, ..)), _, case, found)) in flows.into_iter().enumerate() {
         reports.push(case.report(level));
         findings.extend(found.into_iter().map(|(level, finding)| Reported {
+            namespace: None,
             level,
             flow: Some(index),
             finding,
@@ -173,6 +195,7 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
         schema: 1,
         level,
         summary: summary(&findings, reports.first(), capacity.as_ref(), in_trouble),
+        namespace: None,
         host: snapshot.host.clone(),
         tunables: snapshot.tunables.clone(),
         capacity,
@@ -194,6 +217,7 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
 /// No flow can have any port: the range is reserved or bound as a whole.
 fn no_usable_port(capacity: &Capacity) -> Option<Reported> {
     (capacity.usable_ports == 0).then(|| Reported {
+        namespace: None,
         level: Level::Critical,
         flow: None,
         finding: Finding::NoUsablePort {
@@ -213,6 +237,7 @@ fn short_pool(pool: Pool, thresholds: Thresholds) -> Option<Reported> {
         Level::Warning
     };
     (share >= thresholds.warn).then_some(Reported {
+        namespace: None,
         level,
         flow: None,
         finding: Finding::SourceBound(pool),

@@ -21,6 +21,7 @@ impl Verdict {
     ) {
         let found = |level, finding| Reported {
             level,
+            namespace: None,
             flow: None,
             finding,
         };

@@ -137,6 +137,7 @@ fn files_low(flows: &[FlowReport]) -> Vec<Reported> {
                 ports_free: flow.ports_free,
             };
             files.level().map(|level| Reported {
+                namespace: None,
                 level,
                 flow: Some(index),
                 finding: Finding::FilesLow(files),

@@ -1,7 +1,7 @@
 use std::io::{self, Write};
 
 use super::grid::Grid;
-use super::{under_sentence, write_destination};
+use super::{under_sentence, write_destination, write_namespace};
 use crate::judge::advice::{Advice, Remark};
 use crate::judge::bearing::{Bearing, Limit};
 use crate::judge::change::Step;
@@ -22,9 +22,14 @@ pub fn advice(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Resul
     })
 }
 
-fn write_changes(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-    if let Some(whose) = &advice.namespace {
-        writeln!(out, "{}", screen.wrap("Whose: ", "       ", &whose.meaning))?;
+pub(super) fn write_changes(
+    advice: &Advice,
+    screen: Screen,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    write_namespace(advice.namespace.as_ref(), screen, out)?;
+    if let Some(place) = &advice.place {
+        writeln!(out, "{}", screen.wrap("Whose: ", "       ", &place.meaning))?;
     }
     write_destination(advice.destination.as_ref(), screen, out)?;
     let (first, application) = advice
@@ -44,16 +49,17 @@ fn write_changes(advice: &Advice, screen: Screen, out: &mut dyn Write) -> io::Re
             }
         )?;
         write_steps(&advice.steps, screen, out)?;
-        let is_pod = advice
-            .namespace
-            .as_ref()
-            .is_some_and(|whose| whose.of == "pod");
+        let is_pod = advice.place.as_ref().is_some_and(|place| place.of == "pod");
         let text = if is_pod {
             "`twcheck advise --format kubernetes`; it says what the cluster must allow"
         } else {
             "`twcheck advise --format sysctl` (see --help)"
         };
-        writeln!(out, "\n{}", screen.wrap("To apply: ", "          ", text))?;
+        let text = match &advice.namespace {
+            Some(namespace) => namespace.commands(text),
+            None => text.into(),
+        };
+        writeln!(out, "\n{}", screen.wrap("To apply: ", "          ", &text))?;
     }
     if let Some(goal) = &advice.goal {
         write_goal(goal, screen, out)?;

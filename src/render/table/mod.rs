@@ -9,10 +9,12 @@ use textwrap::core::display_width;
 
 mod advice;
 mod grid;
+mod namespaces;
 mod repro;
 
 pub use advice::advice;
 use grid::{GAP, Grid};
+pub use namespaces::{all_advice, all_states, all_verdicts};
 pub use repro::repro;
 
 use super::Screen;
@@ -23,7 +25,7 @@ use crate::judge::flow::FlowReport;
 use crate::judge::level::Level;
 use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
-use crate::model::{Origin, Owner, StateCounts, TcpState};
+use crate::model::{Namespace, Origin, Owner, StateCounts, TcpState};
 use crate::words::{count, counted, percent, rate, sparkline};
 
 /// Writes `sentence`, what `rest` writes beneath it, and the sentence once more where all that is
@@ -53,6 +55,7 @@ pub fn states(
     screen: Screen,
     out: &mut dyn Write,
 ) -> io::Result<()> {
+    write_namespace(report.namespace.as_ref(), screen, out)?;
     let mut rows = Grid::new(screen, &["STATE", "COUNT", "SHARE", ""], &[1, 2]);
     let share = |part: u64| format!("{:.1} %", percent(part, report.total.unwrap_or_default()));
     for (state, number) in report.states.largest_first() {
@@ -136,6 +139,7 @@ pub fn verdict(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Re
 }
 
 fn write_evidence(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    write_namespace(verdict.namespace.as_ref(), screen, out)?;
     let flows: Vec<_> = verdict.worth_a_line().collect();
     if !flows.is_empty() {
         writeln!(out)?;
@@ -160,9 +164,22 @@ fn write_evidence(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
     write_owners(verdict, screen, out)?;
     write_findings(verdict, screen, out)?;
     if let Some(text) = verdict.otherwise() {
-        writeln!(out, "{}", screen.wrap("", "", text))?;
+        writeln!(out, "{}", screen.wrap("", "", &text))?;
     }
     Ok(())
+}
+
+/// Which network namespace a report is about, where another one than the reader's was asked for.
+fn write_namespace(
+    namespace: Option<&Namespace>,
+    screen: Screen,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let Some(namespace) = namespace else {
+        return Ok(());
+    };
+    let text = namespace.to_string();
+    writeln!(out, "{}", screen.wrap("Namespace: ", "           ", &text))
 }
 
 /// The destination that a report is limited to, and what can be had there where nothing goes there.
@@ -199,10 +216,10 @@ fn write_findings(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
         for reported in alike {
             // Where there is one in trouble the summary has said it.
             if verdict.findings.len() > 1 || level == Level::Ok {
-                let message = reported.finding.to_string();
+                let message = reported.message();
                 writeln!(out, "{}", screen.wrap("  ", "  ", &message))?;
             }
-            let step = reported.finding.next_step();
+            let step = reported.next_step();
             if !steps.contains(&step) {
                 steps.push(step);
             }
@@ -286,12 +303,16 @@ fn flow_row(flow: &FlowReport, drops: bool) -> [String; 6] {
         count(flow.ports_in_use),
         flow.ports_free.map_or_else(|| "unknown".into(), count),
         format!("{at_least}{}", rate(flow.rate.now)),
-        match flow.max_connections_per_second {
-            Some(limit) => rate(limit),
-            None if drops => "any".into(),
-            None => "?".into(),
-        },
+        limit_in_column(flow.max_connections_per_second, drops),
     ]
+}
+
+fn limit_in_column(limit: Option<f64>, drops: bool) -> String {
+    match limit {
+        Some(limit) => rate(limit),
+        None if drops => "any".into(),
+        None => "?".into(),
+    }
 }
 
 /// Since when ports are short, and when they are back.
@@ -393,8 +414,8 @@ fn write_other_namespaces(
         return Ok(());
     };
     let text = format!(
-        "only this network namespace is judged; {} here with TCP sockets (containers?). The busiest, \
-         as root: `nsenter -t {} -n twcheck verdict`",
+        "only this network namespace is judged; {} here with TCP sockets (containers?). As root, the \
+         busiest: `twcheck verdict --pid {}`, and all: `twcheck verdict --all-netns`",
         counted(others.number as u64, "other"),
         others.pid
     );

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{CapabilitySet, capabilities};
 
-pub(super) use self::process::{all as processes, netns, own_netns};
-use self::process::{describe, user_name, user_of};
+pub(super) use self::process::{all as processes, inhabitant, netns, own_netns, user_of};
+use self::process::{describe, user_name};
 use self::table::Table;
 use self::watch::Seen;
 use super::Machine;
@@ -59,7 +59,7 @@ pub fn owners(machine: &Machine, flows: &[Flow], search: Search) -> Owners {
     let mut table = Table::new(machine, flows, search.service);
     table.look(false);
     let before = table.wanted_now();
-    let mut seen = Seen::default();
+    let mut seen = Seen::new(machine.netns());
     seen.look_through(&table);
     // Where the source skips rows, a socket that is in none of them may well have a port.
     let search = Search {
@@ -220,7 +220,7 @@ fn unknown(seen: &Seen, table: &Table<'_>, missing: &[u32], guarded: Vec<u32>) -
 }
 
 /// Whether this process may trace any other.
-fn may_trace() -> bool {
+pub(super) fn may_trace() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE))
 }
 

@@ -11,7 +11,7 @@ use nix::unistd::{Uid, User};
 use procfs::ProcessCGroups;
 use procfs::process::{LimitValue, Process};
 
-use crate::model::Owner;
+use crate::model::{Inhabitant, Owner};
 
 /// The processes there are.
 pub(in crate::system) fn all() -> impl Iterator<Item = i32> {
@@ -135,10 +135,10 @@ pub(super) fn is_tcp(descriptor: &Path) -> bool {
         .is_ok_and(|length| matches!(&name[..length], b"TCP\0" | b"TCPv6\0"))
 }
 
-/// The inode of its network namespace; `None` when unreadable.
-pub(in crate::system) fn netns(pid: i32) -> Option<u64> {
-    let namespace = fs::metadata(format!("/proc/{pid}/ns/net"));
-    namespace.ok().map(|namespace| namespace.ino())
+/// The inode of its network namespace.
+pub(in crate::system) fn netns(pid: i32) -> io::Result<u64> {
+    let namespace = fs::metadata(format!("/proc/{pid}/ns/net"))?;
+    Ok(namespace.ino())
 }
 
 /// The inode of the calling thread's network namespace.
@@ -149,7 +149,7 @@ pub(in crate::system) fn own_netns() -> Option<u64> {
 
 /// Whom a process that tells nothing belongs to; `None` for one of the kernel's own threads, which
 /// have nothing open, and where it has ended.
-pub(super) fn user_of(pid: i32) -> Option<u32> {
+pub(in crate::system) fn user_of(pid: i32) -> Option<u32> {
     const PF_KTHREAD: u32 = 0x0020_0000;
     let process = Process::new(pid).ok()?;
     let flags = process.stat().ok()?.flags;
@@ -179,6 +179,17 @@ pub(super) fn describe(pid: i32) -> Owner {
             LimitValue::Unlimited => None,
         }),
     }
+}
+
+/// What a process is called and where it belongs; `None` where it has ended.
+pub(in crate::system) fn inhabitant(pid: i32) -> Option<Inhabitant> {
+    let process = Process::new(pid).ok()?;
+    let command = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(Inhabitant {
+        pid,
+        command: command.trim_end().to_owned(),
+        unit: process.cgroups().ok().as_ref().and_then(unit),
+    })
 }
 
 /// A user's name, or the number where it has none.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::process::{
-    Held, Silent, all, describe, descriptor, descriptors, is_tcp, netns, own_netns, socket_at,
+    Held, Silent, all, describe, descriptor, descriptors, is_tcp, netns, socket_at,
 };
 use super::table::Table;
 use crate::model::{Look, Owner};
@@ -76,11 +76,20 @@ pub(super) struct Seen {
     others: HashSet<u32>,
     /// Whether a process is in the network namespace looked at.
     is_here: HashMap<i32, bool>,
-    own: Option<u64>,
+    /// That namespace.
+    here: Option<u64>,
     next: usize,
 }
 
 impl Seen {
+    /// Nothing so far, of the network namespace with this inode.
+    pub(super) fn new(here: Option<u64>) -> Self {
+        Self {
+            here,
+            ..Self::default()
+        }
+    }
+
     /// Notes the sockets of all processes but this one.
     pub(super) fn look_through(&mut self, table: &Table<'_>) -> Pass {
         let own = std::process::id();
@@ -268,9 +277,9 @@ impl Seen {
     /// Whether a process is in the network namespace looked at: a socket of another one is in no
     /// table here.
     fn is_here(&mut self, pid: i32) -> bool {
-        let own = *self.own.get_or_insert_with(|| own_netns().unwrap_or(0));
+        let here = self.here;
         let is_here = self.is_here.entry(pid);
-        *is_here.or_insert_with(|| netns(pid) == Some(own))
+        *is_here.or_insert_with(|| here.is_some() && netns(pid).ok() == here)
     }
 
     fn remember(&mut self, pid: i32) {

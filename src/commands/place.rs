@@ -1,0 +1,107 @@
+//! Where a command looks: here, into another network namespace, or into all of them.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use anyhow::Result;
+
+use crate::cli::SourceArgs;
+use crate::judge::namespaces::{Judged, Looked, Namespaces, namespaces};
+use crate::model::{Destination, HostName, Namespace, Toward};
+use crate::system::{Door, Found, Machine, SourceChoice, census, resolve};
+
+/// Namespaces looked into at once: a look waits longer than it works, and a node has other work.
+const AT_ONCE: usize = 4;
+
+/// Looks here, or into the one namespace that is asked for, and says into which. The destination is
+/// looked up where it is used.
+///
+/// # Errors
+/// When there is no such namespace or destination, or `look` fails.
+pub fn one<T: Send>(
+    args: &SourceArgs,
+    destination: Option<&Destination>,
+    look: impl FnOnce(&Machine, Option<Toward>) -> Result<T> + Send,
+) -> Result<(T, Option<Namespace>)> {
+    let Some(wanted) = args.wanted() else {
+        let toward = destination.map(resolve).transpose()?;
+        return Ok((look(&args.machine(), toward)?, None));
+    };
+    let door = Door::find(&wanted)?;
+    let found = door.look(args.source(), |machine| {
+        let toward = destination.map(|asked| door.resolve(asked)).transpose()?;
+        look(machine, toward)
+    })??;
+    Ok((found, Some(door.namespace)))
+}
+
+/// Looks into all network namespaces of this machine. A name is looked up once.
+///
+/// # Errors
+/// When it has no address.
+pub fn all<R: Judged + Send>(
+    args: &SourceArgs,
+    destination: Option<&Destination>,
+    look: impl Fn(&Machine, Option<Toward>) -> Result<R> + Sync,
+) -> Result<Namespaces<R>> {
+    let toward = match destination {
+        // An interface has another number in each.
+        Some(asked) if matches!(asked.host, Some(HostName::Scoped(..))) => None,
+        asked => asked.map(resolve).transpose()?,
+    };
+    let look = |machine: &Machine| {
+        let toward = toward
+            .clone()
+            .map_or_else(|| destination.map(resolve).transpose(), |it| Ok(Some(it)));
+        look(machine, toward?)
+    };
+    let census = census();
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE.min(census.found.len()) {
+            scope.spawn(|| {
+                while let Some(found) = census.found.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let looked = look_into(found, args.source(), &look);
+                    done.lock().expect("no look panics").push(looked);
+                }
+            });
+        }
+    });
+    let looked = done.into_inner().expect("no look panics");
+    Ok(namespaces(looked, census.gaps))
+}
+
+fn look_into<R: Judged + Send>(
+    found: &Found,
+    source: SourceChoice,
+    look: &(impl Fn(&Machine) -> Result<R> + Sync),
+) -> Looked<R> {
+    let namespace = found.namespace.clone();
+    let told = |why: String, is_gone| Looked {
+        namespace: namespace.clone(),
+        report: None,
+        why: Some(why),
+        is_gone,
+    };
+    let gone = || told("it ended while this was looked at".into(), true);
+    let door = match Door::open(found) {
+        Ok(Some(door)) => door,
+        Ok(None) => return gone(),
+        Err(error) => return told(format!("{error:#}"), false),
+    };
+    match door.look(source, look).and_then(|report| report) {
+        Ok(mut report) => {
+            report.settle_in(namespace.clone());
+            Looked {
+                namespace,
+                report: Some(report),
+                why: None,
+                is_gone: false,
+            }
+        }
+        // Only what is held open stays.
+        Err(_) if !door.is_there() => gone(),
+        Err(error) => told(format!("{error:#}"), false),
+    }
+}

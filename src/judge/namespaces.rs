@@ -1,0 +1,181 @@
+//! The reports of several network namespaces, the worst first.
+
+use std::cmp::Reverse;
+
+use serde::Serialize;
+
+use super::advice::Advice;
+use super::level::Level;
+use super::states::States;
+use super::verdict::Verdict;
+use crate::model::{Gap, Namespace, Weight};
+use crate::words::counted;
+
+/// What the namespaces of one machine are told apart by.
+pub trait Judged {
+    /// How bad it is.
+    fn level(&self) -> Level;
+    /// What comes first among those that are as bad: the sockets or ports in use.
+    fn size(&self) -> u64;
+    /// The sentence that says it.
+    fn sentence(&self) -> String;
+    /// Notes that it is about this namespace.
+    fn settle_in(&mut self, namespace: Namespace);
+}
+
+/// The reports of all network namespaces of a machine, in the order of the JSON contract.
+#[derive(Debug, Clone, Serialize)]
+pub struct Namespaces<R> {
+    /// Version of this structure.
+    pub schema: u32,
+    /// That of the worst.
+    pub level: Level,
+    /// One sentence about the worst, or about all.
+    pub summary: String,
+    /// The worst first.
+    pub namespaces: Vec<Looked<R>>,
+    /// Why some namespaces may be missing.
+    pub gaps: Vec<Gap>,
+}
+
+/// What came of looking at one.
+#[derive(Debug, Clone, Serialize)]
+pub struct Looked<R> {
+    /// Which.
+    pub namespace: Namespace,
+    /// What is said of it, as of the only one; `None` where nothing can be.
+    pub report: Option<R>,
+    /// Why there is no report; `None` where there is one.
+    pub why: Option<String>,
+    /// Whether it ended while this was looked at, so that it concerns nobody any more.
+    pub is_gone: bool,
+}
+
+impl<R: Judged> Looked<R> {
+    /// How bad it is: unknown where nothing can be said.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        match &self.report {
+            Some(report) => report.level(),
+            None if self.is_gone => Level::Ok,
+            None => Level::Unknown,
+        }
+    }
+
+    fn rank(&self) -> impl Ord + use<R> {
+        let size = self.report.as_ref().map_or(0, Judged::size);
+        let inode = self.namespace.netns;
+        (Reverse(self.level()), self.is_gone, Reverse(size), inode)
+    }
+}
+
+/// Sets the reports of several namespaces in order; `gaps` say why there may be more.
+#[must_use]
+pub fn namespaces<R: Judged>(mut looked: Vec<Looked<R>>, gaps: Vec<Gap>) -> Namespaces<R> {
+    looked.sort_by_cached_key(Looked::rank);
+    let hidden = gaps.iter().any(|gap| gap.weight == Weight::Decisive);
+    let unseen = if hidden { Level::Unknown } else { Level::Ok };
+    let worst = looked.iter().map(Looked::level).max().unwrap_or(Level::Ok);
+    Namespaces {
+        schema: 1,
+        level: worst.max(unseen),
+        summary: summary(&looked, &gaps),
+        namespaces: looked,
+        gaps,
+    }
+}
+
+fn summary<R: Judged>(looked: &[Looked<R>], gaps: &[Gap]) -> String {
+    let all = counted(looked.len() as u64, "network namespace");
+    let bad = looked
+        .iter()
+        .filter(|it| it.level() > Level::Unknown)
+        .count();
+    let unknown = looked.iter().filter(|it| it.level() == Level::Unknown);
+    let (unknown, gone) = (
+        unknown.count(),
+        looked.iter().filter(|it| it.is_gone).count(),
+    );
+    let mut text = match looked.first() {
+        Some(worst) if bad > 0 => format!(
+            "{bad} of {all} {} {}. {}",
+            if bad == 1 {
+                "is in trouble:"
+            } else {
+                "are in trouble, worst of all"
+            },
+            worst.namespace,
+            worst
+                .report
+                .as_ref()
+                .map_or_else(String::new, Judged::sentence)
+        ),
+        _ if unknown > 0 => format!("{unknown} of {all} could not be judged."),
+        _ => format!("None of {all} is in trouble."),
+    };
+    if bad > 0 && unknown > 0 {
+        text = format!("{text} {unknown} could not be judged.");
+    }
+    if gone > 0 {
+        text = format!("{text} {gone} ended meanwhile.");
+    }
+    for gap in gaps {
+        text = format!("{text} There may be more: {}.", gap.why);
+    }
+    text
+}
+
+impl Judged for Verdict {
+    fn level(&self) -> Level {
+        self.level
+    }
+
+    fn size(&self) -> u64 {
+        let flows = self.flows.iter().map(|flow| flow.ports_in_use);
+        flows.max().unwrap_or(0).into()
+    }
+
+    fn sentence(&self) -> String {
+        self.summary.clone()
+    }
+
+    fn settle_in(&mut self, namespace: Namespace) {
+        self.settle_in(namespace);
+    }
+}
+
+impl Judged for States {
+    fn level(&self) -> Level {
+        self.total.map_or(Level::Unknown, |_| Level::Ok)
+    }
+
+    fn size(&self) -> u64 {
+        self.total.unwrap_or(0)
+    }
+
+    fn sentence(&self) -> String {
+        String::new()
+    }
+
+    fn settle_in(&mut self, namespace: Namespace) {
+        self.namespace = Some(namespace);
+    }
+}
+
+impl Judged for Advice {
+    fn level(&self) -> Level {
+        Level::Ok
+    }
+
+    fn size(&self) -> u64 {
+        self.ports_in_use.into()
+    }
+
+    fn sentence(&self) -> String {
+        self.summary.clone()
+    }
+
+    fn settle_in(&mut self, namespace: Namespace) {
+        self.settle_in(namespace);
+    }
+}
