@@ -145,8 +145,8 @@ fn node_ports_are_reserved_where_kube_proxy_or_its_rules_are_seen() {
         let _service = common::serve("127.0.0.1:11400");
         let (reserved, risk) = reservation();
         assert_eq!(reserved, "11400");
-        let unseen = "It takes in 30000-32767, which are not reserved, since neither kube-proxy nor \
-                      its rules are seen here";
+        let unseen = "NodePorts (30000-32767) are not reserved from it: neither kube-proxy nor its \
+                      rules are seen here";
         assert!(risk.contains(unseen), "{risk}");
 
         for (rules, found) in [

@@ -118,13 +118,12 @@ impl Held<'_> {
                  another --service-node-port-range is to be reserved instead."
             ),
             NodePorts::Unseen => format!(
-                " It takes in {low}-{high}, which are not reserved, since neither kube-proxy nor its \
-                 rules are seen here: on a node of Kubernetes, whose NodePorts they are, reserve them."
+                " Kubernetes' NodePorts ({low}-{high}) are not reserved from it: neither kube-proxy nor \
+                 its rules are seen here."
             ),
             NodePorts::Unread(why) => format!(
-                " It takes in {low}-{high}, which are not reserved: kube-proxy is not seen here, and \
-                 its rules could not be looked for ({why}). On a node of Kubernetes, whose NodePorts \
-                 they are, reserve them."
+                " Kubernetes' NodePorts ({low}-{high}) are not reserved from it: kube-proxy is not seen \
+                 here, and its rules could not be looked for ({why})."
             ),
         }
     }
