@@ -44,6 +44,12 @@ impl ExplainArgs {
     /// # Errors
     /// When they do not.
     pub fn check(&self) -> Result<(), Refusal> {
+        if self.source.all_netns {
+            return Err(Refusal::new(
+                "--all-netns judges every network namespace, and an error comes out of one",
+                "name it: twcheck explain --pid PID",
+            ));
+        }
         self.source.check()
     }
 }
@@ -57,6 +63,11 @@ mod tests {
         for line in ["explain", "explain --list", "explain --json EADDRNOTAVAIL"] {
             assert_fine(line);
         }
+        assert_refused(
+            "explain --all-netns EADDRNOTAVAIL",
+            "--all-netns judges every network namespace, and an error comes out of one",
+            "name it: twcheck explain --pid PID",
+        );
         assert_refused(
             "explain --source sock_diag --proc-root copy",
             "--source sock_diag asks the running kernel, --proc-root a recorded one",

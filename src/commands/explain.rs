@@ -4,8 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
-use super::closer;
-use crate::cli::ExplainArgs;
+use super::{closer, place};
+use crate::cli::{ExplainArgs, SourceArgs};
 use crate::exit::Exit;
 use crate::judge::explain::{Explanation, Kinds, Now, Reading};
 use crate::judge::level::Thresholds;
@@ -13,7 +13,7 @@ use crate::judge::verdict::verdict;
 use crate::model::Destination;
 use crate::refusal::Refusal;
 use crate::render::Screen;
-use crate::system::{Machine, View, resolve, route, text};
+use crate::system::{View, route, text};
 
 /// Destinations that are looked at: a name may take seconds to resolve.
 const LOOKED_AT: usize = 3;
@@ -40,7 +40,7 @@ pub fn run(args: &ExplainArgs) -> Result<Exit> {
         None => text::read_standard_input(|text, known| reading.read(text, known))?,
     }
     let mut explanation = reading.finish();
-    explanation.now = look(&args.source.machine(), &explanation);
+    explanation.now = look(&args.source, &explanation);
     format.write(&explanation, screen, &mut screen.lock())?;
     Ok(Exit::Ok)
 }
@@ -63,7 +63,7 @@ fn nothing_to_read() -> Refusal {
 }
 
 /// Whether the flows that are said to have run out are exhausted on this machine at this moment.
-fn look(machine: &Machine, explanation: &Explanation) -> Vec<Now> {
+fn look(source: &SourceArgs, explanation: &Explanation) -> Vec<Now> {
     let exhausted = explanation
         .causes
         .iter()
@@ -77,14 +77,13 @@ fn look(machine: &Machine, explanation: &Explanation) -> Vec<Now> {
     }
     asked
         .iter()
-        .map(|asked| look_toward(machine, asked.as_ref()))
+        .map(|asked| look_toward(source, asked.as_ref()))
         .collect()
 }
 
 /// The same as `verdict` says of one destination, or of the worst flow.
-fn look_toward(machine: &Machine, asked: Option<&Destination>) -> Now {
-    let looked = || -> Result<Now> {
-        let toward = asked.map(resolve).transpose()?;
+fn look_toward(source: &SourceArgs, asked: Option<&Destination>) -> Now {
+    let looked = place::one(source, asked, |machine, toward| {
         let mut snapshot = closer::look(machine, View::Ports)?;
         if let Some(toward) = toward.clone() {
             snapshot.tally.only_toward(toward);
@@ -94,6 +93,9 @@ fn look_toward(machine: &Machine, asked: Option<&Destination>) -> Now {
             verdict.speak_of(route::paths(machine, &toward), None);
         }
         Ok(Now::of(asked, &verdict))
-    };
-    looked().unwrap_or_else(|error| Now::unknown(asked, format!("{error:#}")))
+    });
+    looked.map_or_else(
+        |error| Now::unknown(asked, format!("{error:#}")),
+        |(now, _)| now,
+    )
 }

@@ -5,6 +5,7 @@ mod closer;
 pub mod explain;
 mod picture;
 mod place;
+pub mod record;
 pub mod repro;
 pub mod states;
 pub mod verdict;

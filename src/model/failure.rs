@@ -13,10 +13,16 @@ pub enum FailureKind {
     EphemeralPortsExhausted,
     /// errno 99: the ports that the flow does not take are held by bind().
     PortsHeldByBind,
+    /// errno 99: every port is reserved.
+    PortsReserved,
+    /// errno 99, and nothing that was seen says why.
+    NoPortUnexplained,
     /// errno 98 from a socket bound to a source address: the ports of that address are taken.
     SourcePortsExhausted,
     /// errno 99 without an address to go from.
     AddressNotAvailable,
+    /// errno 99 of bind(): the source address is none of this machine's.
+    SourceNotHere,
     /// errno 97: this kernel has no IPv6.
     NoIpv6,
     /// errno 111.
@@ -31,8 +37,12 @@ pub enum FailureKind {
     PermissionDenied,
     /// Connected, then cut off before the login had ended.
     LostDuringHandshake,
-    /// Connected, then slow or silent.
+    /// Connected, then slow or silent behind the greeting.
     SlowHandshake,
+    /// Connected, and not greeted: a slow server, or one that waits for the client to speak.
+    NoGreeting,
+    /// Connected, and the time of the whole run was over first.
+    TooLittleTime,
     /// Something else than MySQL answered.
     NotMysql,
     /// The server is full.
@@ -43,16 +53,34 @@ pub enum FailureKind {
     HostNotAllowed,
     /// The user or the password is wrong.
     AccessDenied,
+    /// Likewise, or the certificate that the account demands is missing.
+    AccessDeniedUnderTls,
+    /// The account is proved by the unix socket, never over TCP.
+    SocketAccount,
     /// The database is not there, or not for this user.
     NoSuchDatabase,
-    /// The user is at a limit.
+    /// The user has as many connections as it may have.
     UserLimit,
+    /// The user has used up what it may do in an hour.
+    HourlyLimit,
     /// The server takes no connection without TLS.
     TlsRequired,
-    /// The server cannot speak TLS, or not the way it must.
+    /// The server has no TLS.
+    TlsNotOffered,
+    /// TLS did not come about for another reason.
     TlsFailed,
+    /// The two have no version or cipher of TLS in common.
+    TlsNothingInCommon,
+    /// The server does not accept this client's certificate.
+    TlsClientCertificate,
+    /// The server does not know who signed this client's certificate.
+    TlsClientUnknown,
+    /// The server demands a certificate of the client.
+    TlsClientCertificateRequired,
     /// The certificate is for other names.
     TlsWrongName,
+    /// The certificate is for no name.
+    TlsNoName,
     /// Nobody who is trusted has signed the certificate.
     TlsUnknownIssuer,
     /// The password is too old.
@@ -73,6 +101,10 @@ pub enum FailureKind {
     OutOfStep,
     /// The server goes down, or is closed to users.
     ShuttingDown,
+    /// Any other error of a server.
+    ServerError,
+    /// Anything else.
+    Other,
     /// errno 98 of a listener: somebody has its port.
     PortInUse,
     /// The name has no address.
@@ -97,10 +129,6 @@ pub enum FailureKind {
     NoBufferSpace,
     /// It failed, and the text does not say why.
     ReasonUntold,
-    /// Any other error of a server.
-    ServerError,
-    /// Anything else.
-    Other,
 }
 
 /// A kind of failure: how it is recognised, what it means, and what to do about it.
@@ -190,6 +218,26 @@ pub const FAILURES: &[Row] = &[
         in_logs: None,
     },
     Row {
+        kind: FailureKind::PortsReserved,
+        errnos: &[99],
+        codes: &[],
+        meaning: "{error}: every port of net.ipv4.ip_local_port_range is in \
+                  net.ipv4.ip_local_reserved_ports, which connect() never takes.",
+        next_step: "shorten net.ipv4.ip_local_reserved_ports, or widen net.ipv4.ip_local_port_range \
+                    beyond it (`sysctl net.ipv4.ip_local_reserved_ports`)",
+        in_logs: None,
+    },
+    Row {
+        kind: FailureKind::NoPortUnexplained,
+        errnos: &[99],
+        codes: &[],
+        meaning: "{error}, and why is not known: just after that neither did the flow toward {server} \
+                  take its ports, nor were any seen that bind() holds. They may have come back at \
+                  once, or somebody may have changed the ports or the addresses meanwhile.",
+        next_step: "run it again; `twcheck verdict --connect` asks the kernel for a port",
+        in_logs: None,
+    },
+    Row {
         kind: FailureKind::SourcePortsExhausted,
         errnos: &[98],
         codes: &[],
@@ -209,10 +257,9 @@ pub const FAILURES: &[Row] = &[
         kind: FailureKind::AddressNotAvailable,
         errnos: &[99],
         codes: &[],
-        meaning: "{error}, but ports are free: this is not exhaustion. The source address does not \
-                  exist on this machine, or {address} itself has no address to be reached from.",
-        next_step: "check that the source address (--bind-address) is one of this machine's (`ip \
-                    addr`); ::1 exists only where IPv6 is on: try 127.0.0.1",
+        meaning: "{error}, but ports are free: this is not exhaustion. This machine has no address to \
+                  reach {address} from.",
+        next_step: "check `ip route get ADDRESS`; ::1 exists only where IPv6 is on: try 127.0.0.1",
         in_logs: Some(told(
             "bind: cannot assign requested address; bind() to … failed (99); Failed to create \
              TCP listener; error while attempting to bind on address",
@@ -222,6 +269,15 @@ pub const FAILURES: &[Row] = &[
              address behind NAT, ::1 without IPv6, or one that is not up yet \
              (net.ipv4.ip_nonlocal_bind)",
         )),
+    },
+    Row {
+        kind: FailureKind::SourceNotHere,
+        errnos: &[99],
+        codes: &[],
+        meaning: "{error}, of bind(): this is not exhaustion. The source address is none of this \
+                  machine's.",
+        next_step: "--bind-address with an address of this machine (`ip addr`)",
+        in_logs: None,
     },
     Row {
         kind: FailureKind::NoIpv6,
@@ -241,8 +297,9 @@ pub const FAILURES: &[Row] = &[
         kind: FailureKind::ConnectionRefused,
         errnos: &[111],
         codes: &[],
-        meaning: "Nothing listens on {server}.",
-        next_step: "check that the server runs, its port and its bind-address",
+        meaning: "{server} refuses connections: nothing listens there, or a firewall rejects them.",
+        next_step: "check that the server runs, its port and its bind-address; and the firewalls on \
+                    both machines (`nft list ruleset`) for a REJECT",
         in_logs: Some(told(
             "Connection refused; (111); [Errno 111]; ECONNREFUSED; actively refused it",
             "Nothing listens on {server}, or a firewall rejects it.",
@@ -330,9 +387,9 @@ pub const FAILURES: &[Row] = &[
         kind: FailureKind::SlowHandshake,
         errnos: &[],
         codes: &[],
-        meaning: "{server} took the connection, then was slow or fell silent.",
-        next_step: "give it more time (--duration 1min), and look why it is slow: names that it \
-                    looks up (skip_name_resolve), load, or a proxy between here and there",
+        meaning: "{server} greeted, then was slow or fell silent. A login is given 10 s.",
+        next_step: "look why it is slow: load, a plugin that asks another machine (PAM, LDAP), or a \
+                    proxy between here and there",
         in_logs: Some(told(
             "while SSL handshaking to upstream; TLS handshake timeout; Timeout was reached in \
              the handshake",
@@ -341,6 +398,27 @@ pub const FAILURES: &[Row] = &[
             "look why it is slow: load, names that it looks up (skip_name_resolve), a proxy \
              between here and there",
         )),
+    },
+    Row {
+        kind: FailureKind::NoGreeting,
+        errnos: &[],
+        codes: &[],
+        meaning: "{server} took the connection, and did not greet as MySQL does. It is given 10 s.",
+        next_step: "a server that waits for the client to speak first (HTTP, Redis, PostgreSQL, a \
+                    proxy with accept-proxy) is not MySQL: `--protocol tcp`; where it is MySQL, look \
+                    why it is slow: names that it looks up (skip_name_resolve), load, or a proxy",
+        in_logs: None,
+    },
+    Row {
+        kind: FailureKind::TooLittleTime,
+        errnos: &[],
+        codes: &[],
+        meaning: "{server} took the connection, and --duration was over before it had let the client \
+                  in.",
+        next_step: "give it more time (--duration 1min); a server that waits for the client to speak \
+                    first (HTTP, Redis, PostgreSQL, a proxy with accept-proxy) is not MySQL: \
+                    `--protocol tcp`",
+        in_logs: None,
     },
     Row {
         kind: FailureKind::NotMysql,
@@ -404,7 +482,7 @@ pub const FAILURES: &[Row] = &[
     Row {
         kind: FailureKind::AccessDenied,
         errnos: &[],
-        codes: &[1045, 1698],
+        codes: &[1045],
         meaning: "The server does not accept this user and password.",
         next_step: "check --user; the password goes in MYSQL_PWD, ~/.my.cnf, --password-file or \
                     --ask-password; an account with REQUIRE SSL says the same: try --tls; with \
@@ -416,6 +494,26 @@ pub const FAILURES: &[Row] = &[
             "check user and password, and the host part of the account; one with REQUIRE SSL \
              says the same without TLS",
         )),
+    },
+    Row {
+        kind: FailureKind::AccessDeniedUnderTls,
+        errnos: &[],
+        codes: &[],
+        meaning: "The server does not accept this user and password; or the account demands another \
+                  certificate of the client than it showed.",
+        next_step: "check --user; the password goes in MYSQL_PWD, ~/.my.cnf, --password-file or \
+                    --ask-password; `SHOW CREATE USER` tells which certificate it demands (REQUIRE \
+                    X509, SUBJECT, ISSUER, CIPHER) of --tls-cert and --tls-key",
+        in_logs: None,
+    },
+    Row {
+        kind: FailureKind::SocketAccount,
+        errnos: &[],
+        codes: &[1698],
+        meaning: "This account logs in by the unix socket only, as the system's user of its name \
+                  (unix_socket, auth_socket), or there is no password that it accepts.",
+        next_step: "log in as a user with a password: `CREATE USER … IDENTIFIED BY …`",
+        in_logs: None,
     },
     Row {
         kind: FailureKind::NoSuchDatabase,
@@ -433,8 +531,10 @@ pub const FAILURES: &[Row] = &[
         kind: FailureKind::UserLimit,
         errnos: &[],
         codes: &[1203, 1226],
-        meaning: "This user is at its limit on the server.",
-        next_step: "look at max_user_connections and the limits of `SHOW CREATE USER`",
+        meaning: "This user has as many connections as it may have.",
+        next_step: "look at max_user_connections and the limits of `SHOW CREATE USER`; at a limit of \
+                    one or few a login can come before the server has ended the session before: \
+                    --rate 10 waits for it",
         in_logs: Some(told(
             "User … already has more than 'max_user_connections' active connections; ERROR \
              1203; ERROR 1226; too many connections for role",
@@ -442,6 +542,15 @@ pub const FAILURES: &[Row] = &[
             "look at max_user_connections and the limits of `SHOW CREATE USER`; on PostgreSQL \
              at CONNECTION LIMIT",
         )),
+    },
+    Row {
+        kind: FailureKind::HourlyLimit,
+        errnos: &[],
+        codes: &[],
+        meaning: "This user has used up what it may do in an hour.",
+        next_step: "look at the limits of `SHOW CREATE USER`; `FLUSH USER_RESOURCES` sets what is \
+                    counted back",
+        in_logs: None,
     },
     Row {
         kind: FailureKind::TlsRequired,
@@ -457,12 +566,22 @@ pub const FAILURES: &[Row] = &[
         )),
     },
     Row {
+        kind: FailureKind::TlsNotOffered,
+        errnos: &[],
+        codes: &[],
+        meaning: "{server} has no TLS.",
+        next_step: "`SHOW VARIABLES LIKE '%ssl%'` tells whether it is switched off or lacks a \
+                    certificate; to go on without: leave --tls out, or ssl-mode=DISABLED in the \
+                    option file",
+        in_logs: None,
+    },
+    Row {
         kind: FailureKind::TlsFailed,
         errnos: &[],
         codes: &[],
-        meaning: "TLS with {server} did not come about.",
-        next_step: "`SHOW VARIABLES LIKE '%ssl%'` tells whether the server has TLS; \
-                    --tls=required checks no certificate",
+        meaning: "TLS with {server} did not come about. Servers count each such attempt \
+                  (max_connect_errors).",
+        next_step: "look into the server's error log; --tls=required checks no certificate",
         in_logs: Some(told(
             "SSL connection error; ERROR 2026; handshake failure; wrong version number",
             "TLS with {server} did not come about.",
@@ -471,11 +590,50 @@ pub const FAILURES: &[Row] = &[
         )),
     },
     Row {
+        kind: FailureKind::TlsNothingInCommon,
+        errnos: &[],
+        codes: &[],
+        meaning: "{server} and this client have no version or cipher of TLS in common: here TLS 1.2 \
+                  and 1.3 are spoken, with forward secrecy. Servers count each such attempt \
+                  (max_connect_errors).",
+        next_step: "on the server: `SHOW VARIABLES WHERE Variable_name IN ('tls_version', \
+                    'ssl_cipher', 'tls_ciphersuites')`",
+        in_logs: None,
+    },
+    Row {
+        kind: FailureKind::TlsClientCertificate,
+        errnos: &[],
+        codes: &[],
+        meaning: "{server} does not accept this client's certificate. Servers count each such \
+                  attempt (max_connect_errors).",
+        next_step: "look at the certificate of --tls-cert, whether it has expired and what it is for: \
+                    `openssl x509 -in FILE -noout -text`",
+        in_logs: None,
+    },
+    Row {
+        kind: FailureKind::TlsClientUnknown,
+        errnos: &[],
+        codes: &[],
+        meaning: "{server} does not know who signed this client's certificate. Servers count each \
+                  such attempt (max_connect_errors).",
+        next_step: "--tls-cert and --tls-key of a certificate that the server's own ssl_ca has \
+                    signed; accounts without REQUIRE X509 need none",
+        in_logs: None,
+    },
+    Row {
+        kind: FailureKind::TlsClientCertificateRequired,
+        errnos: &[],
+        codes: &[],
+        meaning: "{server} demands a certificate of the client.",
+        next_step: "--tls-cert and --tls-key",
+        in_logs: None,
+    },
+    Row {
         kind: FailureKind::TlsWrongName,
         errnos: &[],
         codes: &[],
-        meaning: "The certificate of {server} is for another name, as one that MySQL made itself \
-                  is.",
+        meaning: "The certificate of {server} is for another name. Servers count each such attempt \
+                  (max_connect_errors).",
         next_step: "--host with a name of the certificate; or --tls=verify-ca with --tls-ca FILE, \
                     where who signed it is enough",
         in_logs: Some(told(
@@ -486,10 +644,20 @@ pub const FAILURES: &[Row] = &[
         )),
     },
     Row {
+        kind: FailureKind::TlsNoName,
+        errnos: &[],
+        codes: &[],
+        meaning: "The certificate of {server} has no name of a host (subjectAltName), as one that \
+                  MySQL made itself. Servers count each such attempt (max_connect_errors).",
+        next_step: "--tls=verify-ca with --tls-ca FILE, where who signed it is enough",
+        in_logs: None,
+    },
+    Row {
         kind: FailureKind::TlsUnknownIssuer,
         errnos: &[],
         codes: &[],
-        meaning: "Nobody who is trusted here has signed the certificate of {server}.",
+        meaning: "Nobody who is trusted here has signed the certificate of {server}. Servers count \
+                  each such attempt (max_connect_errors).",
         next_step: "--tls-ca FILE with the server's authority (`SHOW VARIABLES LIKE 'ssl_ca'`), with \
                     --tls=verify-ca where it is MySQL's own; --tls=required where the server signs \
                     for itself, as MariaDB does",
@@ -553,8 +721,10 @@ pub const FAILURES: &[Row] = &[
         errnos: &[],
         codes: &[1524],
         meaning: "The server itself does not have the plugin of this account loaded.",
-        next_step: "on the server: `INSTALL PLUGIN`, or `ALTER USER … IDENTIFIED WITH \
-                    caching_sha2_password BY …`; MySQL 9 has no mysql_native_password any more",
+        next_step: "on MariaDB: `INSTALL SONAME 'auth_ed25519'`, as the plugin is called, or `ALTER \
+                    USER … IDENTIFIED VIA mysql_native_password USING PASSWORD('…')`; on MySQL: \
+                    `INSTALL PLUGIN`, or `ALTER USER … IDENTIFIED WITH caching_sha2_password BY …`; \
+                    MySQL 9 has no mysql_native_password any more",
         in_logs: Some(told(
             "Plugin '…' is not loaded; ERROR 1524",
             "The server itself does not have the plugin of this account loaded.",
@@ -611,6 +781,22 @@ pub const FAILURES: &[Row] = &[
             "The server goes down, comes up, or is closed to users.",
             "wait until it is there, and look into its log if it stays so",
         )),
+    },
+    Row {
+        kind: FailureKind::ServerError,
+        errnos: &[],
+        codes: &[],
+        meaning: "The server said no.",
+        next_step: "the text above is the server's own",
+        in_logs: None,
+    },
+    Row {
+        kind: FailureKind::Other,
+        errnos: &[],
+        codes: &[],
+        meaning: "The attempt failed on this machine.",
+        next_step: "the text above says where",
+        in_logs: None,
     },
     of_others(
         FailureKind::PortInUse,
@@ -710,22 +896,6 @@ pub const FAILURES: &[Row] = &[
         "`twcheck verdict{asked} --connect` on that machine; `curl -v`, or the cause that \
          the program logs beside it (`Caused by:`)",
     ),
-    Row {
-        kind: FailureKind::ServerError,
-        errnos: &[],
-        codes: &[],
-        meaning: "The server said no.",
-        next_step: "the text above is the server's own",
-        in_logs: None,
-    },
-    Row {
-        kind: FailureKind::Other,
-        errnos: &[],
-        codes: &[],
-        meaning: "The attempt failed on this machine.",
-        next_step: "the text above says where",
-        in_logs: None,
-    },
 ];
 
 impl fmt::Display for FailureKind {

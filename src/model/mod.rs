@@ -22,8 +22,8 @@ pub use owner::{Look, Owner, Owners, Placeless, Unplaced};
 pub use ports::{LooseEnd, PortRange, PortSet};
 pub use reuse::{Reuse, Timestamps, Trial};
 pub use snapshot::{
-    Counters, Disagreement, Gap, Growth, Host, OtherNamespaces, Snapshot, SourceName, Unseen,
-    Weight,
+    BoundPorts, Counters, Disagreement, Gap, Growth, Host, OtherNamespaces, Snapshot, SourceName,
+    Unseen, Weight,
 };
 pub use socket::{Flow, Interface, Origin, Socket};
 pub use source::{SourceUse, Sources};

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::cause::{Call, Cause, Stage, TlsTrouble};
 use super::protocol::Protocol;
+use super::wire::PATIENCE;
 use crate::judge::destination::Explained;
+use crate::judge::toward::Shortage;
 use crate::model::{FAILURES, FailureKind, Row};
 use crate::words::{errno_words, printable};
 
@@ -14,8 +16,8 @@ use crate::words::{errno_words, printable};
 pub struct Flow {
     /// Whether there is an address of this machine to go from.
     pub has_source: bool,
-    /// Whether most of its ports are taken.
-    pub is_full: bool,
+    /// Why it has no port.
+    pub shortage: Shortage,
 }
 
 /// Why a connection could not be opened.
@@ -43,7 +45,7 @@ impl Failure {
         let (errno, mysql_code) = match cause {
             Cause::System { errno, .. } => (Some(*errno), None),
             Cause::Lost { errno, .. } => (*errno, None),
-            Cause::Server(error) => (None, Some(error.code)),
+            Cause::Server(error) | Cause::DeniedUnderTls(error) => (None, Some(error.code)),
             _ => (None, None),
         };
         Self {
@@ -77,6 +79,7 @@ impl Failure {
             self.kind,
             FailureKind::EphemeralPortsExhausted
                 | FailureKind::PortsHeldByBind
+                | FailureKind::PortsReserved
                 | FailureKind::SourcePortsExhausted
         )
     }
@@ -111,16 +114,20 @@ fn kind(cause: &Cause, flow: impl FnOnce() -> Flow) -> FailureKind {
         Cause::System {
             call: Call::Bind,
             errno: EADDRNOTAVAIL,
-        } => Kind::AddressNotAvailable,
+        } => Kind::SourceNotHere,
         Cause::System {
             errno: EADDRNOTAVAIL,
             ..
         } => match flow() {
-            Flow { is_full: true, .. } => Kind::EphemeralPortsExhausted,
             Flow {
-                has_source: true, ..
-            } => Kind::PortsHeldByBind,
-            Flow { .. } => Kind::AddressNotAvailable,
+                has_source: false, ..
+            } => Kind::AddressNotAvailable,
+            Flow { shortage, .. } => match shortage {
+                Shortage::Taken => Kind::EphemeralPortsExhausted,
+                Shortage::HeldByBind => Kind::PortsHeldByBind,
+                Shortage::Reserved => Kind::PortsReserved,
+                Shortage::Unknown => Kind::NoPortUnexplained,
+            },
         },
         Cause::System { errno, .. } => of(|row| row.errnos.contains(errno)).unwrap_or(Kind::Other),
         // What MySQL Router passes on: "… (99)".
@@ -133,15 +140,30 @@ fn kind(cause: &Cause, flow: impl FnOnce() -> Flow) -> FailureKind {
         Cause::Server(error) if error.code == 1130 && error.message.contains("Proxy header") => {
             Kind::OutOfStep
         }
+        Cause::Server(error) if error.code == 1226 && !cause.is_want_of_room() => Kind::HourlyLimit,
         Cause::Server(error) => {
             of(|row| row.codes.contains(&error.code)).unwrap_or(Kind::ServerError)
         }
+        Cause::DeniedUnderTls(_) => Kind::AccessDeniedUnderTls,
         Cause::Lost { .. } => Kind::LostDuringHandshake,
+        Cause::Slow { after, .. } if *after < PATIENCE => Kind::TooLittleTime,
+        Cause::Slow {
+            stage: Stage::Greeting,
+            ..
+        } => Kind::NoGreeting,
         Cause::Slow { .. } => Kind::SlowHandshake,
         Cause::NotMysql => Kind::NotMysql,
-        Cause::Tls(TlsTrouble::WrongName(_)) => Kind::TlsWrongName,
-        Cause::Tls(TlsTrouble::UnknownIssuer(_)) => Kind::TlsUnknownIssuer,
-        Cause::Tls(TlsTrouble::NotOffered | TlsTrouble::Other(_)) => Kind::TlsFailed,
+        Cause::Tls(trouble) => match trouble {
+            TlsTrouble::WrongName(_) => Kind::TlsWrongName,
+            TlsTrouble::NoName(_) => Kind::TlsNoName,
+            TlsTrouble::UnknownIssuer(_) => Kind::TlsUnknownIssuer,
+            TlsTrouble::NotOffered => Kind::TlsNotOffered,
+            TlsTrouble::NothingInCommon(_) => Kind::TlsNothingInCommon,
+            TlsTrouble::ClientCertificate(_) => Kind::TlsClientCertificate,
+            TlsTrouble::ClientUnknown(_) => Kind::TlsClientUnknown,
+            TlsTrouble::ClientCertificateRequired(_) => Kind::TlsClientCertificateRequired,
+            TlsTrouble::Other(_) => Kind::TlsFailed,
+        },
         Cause::Plugin(_) => Kind::AuthenticationPlugin,
         Cause::Unsendable(_) => Kind::PasswordNotSent,
         Cause::Other(_) => Kind::Other,
@@ -162,7 +184,7 @@ fn text(cause: &Cause, name: &str, server: SocketAddr, protocol: Protocol) -> St
             "ERROR 2003 (HY000): Can't connect to MySQL server on '{name}:{}' ({errno})",
             server.port()
         ),
-        Cause::Server(error) => in_words(&Cause::Server(error.clone())),
+        Cause::Server(_) | Cause::DeniedUnderTls(_) => in_words(cause),
         Cause::Lost { stage, errno } => {
             let at = match stage {
                 Stage::Greeting => "reading initial communication packet",
@@ -195,7 +217,7 @@ fn text(cause: &Cause, name: &str, server: SocketAddr, protocol: Protocol) -> St
 /// Why the watching connection ended.
 pub(super) fn in_words(cause: &Cause) -> String {
     printable(&match cause {
-        Cause::Server(error) => {
+        Cause::Server(error) | Cause::DeniedUnderTls(error) => {
             format!("ERROR {} ({}): {}", error.code, error.state, error.message)
         }
         Cause::Slow { stage, after } => format!(
@@ -237,7 +259,7 @@ mod tests {
 
     const FULL: Flow = Flow {
         has_source: true,
-        is_full: true,
+        shortage: Shortage::Taken,
     };
 
     #[test]
@@ -262,9 +284,9 @@ mod tests {
             stage: Stage::Login,
             errno: Some(104),
         };
-        let slow = Cause::Slow {
-            stage: Stage::Greeting,
-            after: Duration::from_secs(3),
+        let slow = |stage, seconds| Cause::Slow {
+            stage,
+            after: Duration::from_secs(seconds),
         };
         for (cause, kind) in [
             (system(98), Kind::SourcePortsExhausted),
@@ -279,7 +301,20 @@ mod tests {
             (system(104), Kind::LostDuringHandshake),
             (system(5), Kind::Other),
             (lost, Kind::LostDuringHandshake),
-            (slow, Kind::SlowHandshake),
+            (slow(Stage::Greeting, 3), Kind::TooLittleTime),
+            (slow(Stage::Login, 3), Kind::TooLittleTime),
+            (slow(Stage::Greeting, 10), Kind::NoGreeting),
+            (slow(Stage::Login, 10), Kind::SlowHandshake),
+            (
+                server(1226, "has exceeded the 'max_connections_per_hour' resource"),
+                Kind::HourlyLimit,
+            ),
+            (
+                server(1226, "has exceeded the 'max_user_connections' resource"),
+                Kind::UserLimit,
+            ),
+            (server(1203, "no"), Kind::UserLimit),
+            (server(1698, "no"), Kind::SocketAccount),
             (Cause::NotMysql, Kind::NotMysql),
             (server(1040, "no"), Kind::TooManyConnections),
             (server(1045, "no"), Kind::AccessDenied),
@@ -313,19 +348,30 @@ mod tests {
             call: Call::Bind,
             errno: 99,
         };
-        let flow = |has_source, is_full| Flow {
+        let flow = |has_source, shortage| Flow {
             has_source,
-            is_full,
+            shortage,
         };
+        let has = |shortage| flow(true, shortage);
         for (cause, flow, kind) in [
             (system(99), FULL, Kind::EphemeralPortsExhausted),
-            (system(99), flow(true, false), Kind::PortsHeldByBind),
-            (system(99), flow(false, false), Kind::AddressNotAvailable),
-            (bind, FULL, Kind::AddressNotAvailable),
+            (system(99), has(Shortage::HeldByBind), Kind::PortsHeldByBind),
+            (system(99), has(Shortage::Reserved), Kind::PortsReserved),
+            (system(99), has(Shortage::Unknown), Kind::NoPortUnexplained),
+            (
+                system(99),
+                flow(false, Shortage::Taken),
+                Kind::AddressNotAvailable,
+            ),
+            (bind, FULL, Kind::SourceNotHere),
         ] {
             let failure = told(&cause, flow);
             assert_eq!(failure.kind, kind, "{cause:?} {flow:?}");
-            assert_eq!(failure.is_exhaustion(), kind != Kind::AddressNotAvailable);
+            let is_open = matches!(
+                kind,
+                Kind::AddressNotAvailable | Kind::SourceNotHere | Kind::NoPortUnexplained
+            );
+            assert_eq!(failure.is_exhaustion(), !is_open);
         }
     }
 
