@@ -1,6 +1,7 @@
 //! The facts: plain data that every other room agrees on.
 
 mod destination;
+mod failure;
 mod holders;
 mod namespace;
 mod owner;
@@ -14,6 +15,7 @@ mod tally;
 mod tunables;
 
 pub use destination::{Destination, HostName, Path, Toward};
+pub use failure::{FAILURES, FailureKind, InLogs, Row};
 pub use holders::Holders;
 pub use namespace::{Inhabitant, Namespace};
 pub use owner::{Look, Owner, Owners, Placeless, Unplaced};

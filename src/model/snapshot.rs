@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Flow, FlowUse, PortRange, PortSet, Tally, Timestamps, Trial, Tunables};
 use crate::words::{count, counted};
@@ -20,7 +20,7 @@ pub struct Gap {
 }
 
 /// What hangs on something unknown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Weight {
     /// The verdict may be wrong.
     Decisive,
@@ -59,7 +59,7 @@ pub struct Host {
 }
 
 /// Network namespaces beside the one looked at, such as those of containers, that have TCP sockets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherNamespaces {
     /// How many were found.
     pub number: usize,
@@ -104,7 +104,7 @@ pub struct Counters {
 }
 
 /// What was counted between two looks; `None` where it could not be read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Growth {
     /// TIME_WAIT sockets turned away at `tcp_max_tw_buckets`.
     pub time_wait_overflows: Option<u64>,
@@ -138,13 +138,17 @@ pub enum SourceName {
     SockDiag,
     /// `/proc/net/tcp` and `tcp6`.
     Proc,
+    /// What ss or netstat printed.
+    Text,
 }
 
 /// Why ports that are bound, and neither listen nor are connected, are not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unseen {
     /// `/proc/net/tcp` does not show them.
     InProc,
+    /// What ss or netstat prints does not.
+    InText,
     /// The kernel does not: one that was bound for a trial was missing from its answer.
     ByKernel,
     /// The kernel showed none, and no port was left for a trial.
@@ -156,7 +160,7 @@ pub enum Unseen {
 }
 
 /// Ports bound explicitly by sockets that do not listen.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoundPorts {
     /// Those that are known.
     pub known: PortSet,
@@ -210,6 +214,7 @@ impl Snapshot {
                 unseen: Some(match source {
                     SourceName::Proc => Unseen::InProc,
                     SourceName::SockDiag => Unseen::Unasked,
+                    SourceName::Text => Unseen::InText,
                 }),
             },
             passed_over: None,
@@ -249,8 +254,8 @@ impl Snapshot {
     /// not zero.
     #[must_use]
     pub fn is_table_whole(&self) -> bool {
-        let is_of_table =
-            |gap: &Gap| gap.what.contains("net/tcp") || gap.what.starts_with("sock_diag");
+        const TABLES: [&str; 3] = ["net/tcp", "sock_diag", "rows of "];
+        let is_of_table = |gap: &Gap| TABLES.iter().any(|it| gap.what.contains(it));
         let mut decisive = self
             .gaps
             .iter()
@@ -283,6 +288,7 @@ impl Snapshot {
     /// That bound ports are not known, and whether it matters.
     fn bound_unknown(&self, unseen: Unseen) -> Gap {
         let why = match unseen {
+            Unseen::InText => "what ss or netstat prints does not show them",
             Unseen::InProc => "/proc/net/tcp does not show them; sock_diag does, from Linux 6.8",
             Unseen::ByKernel => "this kernel does not show them; Linux does from 6.8 on",
             Unseen::WithoutTrial => {
@@ -312,7 +318,7 @@ impl Snapshot {
             what: "ports bound but neither listening nor connected".into(),
             why: why.into(),
             weight: match self.source {
-                SourceName::Proc => Weight::Minor,
+                SourceName::Proc | SourceName::Text => Weight::Minor,
                 SourceName::SockDiag => Weight::None,
             },
         }

@@ -128,14 +128,30 @@ impl Machine {
         }
         Ok(Snapshot {
             host: host::read(&self.proc, self.netns()),
-            addresses: self.is_here().then(addresses).flatten(),
+            addresses: self.addresses(),
             counters,
             bound: table.bound,
             passed_over: table.passed_over,
-            tick: (!self.is_recorded()).then(tick).flatten(),
+            tick: self.tick(),
             gaps,
             ..Snapshot::new(tunables, table.tally, source)
         })
+    }
+
+    /// Its own addresses; `None` where they are unknown.
+    fn addresses(&self) -> Option<Vec<IpAddr>> {
+        match &self.taken {
+            Some(taken) => taken.answers.addresses.clone(),
+            None => self.is_here().then(addresses).flatten(),
+        }
+    }
+
+    /// Its timer tick; `None` where it is unknown.
+    fn tick(&self) -> Option<Duration> {
+        match &self.taken {
+            Some(taken) => taken.answers.tick_ns.map(Duration::from_nanos),
+            None => (!self.is_recorded()).then(tick).flatten(),
+        }
     }
 
     /// What is known only in part because it is looked at from outside.
@@ -178,6 +194,12 @@ impl Machine {
         let (source, mut table) = self.read_once(rule, reading, &mut told)?;
         if reading.is_about_ports() && self.is_here() {
             self.try_ports(&mut table, reading.judgement);
+        }
+        if let Some(taken) = self.taken.as_ref().filter(|_| reading.is_about_ports()) {
+            if table.bound.unseen.is_some() {
+                table.bound = taken.bound();
+            }
+            table.passed_over.clone_from(&taken.answers.passed_over);
         }
         let Some(better) = better(rule, &table).filter(|_| reading.is_about_ports()) else {
             gaps.extend(told);
@@ -235,6 +257,10 @@ impl Machine {
         reading: Reading,
         gaps: &mut Vec<Gap>,
     ) -> Result<(SourceName, Table)> {
+        if let Some(taken) = &self.taken {
+            gaps.extend(taken.gaps());
+            return Ok((taken.source, self.ask_sock_diag(rule, reading, gaps)?));
+        }
         match self.source {
             SourceChoice::Proc => Ok((SourceName::Proc, self.read_proc(rule, gaps)?)),
             SourceChoice::SockDiag => Ok((
@@ -270,7 +296,7 @@ impl Machine {
         };
         for path in listeners {
             // Whatever is wrong with the file is told by the full read below.
-            let _ = proc_tcp::rows(path, hand, |socket| {
+            let _ = proc_tcp::rows(self.proc.open(path), hand, |socket| {
                 match socket.state {
                     TcpState::Listen => listening.insert(socket.local),
                     // Before Linux 4.4 a listener's half-open connections followed it.
@@ -288,7 +314,7 @@ impl Machine {
         };
         let mut is_reversed = false;
         let mut read = |path: &Path| {
-            proc_tcp::rows(path, hand, |socket| {
+            proc_tcp::rows(self.proc.open(path), hand, |socket| {
                 is_reversed |= !is_told && byte_order::is_reversed(socket.local.ip());
                 tally.add(socket);
                 ControlFlow::Continue(())
@@ -386,14 +412,14 @@ impl Machine {
         let (mut tally, malformed) = retried(|| {
             let mut tally = Tally::new(rule.clone(), Listeners::default());
             let states = sock_diag::ALL_STATES;
-            let malformed = sock_diag::rows(states, ports, |socket| tally.add(socket))?;
+            let malformed = self.rows(states, ports, |socket| tally.add(socket))?;
             Ok((tally, malformed))
         })
         .map_err(unanswered)?;
         if let (Some(total), Some(_)) = (counted, ports) {
             tally.set_time_wait(total);
             if (reading.judgement.inbound_matters)(&tally, reading.counters) {
-                count_inbound(&mut tally);
+                self.count_inbound(&mut tally);
             }
         }
         let outside = counters::outside_the_table(&self.proc);
@@ -409,8 +435,29 @@ impl Machine {
         })
     }
 
+    /// Counts the CLOSE_WAIT that a look at the ephemeral ports alone has left out.
+    fn count_inbound(&self, tally: &mut Tally) {
+        let waiting = 1 << TcpState::CloseWait as u32;
+        let range = tally.rule().range;
+        // Without an answer they are not counted, as they were not before.
+        let _ = retried(|| {
+            let mut inbound = tally.inbound_close_wait.clone();
+            self.rows(waiting, None, |socket| {
+                let port = socket.local.port();
+                if range.is_some_and(|range| !range.contains(port)) {
+                    *inbound.entry(port).or_default() += 1;
+                }
+            })?;
+            Ok(inbound)
+        })
+        .map(|inbound| tally.inbound_close_wait = inbound);
+    }
+
     /// Ports of the range that somebody bound, besides those that listen.
     fn bound(&self, rule: &PortRule, gaps: &mut Vec<Gap>) -> BoundPorts {
+        if let Some(taken) = &self.taken {
+            return taken.bound();
+        }
         let mut failed = |error: Failure| {
             gaps.push(Gap {
                 what: "sock_diag".into(),
@@ -465,24 +512,6 @@ fn unanswered(failure: Failure) -> anyhow::Error {
         other => anyhow::Error::new(other)
             .context("asking the kernel for its TCP sockets by netlink sock_diag"),
     }
-}
-
-/// Counts the CLOSE_WAIT that a look at the ephemeral ports alone has left out.
-fn count_inbound(tally: &mut Tally) {
-    let waiting = 1 << TcpState::CloseWait as u32;
-    let range = tally.rule().range;
-    // Without an answer they are not counted, as they were not before.
-    let _ = retried(|| {
-        let mut inbound = tally.inbound_close_wait.clone();
-        sock_diag::rows(waiting, None, |socket| {
-            let port = socket.local.port();
-            if range.is_some_and(|range| !range.contains(port)) {
-                *inbound.entry(port).or_default() += 1;
-            }
-        })?;
-        Ok(inbound)
-    })
-    .map(|inbound| tally.inbound_close_wait = inbound);
 }
 
 /// The rule under which the rows of `table` are to be folded, where that is another than the one
