@@ -100,13 +100,6 @@ impl Client {
         }
     }
 
-    /// Closes what stays open between turns.
-    pub fn close(&self) {
-        if let Work::Pool(pool) = &self.work {
-            pool.close();
-        }
-    }
-
     /// Makes one more connection, as any turn of the loop makes it.
     ///
     /// # Errors

@@ -222,13 +222,15 @@ impl Site {
     /// Looks at what the run has left behind.
     #[must_use]
     pub fn close(self, outcome: Outcome) -> Report {
-        // The connection over which the server is watched is one of those that hold a port, and so
-        // are those of a pool in the end; they stay open for the server's last count.
-        let server = self.peer.finish();
-        if let Ok(client) = &self.client {
-            client.close();
-        }
-        let after = self.settled();
+        // The loop's first connection, over which the server is watched, is one of those that hold
+        // a port; beside a pool, whose connections stay open, the watch has one of its own.
+        let (server, after) = if self.takes_ports() {
+            let server = self.peer.finish();
+            (server, self.settled())
+        } else {
+            let after = self.settled();
+            (self.peer.finish(), after)
+        };
         let again = self.tried_again(&outcome);
         let path = &self.path;
         let flow = |full| Flow {

@@ -106,7 +106,7 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
     lines.push((
         "TIME_WAIT",
         format!(
-            "{} on the client's side{}, {}{}",
+            "{} on the client's side{}, {}{}{}",
             sides.client_side.map_or_else(|| "unknown".into(), count),
             match sides.client_side_before {
                 None | Some(0) => String::new(),
@@ -116,7 +116,8 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
                 || "the server's side is another machine".into(),
                 |server| format!("{} on the server's", count(server))
             ),
-            dropped(report)
+            dropped(report),
+            of_a_pool(report)
         ),
     ));
     if let Some(text) = reuse(report) {
@@ -153,6 +154,15 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
         (None, None) => {}
     }
     lines
+}
+
+/// What is still to come: the count is of the time while the pool was open.
+fn of_a_pool(report: &Report) -> String {
+    let Some(size) = report.checkouts.and(report.client.pool) else {
+        return String::new();
+    };
+    let own = size + usize::from(report.watches_apart());
+    format!(" while the pool was open, and {own} more now that it is closed")
 }
 
 /// How much TIME_WAIT was dropped, and what that means.
