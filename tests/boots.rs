@@ -206,7 +206,15 @@ mod no_ipv6 {
                 thread::spawn(move || std::io::copy(&mut &client, &mut std::io::sink()));
             }
         });
-        let server = ["--protocol", "tcp", "--host", "both", "--port", "8080"];
+        let server = [
+            "--protocol",
+            "tcp",
+            "--force",
+            "--host",
+            "both",
+            "--port",
+            "8080",
+        ];
         let report = json(&[&["repro", "--json", "--connections", "20"][..], &server].concat());
         assert_eq!(report["connections"], 20, "{report}");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));

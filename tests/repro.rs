@@ -170,10 +170,10 @@ fn a_second_signal_ends_a_run_at_once() {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             listen(&listener, Backlog::new(1).unwrap()).unwrap();
             let port = listener.local_addr().unwrap().port().to_string();
-            let server = ["--protocol", "tcp", "--host", "127.0.0.1", "--port", &port];
-            let child = begun(common::command(&RUN).args(server));
-            // It waits for a greeting first.
-            thread::sleep(Duration::from_secs(3));
+            let words = format!("--protocol tcp --force --host 127.0.0.1 --port {port}");
+            let child = begun(common::command(&RUN).args(words.split(' ')));
+            // The queue is full by then.
+            thread::sleep(Duration::from_secs(1));
             let id = child.id().to_string();
             run("kill", &["-s", first, &id]);
             thread::sleep(Duration::from_millis(100));
@@ -304,7 +304,15 @@ fn errno_99_that_comes_of_ports_held_by_bind_is_exhaustion() {
                 socket.connect(&elsewhere.into()).unwrap();
                 socket.shutdown(std::net::Shutdown::Both).unwrap();
             }
-            let tcp = ["--protocol", "tcp", "--host", "192.0.2.1", "--port", "3306"];
+            let tcp = [
+                "--protocol",
+                "tcp",
+                "--force",
+                "--host",
+                "192.0.2.1",
+                "--port",
+                "3306",
+            ];
             let report = json(&[&["repro", "--json"], &tcp[..]].concat());
             assert_eq!(
                 (&report["stopped_by"], &report["error"]["kind"]),
@@ -571,11 +579,12 @@ fn any_tcp_server_can_be_connected_to() {
             "--json",
             "--protocol",
             "tcp",
+            "--force",
             "--host",
             "192.0.2.1",
         ];
         let report = json(&[&plain[..], &["--port", &port]].concat());
-        // The look for a greeting takes one.
+        // The look whether it lets in takes one.
         assert_eq!(
             (
                 &report["stopped_by"],
@@ -595,6 +604,7 @@ fn any_tcp_server_can_be_connected_to() {
             "repro",
             "--protocol",
             "tcp",
+            "--force",
             "--host",
             "127.0.0.1",
             "--port",
@@ -602,7 +612,7 @@ fn any_tcp_server_can_be_connected_to() {
         ]);
         assert_eq!(exit(&output), 3);
         assert!(
-            stderr(&output).contains("Nothing listens"),
+            stderr(&output).contains("refuses connections"),
             "{}",
             stderr(&output)
         );
@@ -742,6 +752,8 @@ fn why_more_connections_were_made_than_ports_is_told() {
                     "--json",
                     "--protocol",
                     "tcp",
+                    "--force",
+                    "--force",
                     "--host",
                     "127.0.0.1",
                     "--port",
@@ -763,7 +775,7 @@ fn a_server_that_stops_answering_holds_up_neither_ctrl_c_nor_the_report() {
         use nix::sys::socket::{Backlog, listen};
         let listener = TcpListener::bind("127.0.0.1:8080").unwrap();
         listen(&listener, Backlog::new(1).unwrap()).unwrap();
-        let words = "repro --json --protocol tcp --host 127.0.0.1 --port 8080 --threads 4";
+        let words = "repro --json --protocol tcp --force --host 127.0.0.1 --port 8080 --threads 4";
         let child = common::command(&words.split(' ').collect::<Vec<_>>())
             .stdout(Stdio::piped())
             .spawn()
@@ -791,6 +803,8 @@ fn silence_in_the_middle_of_a_short_run_is_an_error() {
             "--json",
             "--protocol",
             "tcp",
+            "--force",
+            "--force",
             "--host",
             "127.0.0.1",
         ];
@@ -863,7 +877,11 @@ fn a_server_that_does_not_greet_is_told_by_what_ended_the_wait() {
                 "too_little_time",
                 "give it more time (--duration 1min)",
             ),
-            ("2min", "no_greeting", "is not MySQL: `--protocol tcp`"),
+            (
+                "2min",
+                "no_greeting",
+                "is not MySQL: `--protocol tcp --force`",
+            ),
         ] {
             let words = format!("repro 127.0.0.1:8080 --user app --duration {time}");
             let words: Vec<_> = words.split(' ').collect();

@@ -869,12 +869,23 @@ fn ports_run_out_at_the_predicted_count_against_any_server() {
         let said = repro("", &["--host", FOUR, "--port", "6379", "--user", "app"]);
         let said = text(&said).replace("\n      ", " ");
         assert!(
-            said.contains("not greet as MySQL does") && said.contains("`--protocol tcp`"),
+            said.contains("not greet as MySQL does") && said.contains("`--protocol tcp --force`"),
             "{said}"
         );
         port_range(40000, 40499);
         for port in ["6379", "8080", "5432"] {
-            let report = report("", &["--protocol", "tcp", "--host", FOUR, "--port", port]);
+            let report = report(
+                "",
+                &[
+                    "--protocol",
+                    "tcp",
+                    "--force",
+                    "--host",
+                    FOUR,
+                    "--port",
+                    port,
+                ],
+            );
             println!(
                 "MEASURED port {port}: {} predicted, {} made",
                 report["predicted_ports"], report["connections"]

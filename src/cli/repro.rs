@@ -41,7 +41,7 @@ Examples:
   twcheck repro --bind-address 192.0.2.2,192.0.2.3  and from two addresses?
   twcheck repro db.example --user app --ask-password
   MYSQL_PWD=… twcheck repro mysql://app@db.example:3306/shop
-  twcheck repro --protocol tcp --host cache.example --port 6379")]
+  twcheck repro --protocol tcp --force --host cache.example --port 6379")]
 pub struct ReproArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -148,7 +148,7 @@ pub struct ReproArgs {
     /// What to speak with the server
     #[arg(long, value_enum, ignore_case = true, default_value_t, value_name = "PROTOCOL", help_heading = SERVER)]
     protocol: Protocol,
-    /// Let --protocol tcp loose on a MySQL server, which may then block this host
+    /// Let --protocol tcp loose on a server that may be MySQL, which may then block this host
     #[arg(long, help_heading = SERVER)]
     force: bool,
     /// Change a sysctl in the private namespace, as net.ipv4.KEY=VALUE

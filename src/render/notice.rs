@@ -24,6 +24,10 @@ fn text(notice: &Notice<'_>) -> Option<String> {
             "connecting to {server}; this takes this machine's ports toward it, and they come back \
              after the run as TIME_WAIT ends"
         ),
+        Notice::WhetherMysql(longest) => format!(
+            "waiting up to {} s whether it greets as MySQL does; --force leaves that out",
+            longest.as_secs()
+        ),
         Notice::Reuse(server, ports) => return ports.caution(*server),
         Notice::PasswordInUrl => {
             "everybody on this machine can read the password in the URL (ps); \

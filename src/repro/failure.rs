@@ -7,6 +7,7 @@ use super::cause::{Call, Cause, Stage, TlsTrouble};
 use super::protocol::Protocol;
 use super::wire::PATIENCE;
 use crate::judge::destination::Explained;
+use crate::judge::toward::Shortage;
 use crate::words::{errno_words, printable};
 
 /// What made a connection fail: each has another cure, and a row of [`FAILURES`].
@@ -17,6 +18,10 @@ pub enum FailureKind {
     EphemeralPortsExhausted,
     /// errno 99: the ports that the flow does not take are held by bind().
     PortsHeldByBind,
+    /// errno 99: every port is reserved.
+    PortsReserved,
+    /// errno 99, and nothing that was seen says why.
+    NoPortUnexplained,
     /// errno 98 from a socket bound to a source address: the ports of that address are taken.
     SourcePortsExhausted,
     /// errno 99 without an address to go from.
@@ -143,6 +148,24 @@ pub const FAILURES: &[Row] = &[
                     set IP_BIND_ADDRESS_NO_PORT before bind()",
     },
     Row {
+        kind: FailureKind::PortsReserved,
+        errnos: &[99],
+        codes: &[],
+        meaning: "{error}: every port of net.ipv4.ip_local_port_range is in \
+                  net.ipv4.ip_local_reserved_ports, which connect() never takes.",
+        next_step: "shorten net.ipv4.ip_local_reserved_ports, or widen net.ipv4.ip_local_port_range \
+                    beyond it (`sysctl net.ipv4.ip_local_reserved_ports`)",
+    },
+    Row {
+        kind: FailureKind::NoPortUnexplained,
+        errnos: &[99],
+        codes: &[],
+        meaning: "{error}, and why is not known: just after that neither did the flow toward {server} \
+                  take its ports, nor were any seen that bind() holds. They may have come back at \
+                  once, or somebody may have changed the ports or the addresses meanwhile.",
+        next_step: "run it again; `twcheck verdict --connect` asks the kernel for a port",
+    },
+    Row {
         kind: FailureKind::SourcePortsExhausted,
         errnos: &[98],
         codes: &[],
@@ -178,8 +201,9 @@ pub const FAILURES: &[Row] = &[
         kind: FailureKind::ConnectionRefused,
         errnos: &[111],
         codes: &[],
-        meaning: "Nothing listens on {server}.",
-        next_step: "check that the server runs, its port and its bind-address",
+        meaning: "{server} refuses connections: nothing listens there, or a firewall rejects them.",
+        next_step: "check that the server runs, its port and its bind-address; and the firewalls on \
+                    both machines (`nft list ruleset`) for a REJECT",
     },
     Row {
         kind: FailureKind::NoRoute,
@@ -236,7 +260,7 @@ pub const FAILURES: &[Row] = &[
         codes: &[],
         meaning: "{server} took the connection, and did not greet as MySQL does. It is given 10 s.",
         next_step: "a server that waits for the client to speak first (HTTP, Redis, PostgreSQL, a \
-                    proxy with accept-proxy) is not MySQL: `--protocol tcp`; where it is MySQL, look \
+                    proxy with accept-proxy) is not MySQL: `--protocol tcp --force`; where it is MySQL, look \
                     why it is slow: names that it looks up (skip_name_resolve), load, or a proxy",
     },
     Row {
@@ -247,7 +271,7 @@ pub const FAILURES: &[Row] = &[
                   in.",
         next_step: "give it more time (--duration 1min); a server that waits for the client to speak \
                     first (HTTP, Redis, PostgreSQL, a proxy with accept-proxy) is not MySQL: \
-                    `--protocol tcp`",
+                    `--protocol tcp --force`",
     },
     Row {
         kind: FailureKind::NotMysql,
@@ -523,8 +547,8 @@ impl FailureKind {
 pub struct Flow {
     /// Whether there is an address of this machine to go from.
     pub has_source: bool,
-    /// Whether most of its ports are taken.
-    pub is_full: bool,
+    /// Why it has no port.
+    pub shortage: Shortage,
 }
 
 /// Why a connection could not be opened.
@@ -586,6 +610,7 @@ impl Failure {
             self.kind,
             FailureKind::EphemeralPortsExhausted
                 | FailureKind::PortsHeldByBind
+                | FailureKind::PortsReserved
                 | FailureKind::SourcePortsExhausted
         )
     }
@@ -625,11 +650,15 @@ fn kind(cause: &Cause, flow: impl FnOnce() -> Flow) -> FailureKind {
             errno: EADDRNOTAVAIL,
             ..
         } => match flow() {
-            Flow { is_full: true, .. } => Kind::EphemeralPortsExhausted,
             Flow {
-                has_source: true, ..
-            } => Kind::PortsHeldByBind,
-            Flow { .. } => Kind::AddressNotAvailable,
+                has_source: false, ..
+            } => Kind::AddressNotAvailable,
+            Flow { shortage, .. } => match shortage {
+                Shortage::Taken => Kind::EphemeralPortsExhausted,
+                Shortage::HeldByBind => Kind::PortsHeldByBind,
+                Shortage::Reserved => Kind::PortsReserved,
+                Shortage::Unknown => Kind::NoPortUnexplained,
+            },
         },
         Cause::System { errno, .. } => of(|row| row.errnos.contains(errno)).unwrap_or(Kind::Other),
         // What MySQL Router passes on: "… (99)".
@@ -761,7 +790,7 @@ mod tests {
 
     const FULL: Flow = Flow {
         has_source: true,
-        is_full: true,
+        shortage: Shortage::Taken,
     };
 
     #[test]
@@ -850,20 +879,30 @@ mod tests {
             call: Call::Bind,
             errno: 99,
         };
-        let flow = |has_source, is_full| Flow {
+        let flow = |has_source, shortage| Flow {
             has_source,
-            is_full,
+            shortage,
         };
+        let has = |shortage| flow(true, shortage);
         for (cause, flow, kind) in [
             (system(99), FULL, Kind::EphemeralPortsExhausted),
-            (system(99), flow(true, false), Kind::PortsHeldByBind),
-            (system(99), flow(false, false), Kind::AddressNotAvailable),
+            (system(99), has(Shortage::HeldByBind), Kind::PortsHeldByBind),
+            (system(99), has(Shortage::Reserved), Kind::PortsReserved),
+            (system(99), has(Shortage::Unknown), Kind::NoPortUnexplained),
+            (
+                system(99),
+                flow(false, Shortage::Taken),
+                Kind::AddressNotAvailable,
+            ),
             (bind, FULL, Kind::SourceNotHere),
         ] {
             let failure = told(&cause, flow);
             assert_eq!(failure.kind, kind, "{cause:?} {flow:?}");
-            let is_place = matches!(kind, Kind::AddressNotAvailable | Kind::SourceNotHere);
-            assert_eq!(failure.is_exhaustion(), !is_place);
+            let is_open = matches!(
+                kind,
+                Kind::AddressNotAvailable | Kind::SourceNotHere | Kind::NoPortUnexplained
+            );
+            assert_eq!(failure.is_exhaustion(), !is_open);
         }
     }
 

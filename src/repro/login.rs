@@ -257,7 +257,9 @@ fn named(server: &Secret) -> Result<Login> {
     if text.contains("://") || text.contains(['@', '/']) {
         return from_url(text);
     }
-    let is_address = text.parse::<std::net::IpAddr>().is_ok();
+    // A link-local one has its interface behind it: fe80::1%eth0.
+    let address = text.split_once('%').map_or(text, |(address, _)| address);
+    let is_address = address.parse::<std::net::IpAddr>().is_ok();
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !is_address && !text.ends_with(']') => {
             let port: Option<u16> = port.parse().ok().filter(|port| *port != 0);
@@ -404,6 +406,8 @@ mod tests {
             ("2001:db8::1", "2001:db8::1", 0),
             ("[2001:db8::1]", "[2001:db8::1]", 0),
             ("[2001:db8::1]:3306", "[2001:db8::1]", 3306),
+            ("fe80::1%eth0", "fe80::1%eth0", 0),
+            ("[fe80::1%eth0]:3306", "[fe80::1%eth0]", 3306),
             ("mysql://app@db.example/shop", "db.example", 3306),
             ("mysql://db.example:3307", "db.example", 3307),
         ] {

@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::judge::toward::PortsToward;
 
@@ -12,6 +13,8 @@ pub enum Notice<'a> {
     NotReached(&'a str, &'a str),
     /// It goes to this server.
     Connecting(&'a str),
+    /// It is waited for so long whether that greets as MySQL does.
+    WhetherMysql(Duration),
     /// What reuse of TIME_WAIT may do to a run toward this server.
     Reuse(SocketAddr, &'a PortsToward),
     /// The password in a URL is no secret on this machine.

@@ -177,9 +177,9 @@ impl Session {
         }
     }
 
-    /// Takes leave and closes first.
-    pub fn leave(self, close: Close) {
-        self.wire.close(farewell(close), None);
+    /// Takes leave and closes first: whether the server had closed before.
+    pub fn leave(self, close: Close) -> bool {
+        self.wire.close(farewell(close), None)
     }
 
     /// The same, and waits a moment until the server has closed too.

@@ -108,13 +108,14 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
         format!(
             "{} on the client's side{}, {}{}{}",
             sides.client_side.map_or_else(|| "unknown".into(), count),
-            match sides.client_side_before {
-                None | Some(0) => String::new(),
-                Some(before) => format!(" ({} before the run)", count(before)),
-            },
+            before_the_run(sides.client_side_before),
             sides.server_side.map_or_else(
                 || "the server's side is another machine".into(),
-                |server| format!("{} on the server's", count(server))
+                |server| format!(
+                    "{} on the server's{}",
+                    count(server),
+                    before_the_run(sides.server_side_before)
+                )
             ),
             dropped(report),
             of_a_pool(report)
@@ -163,6 +164,13 @@ fn of_a_pool(report: &Report) -> String {
     };
     let own = size + usize::from(report.watches_apart());
     format!(" while the pool was open, and {own} more now that it is closed")
+}
+
+fn before_the_run(number: Option<u64>) -> String {
+    match number {
+        None | Some(0) => String::new(),
+        Some(before) => format!(" ({} before the run)", count(before)),
+    }
 }
 
 /// How much TIME_WAIT was dropped, and what that means.
@@ -256,6 +264,16 @@ fn ports(report: &Report) -> String {
             ": the server closed first, and its connections hold no port here"
         }
         Some(CameBack::TimeWaitOver) => ": the first TIME_WAIT were over",
+        Some(CameBack::OtherSources) => {
+            ": the kernel began to take another source address, which has ports of its own"
+        }
+        Some(CameBack::SettingsChanged) => {
+            ": net.ipv4.ip_local_port_range or ip_local_reserved_ports were changed meanwhile"
+        }
+        Some(CameBack::Unknown) => {
+            ": not all of them hold a port here, and why is not known; a server that resets them \
+             leaves no trace"
+        }
     };
     format!("{predicted} predicted free{sources}, {made} made{watch}{why}")
 }
