@@ -144,7 +144,7 @@ pub enum CameBack {
     /// The kernel dropped TIME_WAIT at `tcp_max_tw_buckets` (`TCPTimeWaitOverflow`).
     BucketsFull,
     /// The server answered the client's close, and this machine reset the connection for that: no
-    /// TIME_WAIT (`TCPAbortOnData`).
+    /// TIME_WAIT (`TCPAbortOnData`). A server on this machine that resets counts there too.
     AnsweredAfterClose,
     /// The server closed or reset connections first, so their ports were not held here.
     ServerClosedFirst,

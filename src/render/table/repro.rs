@@ -256,6 +256,10 @@ fn ports(report: &Report) -> String {
         None => "",
         Some(CameBack::Reuse) => ": TIME_WAIT reuse is in force",
         Some(CameBack::BucketsFull) => ": TIME_WAIT that is dropped holds no port",
+        Some(CameBack::AnsweredAfterClose) if report.time_wait.server_side.is_some() => {
+            ": they were reset on this machine (TCPAbortOnData), because the server answered each \
+             close, or by the server itself: no TIME_WAIT, and the port is free"
+        }
         Some(CameBack::AnsweredAfterClose) => {
             ": the server answered each close, for which this machine reset the connection \
              (TCPAbortOnData): no TIME_WAIT, and the port is free"
