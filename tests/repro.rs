@@ -507,6 +507,7 @@ fn a_pool_does_the_same_work_and_leaves_no_time_wait() {
                     "client_side": 0,
                     "client_side_before": 0,
                     "server_side": 0,
+                    "server_side_before": 0,
                     "limit": report["time_wait"]["limit"],
                     "dropped": 0,
                 })
@@ -753,7 +754,6 @@ fn why_more_connections_were_made_than_ports_is_told() {
                     "--protocol",
                     "tcp",
                     "--force",
-                    "--force",
                     "--host",
                     "127.0.0.1",
                     "--port",
@@ -803,7 +803,6 @@ fn silence_in_the_middle_of_a_short_run_is_an_error() {
             "--json",
             "--protocol",
             "tcp",
-            "--force",
             "--force",
             "--host",
             "127.0.0.1",
