@@ -1037,3 +1037,55 @@ fn ports_that_are_reused_return_after_the_delay() {
         assert!(last <= 1.1, "{report}");
     });
 }
+
+/// Where nobody could watch it is said why, and not that a login failed where none was tried.
+#[test]
+fn a_first_connection_that_failed_is_no_failed_login() {
+    in_namespace("a_first_connection_that_failed_is_no_failed_login", || {
+        for (more, why) in [
+            (&[][..], "the loop's own first connection failed"),
+            (
+                &["--pool", "4"],
+                "the pool could not open all of its connections",
+            ),
+        ] {
+            let words = [&["repro", "--json", "127.0.0.1:1", "--user", "app"], more].concat();
+            let report = json(&words);
+            assert_eq!(report["server"]["not_watched_because"], why, "{report}");
+            assert_eq!(report["error"]["kind"], "connection_refused");
+            // mariadb prints another number than the system's.
+            let said = twcheck(
+                &words
+                    .iter()
+                    .copied()
+                    .filter(|word| *word != "--json")
+                    .collect::<Vec<_>>(),
+            );
+            assert!(!text(&said).contains("ERROR 2002"), "{}", text(&said));
+        }
+    });
+}
+
+/// The clients read it before the user's own.
+#[test]
+fn an_option_file_of_all_users_that_is_about_the_login_is_pointed_out() {
+    let test = "an_option_file_of_all_users_that_is_about_the_login_is_pointed_out";
+    in_namespace(test, || {
+        for (text, is_told) in [
+            ("[client]\nhost=db.example\n", true),
+            ("[client]\nuser=app\n", true),
+            ("[client]\nsocket=/run/s\n[mysqld]\nuser=mysql\n", false),
+        ] {
+            let script = "mount -t tmpfs none /etc && printf \"$0\" > /etc/my.cnf && exec \"$@\"";
+            let output = Command::new("unshare")
+                .args(["--mount", "--", "sh", "-c", script, text])
+                .args([env!("CARGO_BIN_EXE_twcheck"), "repro", "127.0.0.1:1"])
+                .env("HOME", "/nonexistent")
+                .output()
+                .unwrap();
+            let said = stderr(&output).replace("\n      ", " ");
+            assert!(said.contains("ERROR 2003"), "{said}");
+            assert_eq!(said.contains("/etc/my.cnf is not read"), is_told, "{said}");
+        }
+    });
+}
