@@ -42,6 +42,9 @@ pub(super) struct Session {
 const MAX_PACKET: u32 = 16 * 1024 * 1024;
 const UTF8MB4: u8 = 45;
 
+/// An account of MariaDB can have several methods, each of which is asked for in turn.
+const MOST_SWITCHES: usize = 16;
+
 impl Session {
     /// Logs in over `tcp` as `account`, by TLS where there is any, before the `exchange` is over.
     ///
@@ -110,8 +113,6 @@ impl Session {
             MAX_PACKET,
         ))?;
 
-        /// An account of MariaDB can have several methods, each of which is asked for in turn.
-        const MOST_SWITCHES: usize = 16;
         // Of each method a server asks one thing more at most.
         let (mut switches, mut proved) = (0, false);
         loop {
