@@ -48,6 +48,8 @@ pub enum FailureKind {
     NoGreeting,
     /// Connected, and the time of the whole run was over first.
     TooLittleTime,
+    /// All the connections of a pool were lent for too long.
+    PoolTooSmall,
     /// Something else than MySQL answered.
     NotMysql,
     /// The server is full.
@@ -272,6 +274,15 @@ pub const FAILURES: &[Row] = &[
         next_step: "give it more time (--duration 1min); a server that waits for the client to speak \
                     first (HTTP, Redis, PostgreSQL, a proxy with accept-proxy) is not MySQL: \
                     `--protocol tcp`",
+    },
+    Row {
+        kind: FailureKind::PoolTooSmall,
+        errnos: &[],
+        codes: &[],
+        meaning: "The pool is too small for so many threads, or the answers of {server} are slow. \
+                  That is not about ports.",
+        next_step: "give it more connections (--pool), or fewer threads (--threads); `SHOW \
+                    PROCESSLIST` shows what the server is slow at",
     },
     Row {
         kind: FailureKind::NotMysql,
@@ -683,6 +694,8 @@ fn kind(cause: &Cause, flow: impl FnOnce() -> Flow) -> FailureKind {
             ..
         } => Kind::NoGreeting,
         Cause::Slow { .. } => Kind::SlowHandshake,
+        Cause::PoolNotOpen { .. } => Kind::SlowHandshake,
+        Cause::PoolBusy { .. } => Kind::PoolTooSmall,
         Cause::NotMysql => Kind::NotMysql,
         Cause::Tls(trouble) => match trouble {
             TlsTrouble::WrongName(_) => Kind::TlsWrongName,
@@ -732,6 +745,18 @@ fn text(cause: &Cause, name: &str, server: SocketAddr, protocol: Protocol) -> St
         }
         Cause::Slow { stage, after } => format!(
             "'{name}' had not finished {stage} after {:.1} s",
+            after.as_secs_f64()
+        ),
+        Cause::PoolNotOpen {
+            opened,
+            size,
+            after,
+        } => format!(
+            "only {opened} of the pool's {size} connections were open after {:.1} s",
+            after.as_secs_f64()
+        ),
+        Cause::PoolBusy { size, after } => format!(
+            "no connection of the pool came free within {:.1} s: all {size} were lent",
             after.as_secs_f64()
         ),
         Cause::NotMysql => format!("'{name}' does not speak the MySQL protocol"),

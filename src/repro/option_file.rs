@@ -346,13 +346,7 @@ const MEANT_FOR_LOGIN: [&str; 8] = ["h", "u", "p", "d", "db", "dbname", "pwd", "
 const MEANT_BY_THEIR_BEGINNING: [&str; 6] = ["host", "user", "pass", "port", "database", "ssl"];
 
 /// Names that begin so, and are options of a client.
-const OTHERS_THAT_BEGIN_SO: [&str; 5] = [
-    "password2",
-    "password3",
-    "port-open-timeout",
-    "ssl-fips-mode",
-    "ssl-session-data",
-];
+const OTHERS_THAT_BEGIN_SO: [&str; 3] = ["port-open-timeout", "ssl-fips-mode", "ssl-session-data"];
 
 /// Groups beside `[client]`, and who reads them.
 const OTHER_GROUPS: [(&str, &str); 4] = [
@@ -461,6 +455,10 @@ impl ClientOptions {
                 ));
                 self.password = Some(Secret::from(value()?));
             }
+            "password2" | "password3" => self.notes.push(format!(
+                "{place}: {name} is for another factor, which is not spoken here; mariadb does not \
+                 know it"
+            )),
             // Not even that of the environment.
             "skip-password" | "disable-password" => {
                 self.password = Some(Secret::from(String::new()));
@@ -919,7 +917,7 @@ mod tests {
         assert_eq!(password("pass=a"), (some("a"), 1));
         // They ask for it.
         assert_eq!(password("password"), (None, 1));
-        assert_eq!(password("password2=a"), (None, 0));
+        assert_eq!(password("password2=a"), (None, 1));
     }
 
     #[test]

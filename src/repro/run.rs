@@ -121,6 +121,8 @@ struct Run {
     working: AtomicUsize,
     end: Mutex<Option<(End, Option<Duration>)>>,
     samples: Mutex<Samples>,
+    /// Time that stalls have taken from the pace.
+    stalled: Mutex<Duration>,
     observer: Thread,
 }
 
@@ -153,6 +155,7 @@ pub fn run(
         working: AtomicUsize::new(0),
         end: Mutex::new(None),
         samples: Mutex::new(samples),
+        stalled: Mutex::default(),
         observer: thread::current(),
     });
     for _ in 0..limits.threads {
@@ -235,6 +238,9 @@ impl Run {
                         (None, Cause::Slow { after, .. }) if Instant::now() >= up => {
                             (End::Duration, Some(after))
                         }
+                        (None, Cause::PoolBusy { .. }) if Instant::now() >= up => {
+                            (End::Duration, None)
+                        }
                         (None, cause) => (End::Failed(cause), None),
                     });
                 }
@@ -263,6 +269,19 @@ impl Run {
         (self.start.elapsed() >= self.limits.duration).then_some(End::Duration)
     }
 
+    /// When a turn is due that would be without any stall: what one took is not made up for by a
+    /// burst.
+    fn behind(&self, due: Duration, elapsed: Duration) -> Duration {
+        /// Less than that is the machine's own unrest.
+        const STALL: Duration = Duration::from_millis(250);
+        let mut stalled = lock(&self.stalled);
+        let late = elapsed.saturating_sub(due.saturating_add(*stalled));
+        if late > STALL {
+            *stalled += late;
+        }
+        due.saturating_add(*stalled)
+    }
+
     /// Waits until the turn of this `number` is due, or the run ends instead.
     fn wait_for(&self, number: u64) -> Wait {
         /// How long Ctrl-C may take.
@@ -277,6 +296,7 @@ impl Run {
             .map_or(Duration::ZERO, |rate| later(number as f64 / rate));
         loop {
             let elapsed = self.start.elapsed();
+            let due = self.limits.rate.map_or(due, |_| self.behind(due, elapsed));
             if let Some(end) = self.is_up() {
                 return Wait::Ends(end);
             }

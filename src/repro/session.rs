@@ -13,7 +13,7 @@ use mysql_common::packets::{AuthPlugin, HandshakeResponse, SslRequest};
 use super::auth::Plugin;
 use super::cause::{Cause, Stage, TlsTrouble};
 use super::tls::Tls;
-use super::wire::{Exchange, Wire, greeting};
+use super::wire::{Exchange, Parting, Wire, greeting};
 
 /// How a connection ends. Either way the client sends the first FIN.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -41,6 +41,8 @@ pub(super) struct Session {
 /// What a client may send at once; any value does for a login.
 const MAX_PACKET: u32 = 16 * 1024 * 1024;
 const UTF8MB4: u8 = 45;
+/// From this version on mysql_common asks for that: what the server calls itself may be no number.
+const KNOWS_UTF8MB4: (u16, u16, u16) = (5, 5, 3);
 
 impl Session {
     /// Logs in over `tcp` as `account`, by TLS where there is any, before the `exchange` is over.
@@ -101,7 +103,7 @@ impl Session {
         let answer = Some(answer).filter(|_| !password.is_empty());
         wire.write_struct(&HandshakeResponse::new(
             answer,
-            greeting.server_version_parsed().unwrap_or_default(),
+            KNOWS_UTF8MB4,
             account.user.map(str::as_bytes),
             account.database.map(str::as_bytes),
             Some(AuthPlugin::from_bytes(plugin.name().as_bytes())),
@@ -179,14 +181,21 @@ impl Session {
 
     /// Takes leave and closes first: whether the server had closed before.
     pub fn leave(self, close: Close) -> bool {
-        self.wire.close(farewell(close), None)
+        let parting = self.wire.part(farewell(close));
+        parting.linger(None);
+        parting.was_closed
+    }
+
+    /// The same without a wait.
+    pub fn part(self) -> Parting {
+        self.wire.part(farewell(Close::Quit))
     }
 
     /// The same, and waits a moment until the server has closed too.
     pub fn leave_for_good(self) {
         /// A busy server takes some milliseconds.
         const MOMENT: Duration = Duration::from_secs(1);
-        self.wire.close(farewell(Close::Quit), Some(MOMENT));
+        self.part().linger(Some(MOMENT));
     }
 }
 
