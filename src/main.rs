@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use clap::error::ErrorKind;
 
 use twcheck::cli::{self, Command};
-use twcheck::commands::{advise, repro, states, verdict};
+use twcheck::commands::{advise, explain, record, repro, states, verdict};
 use twcheck::exit::Exit;
 use twcheck::render::{self, Screen};
 
@@ -54,6 +54,8 @@ fn run() -> ExitCode {
         Command::Verdict(args) => verdict::run(args),
         Command::Repro(args) => repro::run(args),
         Command::Advise(args) => advise::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Record(args) => record::run(args),
     };
     match outcome {
         Ok(exit) => exit.into(),

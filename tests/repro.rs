@@ -170,16 +170,8 @@ fn a_second_signal_ends_a_run_at_once() {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             listen(&listener, Backlog::new(1).unwrap()).unwrap();
             let port = listener.local_addr().unwrap().port().to_string();
-            let server = [
-                "--protocol",
-                "tcp",
-                "--force",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                &port,
-            ];
-            let child = begun(common::command(&RUN).args(server));
+            let words = format!("--protocol tcp --force --host 127.0.0.1 --port {port}");
+            let child = begun(common::command(&RUN).args(words.split(' ')));
             // The queue is full by then.
             thread::sleep(Duration::from_secs(1));
             let id = child.id().to_string();
@@ -515,6 +507,7 @@ fn a_pool_does_the_same_work_and_leaves_no_time_wait() {
                     "client_side": 0,
                     "client_side_before": 0,
                     "server_side": 0,
+                    "server_side_before": 0,
                     "limit": report["time_wait"]["limit"],
                     "dropped": 0,
                 })
@@ -883,7 +876,11 @@ fn a_server_that_does_not_greet_is_told_by_what_ended_the_wait() {
                 "too_little_time",
                 "give it more time (--duration 1min)",
             ),
-            ("2min", "no_greeting", "is not MySQL: `--protocol tcp`"),
+            (
+                "2min",
+                "no_greeting",
+                "is not MySQL: `--protocol tcp --force`",
+            ),
         ] {
             let words = format!("repro 127.0.0.1:8080 --user app --duration {time}");
             let words: Vec<_> = words.split(' ').collect();

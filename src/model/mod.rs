@@ -1,6 +1,7 @@
 //! The facts: plain data that every other room agrees on.
 
 mod destination;
+mod failure;
 mod holders;
 mod namespace;
 mod owner;
@@ -14,14 +15,15 @@ mod tally;
 mod tunables;
 
 pub use destination::{Destination, HostName, Path, Toward};
+pub use failure::{FAILURES, FailureKind, InLogs, Row};
 pub use holders::Holders;
 pub use namespace::{Inhabitant, Namespace};
 pub use owner::{Look, Owner, Owners, Placeless, Unplaced};
 pub use ports::{LooseEnd, PortRange, PortSet};
 pub use reuse::{Reuse, Timestamps, Trial};
 pub use snapshot::{
-    Counters, Disagreement, Gap, Growth, Host, OtherNamespaces, Snapshot, SourceName, Unseen,
-    Weight,
+    BoundPorts, Counters, Disagreement, Gap, Growth, Host, OtherNamespaces, Snapshot, SourceName,
+    Unseen, Weight,
 };
 pub use socket::{Flow, Interface, Origin, Socket};
 pub use source::{SourceUse, Sources};

@@ -158,13 +158,18 @@ pub fn run(
         stalled: Mutex::default(),
         observer: thread::current(),
     });
-    for _ in 0..limits.threads {
+    for number in 1..=limits.threads {
         run.working.fetch_add(1, Ordering::Relaxed);
         let worker = Arc::clone(&run);
         let started = thread::Builder::new().spawn(move || worker.work());
         if let Err(error) = started {
             run.working.fetch_sub(1, Ordering::Relaxed);
-            run.finish(End::Failed(Cause::Other(error.to_string())), None);
+            let why = format!(
+                "starting thread {number} of {}: {error}; take fewer (--threads), or look at `ulimit \
+                 -u` and the limits of the container",
+                limits.threads
+            );
+            run.finish(End::Failed(Cause::Other(why)), None);
         }
     }
     let mut timeline = Timeline::new(run.start);

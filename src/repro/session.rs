@@ -4,6 +4,7 @@
 //! server may send, or on how long.
 
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mysql::consts::CapabilityFlags as Can;
@@ -31,6 +32,8 @@ pub(super) struct Account<'a> {
     pub user: Option<&'a str>,
     pub password: &'a str,
     pub database: Option<&'a str>,
+    /// Hears when the password has been sent under a key that the server showed.
+    pub under_shown_key: Option<&'a AtomicBool>,
 }
 
 /// A connection that is logged in.
@@ -132,7 +135,10 @@ impl Session {
                 // The first releases of parsec send its salt without the 1.
                 [0x01, more @ ..] | more if !proved => {
                     proved = true;
-                    plugin.go_on(&mut wire, more, password, &nonce)?;
+                    let under_shown_key = plugin.go_on(&mut wire, more, password, &nonce)?;
+                    if let Some(told) = account.under_shown_key.filter(|_| under_shown_key) {
+                        told.store(true, Ordering::Relaxed);
+                    }
                 }
                 _ => return Err(Cause::NotMysql),
             }
@@ -419,6 +425,7 @@ oQIDAQAB
         user: Some("app"),
         password: "correct horse",
         database: None,
+        under_shown_key: None,
     };
 
     /// A login, and a question after it where there is to be one.

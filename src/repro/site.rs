@@ -158,6 +158,9 @@ impl Site {
                     knocked
                 }
             };
+            if target.has_shown_a_key() {
+                tell(Notice::UnderShownKey);
+            }
             // Who watches the server has a connection to it.
             around.snapshot.note_timestamps(around.machine.timestamps());
             let unreached = matches!(&knocked.client, Err((cause, _)) if !cause.is_from_a_server());

@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::cause::TlsTrouble;
 use crate::refusal::Refusal;
 use crate::system::file;
+use crate::words;
 
 /// What the server's certificate must show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -277,7 +278,7 @@ fn certificates(path: &Path, named: &Named) -> Result<Vec<CertificateDer<'static
 fn refusal(path: &Path, why: &dyn fmt::Display, named: &Named) -> Refusal {
     let Named { what, hint } = named;
     Refusal::new(
-        format!("reading {what} from {}: {why}", path.display()),
+        format!("reading {what} from {}: {why}", words::path(path)),
         *hint,
     )
 }

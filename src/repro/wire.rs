@@ -123,7 +123,7 @@ impl Wire {
         self.fill(&mut packet)?;
         if packet[0] == 0xff {
             // Before the greeting the server cannot know that the client understands a state.
-            let with_state = packet.get(3) == Some(&b'#');
+            let with_state = packet.get(3..9).is_some_and(is_state);
             let capabilities = if with_state {
                 Can::CLIENT_PROTOCOL_41
             } else {
@@ -311,6 +311,12 @@ fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             other => return other,
         }
     }
+}
+
+/// Whether it is an SQL state with its mark, and no text that begins like one.
+fn is_state(bytes: &[u8]) -> bool {
+    let is_letter = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
+    matches!(bytes, [b'#', state @ ..] if state.iter().all(is_letter))
 }
 
 /// The greeting that a connection begins with.

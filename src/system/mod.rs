@@ -15,10 +15,12 @@ pub mod netns;
 mod owners;
 mod proc_root;
 pub mod proc_tcp;
+mod recording;
 mod resolve;
 pub mod route;
 pub mod sock_diag;
 pub mod sysctl;
+pub mod text;
 pub mod trial;
 mod visit;
 
@@ -28,5 +30,8 @@ pub use machine::{Machine, SourceChoice};
 pub use namespaces::other_namespaces;
 pub use owners::{LONGEST_SAMPLE, Search, owners};
 pub use proc_root::ProcRoot;
+pub use recording::{
+    Recorded, Recording, Subject, check as can_be_recorded, open as open_recording, take,
+};
 pub use resolve::resolve;
 pub use visit::{Door, Wanted};

@@ -167,13 +167,6 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
     lines
 }
 
-fn before_the_run(number: Option<u64>) -> String {
-    match number {
-        None | Some(0) => String::new(),
-        Some(before) => format!(" ({} before the run)", count(before)),
-    }
-}
-
 /// What is still to come: the count is of the time while the pool was open.
 fn of_a_pool(report: &Report) -> String {
     let Some(size) = report.checkouts.and(report.client.pool) else {
@@ -181,6 +174,13 @@ fn of_a_pool(report: &Report) -> String {
     };
     let own = size + usize::from(report.watches_apart());
     format!(" while the pool was open, and {own} more now that it is closed")
+}
+
+fn before_the_run(number: Option<u64>) -> String {
+    match number {
+        None | Some(0) => String::new(),
+        Some(before) => format!(" ({} before the run)", count(before)),
+    }
 }
 
 /// How much TIME_WAIT was dropped, and what that means.
