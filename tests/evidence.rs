@@ -5,10 +5,11 @@ mod common;
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::network::Host;
 use common::{exit, in_namespace, json, port_range, run, stderr, sysctl, text, twcheck};
@@ -404,6 +405,264 @@ fn a_refusal_after_connections_may_be_a_firewalls() {
         assert!(
             said.contains("refuses connections: nothing listens there, or a firewall rejects them"),
             "{said}"
+        );
+    });
+}
+
+/// A run of this text, and how long it took.
+fn timed(arguments: &[&str]) -> (String, Duration) {
+    let begun = Instant::now();
+    let output = twcheck(&[&["repro", "--host", "127.0.0.1"], arguments].concat());
+    let said = text(&output);
+    let words: Vec<_> = said.split_whitespace().collect();
+    (words.join(" "), begun.elapsed())
+}
+
+#[test]
+fn a_pool_is_open_in_time_and_too_small_or_slow_by_name() {
+    in_namespace(
+        "a_pool_is_open_in_time_and_too_small_or_slow_by_name",
+        || {
+            port_range(40000, 40399);
+            mysql("127.0.0.1:3306", |_, _, said| {
+                if *said == Said::Login {
+                    thread::sleep(Duration::from_millis(900));
+                }
+                Ok(false)
+            });
+            let (said, took) = timed(&["--pool", "20", "--duration", "2s"]);
+            assert!(
+                said.contains("only 2 of the pool's 20 connections were open after 2.0 s"),
+                "{said}"
+            );
+            assert!(took < Duration::from_secs(4), "{took:?}");
+
+            mysql("127.0.0.1:3307", |_, _, said| {
+                if *said == Said::Question("DO 0".into()) {
+                    thread::sleep(Duration::from_millis(500));
+                }
+                Ok(false)
+            });
+            let few = ["--port", "3307", "--pool", "1", "--threads", "40"];
+            let (said, _) = timed(&[&few[..], &["--duration", "20s"]].concat());
+            assert!(
+                said.contains("no connection of the pool came free within 10.0 s: all 1 were lent")
+                    && said.contains("The pool is too small"),
+                "{said}"
+            );
+
+            // A question that is never answered is no login.
+            mysql("127.0.0.1:3308", |_, _, said| {
+                if *said == Said::Question("DO 0".into()) {
+                    thread::sleep(Duration::from_secs(60));
+                }
+                Ok(false)
+            });
+            let (said, _) = timed(&["--port", "3308", "--pool", "2", "--duration", "3s"]);
+            assert!(!said.contains("a login that had been going on"), "{said}");
+        },
+    );
+}
+
+#[test]
+fn a_pool_that_takes_long_to_open_is_watched() {
+    in_namespace("a_pool_that_takes_long_to_open_is_watched", || {
+        port_range(40000, 40399);
+        mysql("127.0.0.1:3306", |_, _, said| {
+            if *said == Said::Login {
+                thread::sleep(Duration::from_millis(400));
+            }
+            Ok(false)
+        });
+        let report = report(&["--host", "127.0.0.1", "--pool", "27", "--duration", "11s"]);
+        assert_eq!(
+            (
+                &report["stopped_by"],
+                &report["server"]["not_watched_because"]
+            ),
+            (&json!("duration"), &Value::Null),
+            "{report}"
+        );
+    });
+}
+
+#[test]
+fn a_server_that_never_closes_holds_up_no_pool() {
+    in_namespace("a_server_that_never_closes_holds_up_no_pool", || {
+        port_range(40000, 40399);
+        mysql("127.0.0.1:3306", |_, _, said| {
+            if *said == Said::Quit {
+                thread::sleep(Duration::from_secs(60));
+            }
+            Ok(false)
+        });
+        let (said, took) = timed(&["--pool", "20", "--duration", "2s"]);
+        assert!(said.contains("time was up"), "{said}");
+        assert!(took < Duration::from_secs(6), "{took:?}");
+    });
+}
+
+/// The watch's first question takes no more than a part of the run, and no burst makes up for it.
+#[test]
+fn a_question_that_is_not_answered_leaves_the_run_its_time() {
+    in_namespace(
+        "a_question_that_is_not_answered_leaves_the_run_its_time",
+        || {
+            port_range(40000, 40399);
+            mysql("127.0.0.1:3306", |_, _, said| {
+                if matches!(said, Said::Question(sql) if sql.starts_with("SHOW")) {
+                    thread::sleep(Duration::from_secs(60));
+                }
+                Ok(false)
+            });
+            let plain = ["--host", "127.0.0.1", "--rate", "50"];
+            let report = report(&[&plain[..], &["--duration", "2s"]].concat());
+            let made = report["connections"].as_u64().unwrap();
+            assert!((40..=85).contains(&made), "{report}");
+            for moment in report["timeline"].as_array().unwrap() {
+                let rate = moment["rate"].as_f64().unwrap();
+                assert!(rate < 110.0, "{report}");
+            }
+        },
+    );
+}
+
+#[test]
+fn what_no_server_can_count_is_not_believed_and_the_first_answer_counts() {
+    let test = "what_no_server_can_count_is_not_believed_and_the_first_answer_counts";
+    in_namespace(test, || {
+        port_range(40000, 40999);
+        for (port, threads, most) in [
+            ("3306", "18446744073709551615", Value::Null),
+            ("3307", "0", Value::Null),
+            ("3308", "140", json!(140)),
+        ] {
+            let asked = AtomicUsize::new(0);
+            mysql(&format!("127.0.0.1:{port}"), move |tcp, _, said| {
+                let asks = matches!(said, Said::Question(sql) if sql.starts_with("SHOW"));
+                if asks {
+                    if asked.fetch_add(1, Ordering::Relaxed) > 0 {
+                        tcp.shutdown(Shutdown::Both)?;
+                    }
+                    status(tcp, 0, &[("Threads_connected", threads)])?;
+                }
+                Ok(asks)
+            });
+            let plain = ["--host", "127.0.0.1", "--connections", "100"];
+            let report = report(&[&plain[..], &["--port", port]].concat());
+            assert_eq!(report["server"]["threads_connected_max"], most, "{report}");
+        }
+    });
+}
+
+/// A dependency parses the number, and panics at digits that are not ASCII's.
+#[test]
+fn a_version_that_is_no_number_does_no_harm() {
+    in_namespace("a_version_that_is_no_number_does_no_harm", || {
+        port_range(40000, 40999);
+        listen("127.0.0.1:3306", |tcp, _| {
+            say(tcp, 0, &greeting("٩٩.٩.٩", "mysql_native_password", 0))?;
+            let (sequence, _) = hear(tcp)?;
+            say(tcp, sequence + 1, &OK)?;
+            io::copy(tcp, &mut io::sink()).map(|_| ())
+        });
+        let report = report(&[
+            "--host",
+            "127.0.0.1",
+            "--connections",
+            "3",
+            "--duration",
+            "5s",
+        ]);
+        assert_eq!(
+            (&report["stopped_by"], &report["connections"]),
+            (&json!("count"), &json!(3)),
+            "{report}"
+        );
+    });
+}
+
+#[test]
+fn many_addresses_that_are_silent_do_not_add_up() {
+    let test = "many_addresses_that_are_silent_do_not_add_up";
+    in_namespace(test, || {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for last in 1..=12 {
+            writeln!(file.as_file(), "127.0.1.{last} many.test").unwrap();
+        }
+        let hosts = file.path().to_str().unwrap();
+        let rules = "add table t; add chain t c { type filter hook output priority 0; }; \
+                     add rule t c tcp dport 3306 drop";
+        run("nft", &[rules]);
+        let script = format!(
+            "mount --bind {hosts} /etc/hosts && exec {} repro --host many.test --duration 4s",
+            env!("CARGO_BIN_EXE_twcheck")
+        );
+        let begun = Instant::now();
+        let arguments = ["--mount", "sh", "-c", &script];
+        let output = std::process::Command::new("unshare")
+            .args(arguments)
+            .output();
+        let output = output.unwrap();
+        assert_eq!(exit(&output), 3, "{}", text(&output));
+        assert!(
+            stderr(&output).contains("does not answer"),
+            "{}",
+            text(&output)
+        );
+        assert!(
+            begun.elapsed() < Duration::from_secs(9),
+            "{}",
+            text(&output)
+        );
+    });
+}
+
+/// Ctrl-Z and `fg`.
+#[test]
+fn a_run_that_is_stopped_and_goes_on_goes_on() {
+    in_namespace("a_run_that_is_stopped_and_goes_on_goes_on", || {
+        port_range(40000, 40999);
+        Server::start("127.0.0.1:3306".parse().unwrap()).unwrap();
+        // Each second SYN is lost, and repeated a second later.
+        let rules = "add table t; add chain t c { type filter hook output priority 0; }; \
+                     add rule t c tcp dport 3306 tcp flags & (syn|ack) == syn \
+                     numgen inc mod 2 == 1 drop";
+        run("nft", &[rules]);
+        let mut command = common::command(&["repro", "--host", "127.0.0.1", "--duration", "5s"]);
+        let pipes = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = pipes.spawn().unwrap();
+        thread::sleep(Duration::from_millis(1500));
+        let id = child.id().to_string();
+        run("kill", &["-s", "STOP", &id]);
+        thread::sleep(Duration::from_millis(50));
+        run("kill", &["-s", "CONT", &id]);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(exit(&output), 0, "{}", text(&output));
+    });
+}
+
+/// The fast ports are spent when they are, whoever takes them, and not when as many were made.
+#[test]
+fn fast_ports_are_spent_when_the_table_shows_it() {
+    in_namespace("fast_ports_are_spent_when_the_table_shows_it", || {
+        port_range(40000, 40399);
+        mysql("127.0.0.1:3306", |tcp, number, said| {
+            let closes = (1..=300).contains(&number) && *said == Said::Login;
+            if closes {
+                say(tcp, 2, &OK)?;
+                tcp.shutdown(Shutdown::Write)?;
+            }
+            Ok(closes)
+        });
+        let report = report(&["--host", "127.0.0.1", "--rate", "300", "--duration", "2s"]);
+        assert_eq!(
+            (
+                &report["cliff"],
+                &report["connect_latency_us"]["after_cliff"]
+            ),
+            (&Value::Null, &Value::Null),
+            "{report}"
         );
     });
 }

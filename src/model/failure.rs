@@ -43,6 +43,8 @@ pub enum FailureKind {
     NoGreeting,
     /// Connected, and the time of the whole run was over first.
     TooLittleTime,
+    /// All the connections of a pool were lent for too long.
+    PoolTooSmall,
     /// Something else than MySQL answered.
     NotMysql,
     /// The server is full.
@@ -418,6 +420,16 @@ pub const FAILURES: &[Row] = &[
         next_step: "give it more time (--duration 1min); a server that waits for the client to speak \
                     first (HTTP, Redis, PostgreSQL, a proxy with accept-proxy) is not MySQL: \
                     `--protocol tcp --force`",
+        in_logs: None,
+    },
+    Row {
+        kind: FailureKind::PoolTooSmall,
+        errnos: &[],
+        codes: &[],
+        meaning: "The pool is too small for so many threads, or the answers of {server} are slow. \
+                  That is not about ports.",
+        next_step: "give it more connections (--pool), or fewer threads (--threads); `SHOW \
+                    PROCESSLIST` shows what the server is slow at",
         in_logs: None,
     },
     Row {

@@ -13,6 +13,7 @@ use super::tls::{TlsMode, TlsWish};
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::system::file;
+use crate::words;
 
 /// One option of a file, as it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,14 +119,18 @@ impl OptionFile {
                 Line::Group(name) => group = Some(name),
                 Line::Include(include) => {
                     let file = Path::new(&include);
-                    // The clients go on without it.
-                    if let Err(error) = fs::metadata(file) {
-                        self.notes.push(format!(
-                            "{} line {number}: {include} is not included: {error}",
+                    // The clients go on without it; a pipe would hold them up.
+                    let why = match fs::metadata(file) {
+                        Err(error) => Some(error.to_string()),
+                        Ok(kind) if kind.is_file() || file == Path::new("/dev/null") => None,
+                        Ok(_) => Some("it is no file".into()),
+                    };
+                    match why {
+                        Some(why) => self.notes.push(format!(
+                            "{} line {number}: {include} is not included: {why}",
                             path.display()
-                        ));
-                    } else {
-                        self.add(file, depth + 1, read)?;
+                        )),
+                        None => self.add(file, depth + 1, read)?,
                     }
                 }
                 Line::IncludeFolder(folder) => {
@@ -155,7 +160,7 @@ impl OptionFile {
 
 fn refusal(path: &Path, why: &str, hint: &'static str) -> anyhow::Error {
     Refusal::new(
-        format!("reading options from {}: {why}", path.display()),
+        format!("reading options from {}: {why}", words::path(path)),
         hint,
     )
     .into()
@@ -243,7 +248,10 @@ fn files_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = fs::read_dir(folder)?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<Vec<_>, _>>()?;
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "cnf"));
+    // The clients read nothing out of a folder of that name, and a pipe would hold them up.
+    files.retain(|file| {
+        file.extension().is_some_and(|extension| extension == "cnf") && file.is_file()
+    });
     files.sort();
     Ok(files)
 }

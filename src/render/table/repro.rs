@@ -75,7 +75,10 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
                 cliff.seconds.as_secs_f64(),
                 percentiles(Some(after)),
             ),
-            _ if turns(report) <= ALL_TOLD => percentiles(parts.before_cliff),
+            _ if turns(report) <= ALL_TOLD && parts.before_cliff.is_some() => {
+                percentiles(parts.before_cliff)
+            }
+            _ if turns(report) <= WINDOW => percentiles(parts.first_1000),
             _ => format!(
                 "the first 1,000: {}; the last 1,000: {}",
                 percentiles(parts.first_1000),
@@ -98,7 +101,14 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
     {
         lines.push((
             "unfinished",
-            format!("a login that had been going on for {seconds:.1} s when the time was up"),
+            format!(
+                "a {} that had been going on for {seconds:.1} s when the time was up",
+                if report.checkouts.is_some() {
+                    "question"
+                } else {
+                    "login"
+                }
+            ),
         ));
     }
     lines.push(("ports", ports(report)));
@@ -284,6 +294,9 @@ fn ports(report: &Report) -> String {
 
 /// So few are all of them among the first or the last 1,000: one line tells them.
 const ALL_TOLD: u64 = 2000;
+
+/// So few are the first 1,000.
+const WINDOW: u64 = 1000;
 
 /// Connections, or checkouts of a pool.
 fn turns(report: &Report) -> u64 {
