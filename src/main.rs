@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::{env, panic};
 
 use anyhow::anyhow;
@@ -12,11 +13,23 @@ use twcheck::commands::{advise, explain, record, repro, states, verdict};
 use twcheck::exit::Exit;
 use twcheck::render::{self, Screen};
 
+/// Where the first fault was.
+static PLACE: OnceLock<String> = OnceLock::new();
+
 fn main() -> ExitCode {
     // Its words are no user's, whichever thread it is on, and may hold a secret.
-    panic::set_hook(Box::new(|_| {}));
+    panic::set_hook(Box::new(|fault| {
+        let _ = PLACE.set(
+            fault
+                .location()
+                .map_or_else(String::new, |at| format!(" ({at})")),
+        );
+    }));
     panic::catch_unwind(run).unwrap_or_else(|_| {
-        render::complain(&anyhow!("twcheck met a fault of its own, and cannot go on"));
+        let place = PLACE.get().map_or("", String::as_str);
+        render::complain(&anyhow!(
+            "twcheck met a fault of its own{place}, and cannot go on"
+        ));
         Exit::Unknown.into()
     })
 }

@@ -14,7 +14,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use clap::error::ContextValue;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use advise::AdviseArgs;
@@ -262,11 +262,19 @@ pub fn without_secrets(error: &clap::Error) -> Option<String> {
         let text = text.to_ascii_lowercase();
         text.contains('@') || text.contains("password=") || text.starts_with("mysql:")
     };
-    let quoted = error.context().filter_map(|(_, value)| match value {
-        ContextValue::String(text) => Some(text),
-        _ => None,
-    });
-    let secrets: Vec<_> = quoted.filter(is_secret).collect();
+    let quoted = |of: fn(ContextKind) -> bool| {
+        error
+            .context()
+            .filter_map(move |(kind, value)| match value {
+                ContextValue::String(text) if of(kind) => Some(text),
+                _ => None,
+            })
+    };
+    // What stands behind an option about passwords is one.
+    let is_behind =
+        quoted(|kind| kind == ContextKind::InvalidArg).any(|option| option.contains("password"));
+    let behind = quoted(|kind| kind == ContextKind::InvalidValue).filter(|_| is_behind);
+    let secrets: Vec<_> = quoted(|_| true).filter(is_secret).chain(behind).collect();
     if secrets.is_empty() {
         return None;
     }
@@ -443,6 +451,10 @@ mod tests {
             (
                 &[b"verdict", b"--password=hunter2"],
                 "unexpected argument '--password' found",
+            ),
+            (
+                &[b"repro", b"--ask-password=hunter2"],
+                "unexpected value '…' for '--ask-password' found; no more were expected",
             ),
             (
                 &[b"verdict", b"-phunter2"],

@@ -43,6 +43,8 @@ pub enum FailureKind {
     NoGreeting,
     /// Connected, and the time of the whole run was over first.
     TooLittleTime,
+    /// All the connections of a pool were lent for too long.
+    PoolTooSmall,
     /// Something else than MySQL answered.
     NotMysql,
     /// The server is full.
@@ -405,7 +407,7 @@ pub const FAILURES: &[Row] = &[
         codes: &[],
         meaning: "{server} took the connection, and did not greet as MySQL does. It is given 10 s.",
         next_step: "a server that waits for the client to speak first (HTTP, Redis, PostgreSQL, a \
-                    proxy with accept-proxy) is not MySQL: `--protocol tcp`; where it is MySQL, look \
+                    proxy with accept-proxy) is not MySQL: `--protocol tcp --force`; where it is MySQL, look \
                     why it is slow: names that it looks up (skip_name_resolve), load, or a proxy",
         in_logs: None,
     },
@@ -417,7 +419,17 @@ pub const FAILURES: &[Row] = &[
                   in.",
         next_step: "give it more time (--duration 1min); a server that waits for the client to speak \
                     first (HTTP, Redis, PostgreSQL, a proxy with accept-proxy) is not MySQL: \
-                    `--protocol tcp`",
+                    `--protocol tcp --force`",
+        in_logs: None,
+    },
+    Row {
+        kind: FailureKind::PoolTooSmall,
+        errnos: &[],
+        codes: &[],
+        meaning: "The pool is too small for so many threads, or the answers of {server} are slow. \
+                  That is not about ports.",
+        next_step: "give it more connections (--pool), or fewer threads (--threads); `SHOW \
+                    PROCESSLIST` shows what the server is slow at",
         in_logs: None,
     },
     Row {

@@ -34,6 +34,10 @@ fn text(notice: &Notice<'_>) -> Option<String> {
                                   MYSQL_PWD, ~/.my.cnf and --password-file keep it"
                 .into()
         }
+        Notice::UnderShownKey => "the password was sent under an RSA key that the server showed and \
+                                  nobody vouched for: a machine in between could read it (mysql 9 \
+                                  asks for --get-server-public-key first); --tls keeps it from others"
+            .into(),
         Notice::OptionFile(text) => (*text).to_owned(),
         Notice::OwnFileIgnored(error) => format!("~/.my.cnf is ignored: {error:#}"),
         Notice::FileOfAllUsers(path) => format!(

@@ -32,6 +32,22 @@ pub enum Cause {
         /// How long it had gone on when it was given up.
         after: Duration,
     },
+    /// Not all the connections of a pool could be opened in time.
+    PoolNotOpen {
+        /// Those that were.
+        opened: u64,
+        /// Those it was to have.
+        size: u64,
+        /// How long it took.
+        after: Duration,
+    },
+    /// All the connections of a pool were lent.
+    PoolBusy {
+        /// How many it has.
+        size: u64,
+        /// How long one was waited for.
+        after: Duration,
+    },
     /// Something else than MySQL answered, or MySQL out of all bounds.
     NotMysql,
     /// TLS did not come about: why.

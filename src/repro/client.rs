@@ -71,15 +71,16 @@ impl Client {
         }
     }
 
-    /// Works through a pool of `size` connections to `target`.
+    /// Works through a pool of `size` connections to `target`, which may take this `time` to open.
     ///
     /// # Errors
     /// When they cannot all be opened, and how many could: the pool opens them at once.
-    pub fn pool(target: &Target, size: usize) -> Result<Self, (Cause, u64)> {
+    pub fn pool(target: &Target, size: usize, time: Duration) -> Result<Self, (Cause, u64)> {
         let dialer = target.dialer(Vec::new());
-        let exchange = || Exchange::within(target.patience());
+        let end = Instant::now() + time;
+        let exchange = || Exchange::within(target.patience()).until(end);
         let open = || login(target, &dialer, 0, exchange()).map(|(session, _)| session);
-        let pool = Pool::open(target, size, open)?;
+        let pool = Pool::open(target, size, end, open)?;
         Ok(Self {
             dialer,
             work: Work::Pool(pool),
@@ -99,13 +100,6 @@ impl Client {
         match &self.work {
             Work::Pool(pool) => Some(pool.size),
             Work::Mysql(..) | Work::Tcp => None,
-        }
-    }
-
-    /// Closes what stays open between turns.
-    pub fn close(&self) {
-        if let Work::Pool(pool) = &self.work {
-            pool.close();
         }
     }
 
@@ -164,11 +158,11 @@ impl Client {
             Work::Tcp => {
                 /// A server that does not close its end must not stop the loop.
                 const LINGER: Duration = Duration::from_millis(200);
-                let mut tcp = self.dialer.dial(number)?;
+                let tcp = self.dialer.dial(number)?;
                 let turn = turn(begun.elapsed());
                 let closed_by_server = is_closed_by_peer(&tcp);
                 let _ = tcp.shutdown(Shutdown::Write);
-                drain(&mut tcp, LINGER);
+                drain(&tcp, LINGER);
                 Ok(Turn {
                     closed_by_server,
                     ..turn

@@ -99,10 +99,26 @@ impl Dialer {
                 .and_then(|()| socket.bind(&SocketAddr::new(source, 0).into()))
                 .map_err(|error| cause(Call::Bind, &error))?;
         }
-        socket
-            .connect(&self.server.into())
+        self.connect(&socket)
             .map_err(|error| cause(Call::Connect, &error))?;
         Ok(socket.into())
+    }
+
+    /// A process that was stopped and goes on waits for the rest of the time: with a timeout in force
+    /// the kernel does not call again by itself (signal(7)).
+    fn connect(&self, socket: &Socket) -> io::Result<()> {
+        /// The kernel takes a timeout of 0 for none.
+        const SHORTEST: Duration = Duration::from_millis(1);
+        let begun = Instant::now();
+        loop {
+            match socket.connect(&self.server.into()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    let left = self.patience.saturating_sub(begun.elapsed());
+                    socket.set_write_timeout(Some(left.max(SHORTEST)))?;
+                }
+                other => return other,
+            }
+        }
     }
 
     fn socket(&self) -> io::Result<Socket> {
@@ -121,10 +137,11 @@ impl Dialer {
 }
 
 fn cause(call: Call, error: &io::Error) -> Cause {
-    /// What connect() says when its time is up.
+    /// What connect() says when its time is up, and a second one on the same socket.
     const IN_PROGRESS: i32 = Errno::EINPROGRESS as i32;
+    const ALREADY: i32 = Errno::EALREADY as i32;
     match error.raw_os_error() {
-        Some(IN_PROGRESS) => Cause::System {
+        Some(IN_PROGRESS | ALREADY) => Cause::System {
             call,
             errno: Errno::ETIMEDOUT as i32,
         },

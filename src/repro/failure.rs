@@ -9,7 +9,7 @@ use super::wire::PATIENCE;
 use crate::judge::destination::Explained;
 use crate::judge::toward::Shortage;
 use crate::model::{FAILURES, FailureKind, Row};
-use crate::words::{errno_words, printable};
+use crate::words::{errno_words, shown};
 
 /// What is known of the flow that a connection could not join.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +52,7 @@ impl Failure {
             errno,
             mysql_code,
             kind: kind(cause, flow),
-            text: printable(&text(cause, name, server, protocol)),
+            text: shown(&text(cause, name, server, protocol)),
         }
     }
 
@@ -152,6 +152,8 @@ fn kind(cause: &Cause, flow: impl FnOnce() -> Flow) -> FailureKind {
             ..
         } => Kind::NoGreeting,
         Cause::Slow { .. } => Kind::SlowHandshake,
+        Cause::PoolNotOpen { .. } => Kind::SlowHandshake,
+        Cause::PoolBusy { .. } => Kind::PoolTooSmall,
         Cause::NotMysql => Kind::NotMysql,
         Cause::Tls(trouble) => match trouble {
             TlsTrouble::WrongName(_) => Kind::TlsWrongName,
@@ -203,6 +205,18 @@ fn text(cause: &Cause, name: &str, server: SocketAddr, protocol: Protocol) -> St
             "'{name}' had not finished {stage} after {:.1} s",
             after.as_secs_f64()
         ),
+        Cause::PoolNotOpen {
+            opened,
+            size,
+            after,
+        } => format!(
+            "only {opened} of the pool's {size} connections were open after {:.1} s",
+            after.as_secs_f64()
+        ),
+        Cause::PoolBusy { size, after } => format!(
+            "no connection of the pool came free within {:.1} s: all {size} were lent",
+            after.as_secs_f64()
+        ),
         Cause::NotMysql => format!("'{name}' does not speak the MySQL protocol"),
         Cause::Tls(trouble) => format!("ERROR 2026 (HY000): TLS/SSL error: {trouble}"),
         Cause::Plugin(plugin) => format!(
@@ -216,7 +230,7 @@ fn text(cause: &Cause, name: &str, server: SocketAddr, protocol: Protocol) -> St
 
 /// Why the watching connection ended.
 pub(super) fn in_words(cause: &Cause) -> String {
-    printable(&match cause {
+    shown(&match cause {
         Cause::Server(error) | Cause::DeniedUnderTls(error) => {
             format!("ERROR {} ({}): {}", error.code, error.state, error.message)
         }

@@ -16,6 +16,7 @@ use super::tls::{TlsMode, TlsWish};
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::system::file;
+use crate::words;
 
 /// MySQL's port.
 pub(super) const MYSQL_PORT: u16 = 3306;
@@ -109,10 +110,10 @@ impl Wanted {
         let user = [self.user.clone(), said.user, file.user].into_iter();
         Ok(Login {
             host: host.unwrap_or_else(|| "localhost".into()),
-            port: port
-                .or(file.port)
-                .or_else(|| variable("MYSQL_TCP_PORT")?.parse().ok())
-                .unwrap_or(MYSQL_PORT),
+            port: match port.or(file.port) {
+                Some(port) => port,
+                None => variable("MYSQL_TCP_PORT").map_or(Ok(MYSQL_PORT), |text| port_of(&text))?,
+            },
             user: user
                 .flatten()
                 .find(|user| !user.is_empty())
@@ -264,9 +265,11 @@ fn named(server: &Secret) -> Result<Login> {
         Some((host, port)) if !is_address && !text.ends_with(']') => {
             let port: Option<u16> = port.parse().ok().filter(|port| *port != 0);
             let port = port.ok_or_else(|| {
+                // Who takes it for a login has put a password there.
+                let first = text.split(':').next().unwrap_or_default();
                 Refusal::new(
-                    format!("{text:?} does not end in a port, 1 to 65535"),
-                    format!("{host}:{MYSQL_PORT}"),
+                    format!("\"{first}:…\" does not end in a port, 1 to 65535"),
+                    format!("{first}:{MYSQL_PORT}"),
                 )
             })?;
             (host, port)
@@ -361,7 +364,7 @@ fn tls(
 fn first_line(path: &Path) -> Result<Secret> {
     let text = file::named_by_user(path).map_err(|error| {
         Refusal::new(
-            format!("reading the password from {}: {error}", path.display()),
+            format!("reading the password from {}: {error}", words::path(path)),
             "name a file whose first line is the password, or use --ask-password",
         )
     })?;
@@ -374,6 +377,21 @@ fn first_line(path: &Path) -> Result<Secret> {
         .into());
     }
     Ok(first.to_owned().into())
+}
+
+/// The port that MYSQL_TCP_PORT holds; the clients take the digits it begins with, or nothing.
+fn port_of(text: &str) -> Result<u16> {
+    let port = text.trim().parse().ok().filter(|port| *port != 0);
+    port.ok_or_else(|| {
+        Refusal::new(
+            format!(
+                "MYSQL_TCP_PORT={} is no port, 1 to 65535",
+                words::shown(text)
+            ),
+            "unset it, or name the port with --port",
+        )
+        .into()
+    })
 }
 
 fn environment_password() -> Result<Option<Secret>> {

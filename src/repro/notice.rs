@@ -19,6 +19,8 @@ pub enum Notice<'a> {
     Reuse(SocketAddr, &'a PortsToward),
     /// The password in a URL is no secret on this machine.
     PasswordInUrl,
+    /// The password has been sent under a key that the server showed, and nobody vouched for.
+    UnderShownKey,
     /// What is passed over in an option file, or read as only one of the clients reads it.
     OptionFile(&'a str),
     /// The user's own option file does not count.

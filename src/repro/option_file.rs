@@ -13,6 +13,7 @@ use super::tls::{TlsMode, TlsWish};
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::system::file;
+use crate::words;
 
 /// One option of a file, as it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,14 +119,18 @@ impl OptionFile {
                 Line::Group(name) => group = Some(name),
                 Line::Include(include) => {
                     let file = Path::new(&include);
-                    // The clients go on without it.
-                    if let Err(error) = fs::metadata(file) {
-                        self.notes.push(format!(
-                            "{} line {number}: {include} is not included: {error}",
+                    // The clients go on without it; a pipe would hold them up.
+                    let why = match fs::metadata(file) {
+                        Err(error) => Some(error.to_string()),
+                        Ok(kind) if kind.is_file() || file == Path::new("/dev/null") => None,
+                        Ok(_) => Some("it is no file".into()),
+                    };
+                    match why {
+                        Some(why) => self.notes.push(format!(
+                            "{} line {number}: {include} is not included: {why}",
                             path.display()
-                        ));
-                    } else {
-                        self.add(file, depth + 1, read)?;
+                        )),
+                        None => self.add(file, depth + 1, read)?,
                     }
                 }
                 Line::IncludeFolder(folder) => {
@@ -155,7 +160,7 @@ impl OptionFile {
 
 fn refusal(path: &Path, why: &str, hint: &'static str) -> anyhow::Error {
     Refusal::new(
-        format!("reading options from {}: {why}", path.display()),
+        format!("reading options from {}: {why}", words::path(path)),
         hint,
     )
     .into()
@@ -243,7 +248,10 @@ fn files_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = fs::read_dir(folder)?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<Vec<_>, _>>()?;
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "cnf"));
+    // The clients read nothing out of a folder of that name, and a pipe would hold them up.
+    files.retain(|file| {
+        file.extension().is_some_and(|extension| extension == "cnf") && file.is_file()
+    });
     files.sort();
     Ok(files)
 }
@@ -346,13 +354,7 @@ const MEANT_FOR_LOGIN: [&str; 8] = ["h", "u", "p", "d", "db", "dbname", "pwd", "
 const MEANT_BY_THEIR_BEGINNING: [&str; 6] = ["host", "user", "pass", "port", "database", "ssl"];
 
 /// Names that begin so, and are options of a client.
-const OTHERS_THAT_BEGIN_SO: [&str; 5] = [
-    "password2",
-    "password3",
-    "port-open-timeout",
-    "ssl-fips-mode",
-    "ssl-session-data",
-];
+const OTHERS_THAT_BEGIN_SO: [&str; 3] = ["port-open-timeout", "ssl-fips-mode", "ssl-session-data"];
 
 /// Groups beside `[client]`, and who reads them.
 const OTHER_GROUPS: [(&str, &str); 4] = [
@@ -388,7 +390,7 @@ impl ClientOptions {
                 )
             })?;
         }
-        options.verify_ca = tls.verify_ca.clone();
+        options.verify_ca.clone_from(&tls.verify_ca);
         if !tls.is_on() && tls.on_by_mode.is_none() {
             tls.note_skipped();
         }
@@ -443,16 +445,14 @@ impl ClientOptions {
             "user" => self.user = filled(value()?),
             "database" => self.database = filled(value()?),
             "password" => {
-                self.password = match entry.value {
-                    Some(_) => Some(Secret::from(value()?)),
-                    None => {
-                        self.notes.push(format!(
-                            "{place}: password has no value: the clients ask for it there, and \
-                             here --ask-password does"
-                        ));
-                        None
-                    }
-                };
+                if entry.value.is_none() {
+                    self.notes.push(format!(
+                        "{place}: password has no value: the clients ask for it there, and here \
+                         --ask-password does"
+                    ));
+                }
+                let typed = entry.value.as_ref().map(|_| value()).transpose()?;
+                self.password = typed.map(Secret::from);
             }
             "password1" => {
                 self.notes.push(format!(
@@ -461,6 +461,10 @@ impl ClientOptions {
                 ));
                 self.password = Some(Secret::from(value()?));
             }
+            "password2" | "password3" => self.notes.push(format!(
+                "{place}: {name} is for another factor, which is not spoken here; mariadb does not \
+                 know it"
+            )),
             // Not even that of the environment.
             "skip-password" | "disable-password" => {
                 self.password = Some(Secret::from(String::new()));
@@ -471,7 +475,7 @@ impl ClientOptions {
                     .map_err(|_| "it is no port, 1 to 65535, or 0 for the default")?;
                 self.port = Some(port).filter(|port| *port != 0);
             }
-            name if tls.knows(name) => {
+            name if TlsOptions::knows(name) => {
                 tls.take(
                     name,
                     entry.value.as_ref().map(|_| value()).transpose()?,
@@ -580,7 +584,7 @@ impl TlsOptions {
             .unwrap_or((name, false))
     }
 
-    fn knows(&self, name: &str) -> bool {
+    fn knows(name: &str) -> bool {
         let (bare, _) = Self::bare(name);
         let known = [
             "ssl",
@@ -919,7 +923,7 @@ mod tests {
         assert_eq!(password("pass=a"), (some("a"), 1));
         // They ask for it.
         assert_eq!(password("password"), (None, 1));
-        assert_eq!(password("password2=a"), (None, 0));
+        assert_eq!(password("password2=a"), (None, 1));
     }
 
     #[test]

@@ -144,7 +144,7 @@ pub enum CameBack {
     /// The kernel dropped TIME_WAIT at `tcp_max_tw_buckets` (`TCPTimeWaitOverflow`).
     BucketsFull,
     /// The server answered the client's close, and this machine reset the connection for that: no
-    /// TIME_WAIT (`TCPAbortOnData`).
+    /// TIME_WAIT (`TCPAbortOnData`). A server on this machine that resets counts there too.
     AnsweredAfterClose,
     /// The server closed or reset connections first, so their ports were not held here.
     ServerClosedFirst,
@@ -333,16 +333,13 @@ impl Report {
         #[expect(clippy::cast_precision_loss)] // Connections of one run, far below 2^53.
         let rate = outcome.turns as f64 / seconds.max(f64::EPSILON);
         let pooled = client.pool.is_some();
-        // Ports that the server's side holds, or that come back, leave the fast ones to the next.
-        let most_in_use = outcome
-            .timeline
-            .iter()
-            .filter_map(|moment| moment.ports_in_use)
-            .max();
         let cliff = outcome
             .cliff
-            .filter(|cliff| most_in_use.is_none_or(|most| u64::from(most) >= cliff.connections));
-        let [before_cliff, after_cliff] = outcome.around_cliff;
+            .filter(|cliff| is_seen(cliff, &outcome, before));
+        let around_cliff = outcome.around_cliff;
+        // Of a cliff that was none there is neither side.
+        let is_split = outcome.cliff.is_none() || cliff.is_some();
+        let [before_cliff, after_cliff] = around_cliff.map(|part| part.filter(|_| is_split));
         let reuse = shown(&outcome, before, after, again);
         let ports_came_back = (!pooled)
             .then(|| came_back(&outcome, facts, reuse))
@@ -406,8 +403,8 @@ impl Report {
 
 /// Why no port was left at the end of a run, where none was.
 fn shortage(outcome: &Outcome, before: &PortsToward, after: Option<&PortsToward>) -> Shortage {
-    /// One that began before the error, and one after it.
-    const LAST: usize = 2;
+    /// The ports may come back as fast as a server answers a close.
+    const JUST: Duration = Duration::from_secs(1);
     match after {
         Some(after) if after.shortage != Shortage::Unknown => return after.shortage,
         Some(after) if after.usable.is_some() => {}
@@ -416,7 +413,9 @@ fn shortage(outcome: &Outcome, before: &PortsToward, after: Option<&PortsToward>
         _ => return Shortage::Unknown,
     }
     // They may all be back when the run is over.
-    let last = outcome.timeline.iter().rev().take(LAST);
+    let since = outcome.elapsed.saturating_sub(JUST);
+    let last = outcome.timeline.iter();
+    let last = last.filter(|moment| moment.seconds >= since);
     let most = last.filter_map(|moment| moment.ports_in_use).max();
     match most.zip(before.usable) {
         Some((most, usable)) if most * 2 >= usable => Shortage::Taken,
@@ -448,6 +447,21 @@ fn shown(
         }
         None => after.map_or(before.reuse, |after| after.reuse),
     }
+}
+
+/// Whether the fast ports were taken when as many connections had been made: the server's side may
+/// hold them, they may come back, and another client may take some.
+fn is_seen(cliff: &Cliff, outcome: &Outcome, before: &PortsToward) -> bool {
+    /// One part in so many may be on its way.
+    const LOOSE: u64 = 10;
+    let mut moments = outcome.timeline.iter();
+    let Some(moment) = moments.find(|moment| moment.seconds >= cliff.seconds) else {
+        return true;
+    };
+    moment.ports_in_use.is_none_or(|in_use| {
+        let taken = u64::from(in_use.saturating_sub(before.in_use));
+        taken.abs_diff(moment.connections) <= moment.connections / LOOSE
+    })
 }
 
 /// A bare FIN can cross the server's and leave no TIME_WAIT (RFC 1337): one in so many does.

@@ -121,6 +121,8 @@ struct Run {
     working: AtomicUsize,
     end: Mutex<Option<(End, Option<Duration>)>>,
     samples: Mutex<Samples>,
+    /// Time that stalls have taken from the pace.
+    stalled: Mutex<Duration>,
     observer: Thread,
 }
 
@@ -153,15 +155,21 @@ pub fn run(
         working: AtomicUsize::new(0),
         end: Mutex::new(None),
         samples: Mutex::new(samples),
+        stalled: Mutex::default(),
         observer: thread::current(),
     });
-    for _ in 0..limits.threads {
+    for number in 1..=limits.threads {
         run.working.fetch_add(1, Ordering::Relaxed);
         let worker = Arc::clone(&run);
         let started = thread::Builder::new().spawn(move || worker.work());
         if let Err(error) = started {
             run.working.fetch_sub(1, Ordering::Relaxed);
-            run.finish(End::Failed(Cause::Other(error.to_string())), None);
+            let why = format!(
+                "starting thread {number} of {}: {error}; take fewer (--threads), or look at `ulimit \
+                 -u` and the limits of the container",
+                limits.threads
+            );
+            run.finish(End::Failed(Cause::Other(why)), None);
         }
     }
     let mut timeline = Timeline::new(run.start);
@@ -235,6 +243,9 @@ impl Run {
                         (None, Cause::Slow { after, .. }) if Instant::now() >= up => {
                             (End::Duration, Some(after))
                         }
+                        (None, Cause::PoolBusy { .. }) if Instant::now() >= up => {
+                            (End::Duration, None)
+                        }
                         (None, cause) => (End::Failed(cause), None),
                     });
                 }
@@ -263,6 +274,19 @@ impl Run {
         (self.start.elapsed() >= self.limits.duration).then_some(End::Duration)
     }
 
+    /// When a turn is due that would be without any stall: what one took is not made up for by a
+    /// burst.
+    fn behind(&self, due: Duration, elapsed: Duration) -> Duration {
+        /// Less than that is the machine's own unrest.
+        const STALL: Duration = Duration::from_millis(250);
+        let mut stalled = lock(&self.stalled);
+        let late = elapsed.saturating_sub(due.saturating_add(*stalled));
+        if late > STALL {
+            *stalled += late;
+        }
+        due.saturating_add(*stalled)
+    }
+
     /// Waits until the turn of this `number` is due, or the run ends instead.
     fn wait_for(&self, number: u64) -> Wait {
         /// How long Ctrl-C may take.
@@ -277,6 +301,7 @@ impl Run {
             .map_or(Duration::ZERO, |rate| later(number as f64 / rate));
         loop {
             let elapsed = self.start.elapsed();
+            let due = self.limits.rate.map_or(due, |_| self.behind(due, elapsed));
             if let Some(end) = self.is_up() {
                 return Wait::Ends(end);
             }

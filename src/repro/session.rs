@@ -4,6 +4,7 @@
 //! server may send, or on how long.
 
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mysql::consts::CapabilityFlags as Can;
@@ -13,7 +14,7 @@ use mysql_common::packets::{AuthPlugin, HandshakeResponse, SslRequest};
 use super::auth::Plugin;
 use super::cause::{Cause, Stage, TlsTrouble};
 use super::tls::Tls;
-use super::wire::{Exchange, Wire, greeting};
+use super::wire::{Exchange, Parting, Wire, greeting};
 
 /// How a connection ends. Either way the client sends the first FIN.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -31,6 +32,8 @@ pub(super) struct Account<'a> {
     pub user: Option<&'a str>,
     pub password: &'a str,
     pub database: Option<&'a str>,
+    /// Hears when the password has been sent under a key that the server showed.
+    pub under_shown_key: Option<&'a AtomicBool>,
 }
 
 /// A connection that is logged in.
@@ -41,6 +44,11 @@ pub(super) struct Session {
 /// What a client may send at once; any value does for a login.
 const MAX_PACKET: u32 = 16 * 1024 * 1024;
 const UTF8MB4: u8 = 45;
+/// From this version on mysql_common asks for that: what the server calls itself may be no number.
+const KNOWS_UTF8MB4: (u16, u16, u16) = (5, 5, 3);
+
+/// An account of MariaDB can have several methods, each of which is asked for in turn.
+const MOST_SWITCHES: usize = 16;
 
 impl Session {
     /// Logs in over `tcp` as `account`, by TLS where there is any, before the `exchange` is over.
@@ -101,7 +109,7 @@ impl Session {
         let answer = Some(answer).filter(|_| !password.is_empty());
         wire.write_struct(&HandshakeResponse::new(
             answer,
-            greeting.server_version_parsed().unwrap_or_default(),
+            KNOWS_UTF8MB4,
             account.user.map(str::as_bytes),
             account.database.map(str::as_bytes),
             Some(AuthPlugin::from_bytes(plugin.name().as_bytes())),
@@ -110,8 +118,6 @@ impl Session {
             MAX_PACKET,
         ))?;
 
-        /// An account of MariaDB can have several methods, each of which is asked for in turn.
-        const MOST_SWITCHES: usize = 16;
         // Of each method a server asks one thing more at most.
         let (mut switches, mut proved) = (0, false);
         loop {
@@ -130,7 +136,10 @@ impl Session {
                 // The first releases of parsec send its salt without the 1.
                 [0x01, more @ ..] | more if !proved => {
                     proved = true;
-                    plugin.go_on(&mut wire, more, password, &nonce)?;
+                    let under_shown_key = plugin.go_on(&mut wire, more, password, &nonce)?;
+                    if let Some(told) = account.under_shown_key.filter(|_| under_shown_key) {
+                        told.store(true, Ordering::Relaxed);
+                    }
                 }
                 _ => return Err(Cause::NotMysql),
             }
@@ -179,14 +188,21 @@ impl Session {
 
     /// Takes leave and closes first: whether the server had closed before.
     pub fn leave(self, close: Close) -> bool {
-        self.wire.close(farewell(close), None)
+        let parting = self.wire.part(farewell(close));
+        parting.linger(None);
+        parting.was_closed
+    }
+
+    /// The same without a wait.
+    pub fn part(self) -> Parting {
+        self.wire.part(farewell(Close::Quit))
     }
 
     /// The same, and waits a moment until the server has closed too.
     pub fn leave_for_good(self) {
         /// A busy server takes some milliseconds.
         const MOMENT: Duration = Duration::from_secs(1);
-        self.wire.close(farewell(Close::Quit), Some(MOMENT));
+        self.part().linger(Some(MOMENT));
     }
 }
 
@@ -410,6 +426,7 @@ oQIDAQAB
         user: Some("app"),
         password: "correct horse",
         database: None,
+        under_shown_key: None,
     };
 
     /// A login, and a question after it where there is to be one.

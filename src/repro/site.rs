@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -134,6 +134,9 @@ impl Site {
     /// first that takes a connection is it, or else the first. A server that says no is not asked
     /// again at its next address: it counts failed logins.
     fn elsewhere(plan: &Plan, login: &Login, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Self> {
+        /// With several that are silent it is over soon.
+        const LONGEST: Duration = Duration::from_secs(10);
+        let end = Instant::now() + plan.limits.duration.min(LONGEST);
         let mut refused = None;
         let mut tried = Vec::new();
         for target in Target::resolve(login)? {
@@ -155,6 +158,9 @@ impl Site {
                     knocked
                 }
             };
+            if target.has_shown_a_key() {
+                tell(Notice::UnderShownKey);
+            }
             // Who watches the server has a connection to it.
             around.snapshot.note_timestamps(around.machine.timestamps());
             let unreached = matches!(&knocked.client, Err((cause, _)) if !cause.is_from_a_server());
@@ -163,6 +169,9 @@ impl Site {
                 return Ok(site);
             }
             refused.get_or_insert(site);
+            if Instant::now() >= end {
+                break;
+            }
         }
         if tried.len() > 1 {
             tell(Notice::NoneAnswers(&tried));
@@ -231,13 +240,15 @@ impl Site {
     /// Looks at what the run has left behind.
     #[must_use]
     pub fn close(self, outcome: Outcome) -> Report {
-        // The connection over which the server is watched is one of those that hold a port, and so
-        // are those of a pool in the end; they stay open for the server's last count.
-        let server = self.peer.finish();
-        if let Ok(client) = &self.client {
-            client.close();
-        }
-        let after = self.settled();
+        // The loop's first connection, over which the server is watched, is one of those that hold
+        // a port; beside a pool, whose connections stay open, the watch has one of its own.
+        let (server, after) = if self.takes_ports() {
+            let server = self.peer.finish();
+            (server, self.settled())
+        } else {
+            let after = self.settled();
+            (self.peer.finish(), after)
+        };
         let again = self.tried_again(&outcome);
         // Addresses and routes may have gone during the run.
         let has_source = !self.plan.client.sources.is_empty() || self.path_now().errno.is_none();
@@ -317,7 +328,7 @@ impl Plan {
     fn client(&self, target: &Arc<Target>) -> Result<Client, (Cause, u64)> {
         let sources = self.client.sources.clone();
         match (self.client.pool, self.client.protocol) {
-            (Some(size), _) => Client::pool(target, size),
+            (Some(size), _) => Client::pool(target, size, self.limits.duration),
             (None, Protocol::Tcp) => Ok(Client::tcp(target, sources)),
             (None, Protocol::Mysql) => Ok(Client::mysql(Arc::clone(target), sources, self.close)),
         }
@@ -326,8 +337,8 @@ impl Plan {
     /// Makes the loop's first connection, and watches the server over it. Beside a pool, which has
     /// to have its connections first, the watch needs one more.
     fn log_in(&self, target: &Arc<Target>) -> Knocked {
-        let exchange = Exchange::within(target.patience());
         let dialer = target.dialer(self.client.sources.clone());
+        let log_in = || login(target, &dialer, 0, Exchange::within(target.patience()));
         let unreached = |cause: &Cause| {
             let what = match (self.client.pool, cause.is_from_a_server()) {
                 (Some(_), _) => "the pool could not open all of its connections",
@@ -336,7 +347,7 @@ impl Plan {
             };
             Peer::Unwatched(what.into())
         };
-        let watch = |session| match Watch::start(session, self.close) {
+        let watch = |session| match Watch::start(session, self.close, self.limits.duration / 4) {
             Ok(watch) => Peer::Watched(Arc::new(watch)),
             Err(error) => Peer::Unwatched(error.to_string()),
         };
@@ -344,7 +355,7 @@ impl Plan {
             let client = self.client(target);
             let peer = match &client {
                 Err((cause, _)) => unreached(cause),
-                Ok(_) => match login(target, &dialer, 0, exchange) {
+                Ok(_) => match log_in() {
                     Ok((session, _)) => watch(session),
                     Err(cause) => Peer::Unwatched(in_words(&cause)),
                 },
@@ -355,7 +366,7 @@ impl Plan {
                 client,
             };
         }
-        match login(target, &dialer, 0, exchange) {
+        match log_in() {
             Ok((session, turn)) => {
                 let peer = watch(session);
                 let watch = match &peer {

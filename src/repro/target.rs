@@ -1,5 +1,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -25,6 +27,8 @@ pub struct Target {
     patience: Duration,
     /// How long connect() may take.
     connecting: Duration,
+    /// Whether the password has been sent under a key that the server showed.
+    under_shown_key: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Target {
@@ -95,6 +99,7 @@ impl Target {
             tls,
             patience: PATIENCE,
             connecting: PATIENCE,
+            under_shown_key: Arc::default(),
         }
     }
 
@@ -127,7 +132,13 @@ impl Target {
             user: self.login.user.as_deref(),
             password: self.login.password.as_ref().map_or("", Secret::reveal),
             database: self.login.database.as_deref(),
+            under_shown_key: Some(&self.under_shown_key),
         }
+    }
+
+    /// Whether the password has been sent under a key that the server showed.
+    pub(super) fn has_shown_a_key(&self) -> bool {
+        self.under_shown_key.load(Ordering::Relaxed)
     }
 
     pub(super) fn tls(&self) -> Option<&Tls> {

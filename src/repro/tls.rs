@@ -3,8 +3,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::cause::TlsTrouble;
 use crate::refusal::Refusal;
 use crate::system::file;
+use crate::words;
 
 /// What the server's certificate must show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -91,7 +92,7 @@ impl Tls {
                     lenient, trusted, provider,
                 )?)),
         };
-        let config = match &wish.identity {
+        let mut config = match &wish.identity {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
                 let chain = certificates(certificate, &IDENTITY)?;
@@ -104,6 +105,8 @@ impl Tls {
                     .map_err(|error| refusal(key, &error, &IDENTITY))?
             }
         };
+        // The clients of MySQL resume no session of another connection, and each pays for its own.
+        config.resumption = Resumption::disabled();
         Ok(Self {
             config: Arc::new(config),
             name,
@@ -275,7 +278,7 @@ fn certificates(path: &Path, named: &Named) -> Result<Vec<CertificateDer<'static
 fn refusal(path: &Path, why: &dyn fmt::Display, named: &Named) -> Refusal {
     let Named { what, hint } = named;
     Refusal::new(
-        format!("reading {what} from {}: {why}", path.display()),
+        format!("reading {what} from {}: {why}", words::path(path)),
         *hint,
     )
 }

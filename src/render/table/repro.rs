@@ -75,7 +75,10 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
                 cliff.seconds.as_secs_f64(),
                 percentiles(Some(after)),
             ),
-            _ if turns(report) <= ALL_TOLD => percentiles(parts.before_cliff),
+            _ if turns(report) <= ALL_TOLD && parts.before_cliff.is_some() => {
+                percentiles(parts.before_cliff)
+            }
+            _ if turns(report) <= WINDOW => percentiles(parts.first_1000),
             _ => format!(
                 "the first 1,000: {}; the last 1,000: {}",
                 percentiles(parts.first_1000),
@@ -98,7 +101,14 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
     {
         lines.push((
             "unfinished",
-            format!("a login that had been going on for {seconds:.1} s when the time was up"),
+            format!(
+                "a {} that had been going on for {seconds:.1} s when the time was up",
+                if report.checkouts.is_some() {
+                    "question"
+                } else {
+                    "login"
+                }
+            ),
         ));
     }
     lines.push(("ports", ports(report)));
@@ -106,7 +116,7 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
     lines.push((
         "TIME_WAIT",
         format!(
-            "{} on the client's side{}, {}{}",
+            "{} on the client's side{}, {}{}{}",
             sides.client_side.map_or_else(|| "unknown".into(), count),
             before_the_run(sides.client_side_before),
             sides.server_side.map_or_else(
@@ -117,7 +127,8 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
                     before_the_run(sides.server_side_before)
                 )
             ),
-            dropped(report)
+            dropped(report),
+            of_a_pool(report)
         ),
     ));
     if let Some(text) = reuse(report) {
@@ -154,6 +165,15 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
         (None, None) => {}
     }
     lines
+}
+
+/// What is still to come: the count is of the time while the pool was open.
+fn of_a_pool(report: &Report) -> String {
+    let Some(size) = report.checkouts.and(report.client.pool) else {
+        return String::new();
+    };
+    let own = size + usize::from(report.watches_apart());
+    format!(" while the pool was open, and {own} more now that it is closed")
 }
 
 fn before_the_run(number: Option<u64>) -> String {
@@ -246,6 +266,10 @@ fn ports(report: &Report) -> String {
         None => "",
         Some(CameBack::Reuse) => ": TIME_WAIT reuse is in force",
         Some(CameBack::BucketsFull) => ": TIME_WAIT that is dropped holds no port",
+        Some(CameBack::AnsweredAfterClose) if report.time_wait.server_side.is_some() => {
+            ": they were reset on this machine (TCPAbortOnData), because the server answered each \
+             close, or by the server itself: no TIME_WAIT, and the port is free"
+        }
         Some(CameBack::AnsweredAfterClose) => {
             ": the server answered each close, for which this machine reset the connection \
              (TCPAbortOnData): no TIME_WAIT, and the port is free"
@@ -270,6 +294,9 @@ fn ports(report: &Report) -> String {
 
 /// So few are all of them among the first or the last 1,000: one line tells them.
 const ALL_TOLD: u64 = 2000;
+
+/// So few are the first 1,000.
+const WINDOW: u64 = 1000;
 
 /// Connections, or checkouts of a pool.
 fn turns(report: &Report) -> u64 {
