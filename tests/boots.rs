@@ -38,6 +38,7 @@ mod plain {
         const EACH: u16 = 40;
         // As common::in_namespace has it, and says why.
         set("net.ipv4.tcp_rfc1337", "1");
+        set("net.ipv4.tcp_tw_reuse", "0");
         let server = common::serve("127.0.0.1:3306");
         let mut closed = Vec::new();
         for _ in 0..EACH {

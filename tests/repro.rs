@@ -266,16 +266,14 @@ fn errno_99_with_free_ports_is_not_called_exhaustion() {
             said.contains("hint: check `ip route get ADDRESS`; ::1 exists only where IPv6 is on"),
             "{said}"
         );
-        // An address that is not this machine's, of either family.
-        for (server, source) in [("127.0.0.1", "198.51.100.7")] {
-            let output = twcheck(&["repro", "--host", server, "--bind-address", source]);
-            let said = stderr(&output);
-            assert!(
-                said.contains("(99)\n") && said.contains("The source address is none of this"),
-                "{said}"
-            );
-            assert!(!said.contains("::1"), "{said}");
-        }
+        // An address that is not this machine's.
+        let output = twcheck(&["repro", "127.0.0.1", "--bind-address", "198.51.100.7"]);
+        let said = stderr(&output);
+        assert!(
+            said.contains("(99)\n") && said.contains("The source address is none of this"),
+            "{said}"
+        );
+        assert!(!said.contains("::1"), "{said}");
     });
 }
 
@@ -933,8 +931,8 @@ fn files_and_variables_of_the_clients_name_the_server() {
     in_namespace(test, || {
         use std::os::unix::fs::PermissionsExt;
         let home = tempfile::tempdir().unwrap();
-        let text = "[client]\nhost=127.0.0.1\nport=1\nuser=a\n[client_prod]\nhost=127.0.0.2\n";
-        std::fs::write(home.path().join(".my.cnf"), text).unwrap();
+        let lines = "[client]\nhost=127.0.0.1\nport=1\nuser=a\n[client_prod]\nhost=127.0.0.2\n";
+        std::fs::write(home.path().join(".my.cnf"), lines).unwrap();
         std::fs::write(
             home.path().join("mysql.cnf"),
             "[mysql]\nhost=127.0.0.3\nuser=a\n",
@@ -1035,5 +1033,57 @@ fn ports_that_are_reused_return_after_the_delay() {
         );
         let last = report["ports_return_seconds"][1].as_f64().unwrap();
         assert!(last <= 1.1, "{report}");
+    });
+}
+
+/// Where nobody could watch it is said why, and not that a login failed where none was tried.
+#[test]
+fn a_first_connection_that_failed_is_no_failed_login() {
+    in_namespace("a_first_connection_that_failed_is_no_failed_login", || {
+        for (more, why) in [
+            (&[][..], "the loop's own first connection failed"),
+            (
+                &["--pool", "4"],
+                "the pool could not open all of its connections",
+            ),
+        ] {
+            let words = [&["repro", "--json", "127.0.0.1:1", "--user", "app"], more].concat();
+            let report = json(&words);
+            assert_eq!(report["server"]["not_watched_because"], why, "{report}");
+            assert_eq!(report["error"]["kind"], "connection_refused");
+            // mariadb prints another number than the system's.
+            let said = twcheck(
+                &words
+                    .iter()
+                    .copied()
+                    .filter(|word| *word != "--json")
+                    .collect::<Vec<_>>(),
+            );
+            assert!(!text(&said).contains("ERROR 2002"), "{}", text(&said));
+        }
+    });
+}
+
+/// The clients read it before the user's own.
+#[test]
+fn an_option_file_of_all_users_that_is_about_the_login_is_pointed_out() {
+    let test = "an_option_file_of_all_users_that_is_about_the_login_is_pointed_out";
+    in_namespace(test, || {
+        for (lines, is_told) in [
+            ("[client]\nhost=db.example\n", true),
+            ("[client]\nuser=app\n", true),
+            ("[client]\nsocket=/run/s\n[mysqld]\nuser=mysql\n", false),
+        ] {
+            let script = "mount -t tmpfs none /etc && printf \"$0\" > /etc/my.cnf && exec \"$@\"";
+            let output = Command::new("unshare")
+                .args(["--mount", "--", "sh", "-c", script, lines])
+                .args([env!("CARGO_BIN_EXE_twcheck"), "repro", "127.0.0.1:1"])
+                .env("HOME", "/nonexistent")
+                .output()
+                .unwrap();
+            let said = stderr(&output).replace("\n      ", " ");
+            assert!(said.contains("ERROR 2003"), "{said}");
+            assert_eq!(said.contains("/etc/my.cnf is not read"), is_told, "{said}");
+        }
     });
 }

@@ -390,7 +390,7 @@ impl ClientOptions {
                 )
             })?;
         }
-        options.verify_ca = tls.verify_ca.clone();
+        options.verify_ca.clone_from(&tls.verify_ca);
         if !tls.is_on() && tls.on_by_mode.is_none() {
             tls.note_skipped();
         }
@@ -445,16 +445,14 @@ impl ClientOptions {
             "user" => self.user = filled(value()?),
             "database" => self.database = filled(value()?),
             "password" => {
-                self.password = match entry.value {
-                    Some(_) => Some(Secret::from(value()?)),
-                    None => {
-                        self.notes.push(format!(
-                            "{place}: password has no value: the clients ask for it there, and \
-                             here --ask-password does"
-                        ));
-                        None
-                    }
-                };
+                if entry.value.is_none() {
+                    self.notes.push(format!(
+                        "{place}: password has no value: the clients ask for it there, and here \
+                         --ask-password does"
+                    ));
+                }
+                let typed = entry.value.as_ref().map(|_| value()).transpose()?;
+                self.password = typed.map(Secret::from);
             }
             "password1" => {
                 self.notes.push(format!(
@@ -477,7 +475,7 @@ impl ClientOptions {
                     .map_err(|_| "it is no port, 1 to 65535, or 0 for the default")?;
                 self.port = Some(port).filter(|port| *port != 0);
             }
-            name if tls.knows(name) => {
+            name if TlsOptions::knows(name) => {
                 tls.take(
                     name,
                     entry.value.as_ref().map(|_| value()).transpose()?,
@@ -586,7 +584,7 @@ impl TlsOptions {
             .unwrap_or((name, false))
     }
 
-    fn knows(&self, name: &str) -> bool {
+    fn knows(name: &str) -> bool {
         let (bare, _) = Self::bare(name);
         let known = [
             "ssl",

@@ -47,6 +47,9 @@ const UTF8MB4: u8 = 45;
 /// From this version on mysql_common asks for that: what the server calls itself may be no number.
 const KNOWS_UTF8MB4: (u16, u16, u16) = (5, 5, 3);
 
+/// An account of MariaDB can have several methods, each of which is asked for in turn.
+const MOST_SWITCHES: usize = 16;
+
 impl Session {
     /// Logs in over `tcp` as `account`, by TLS where there is any, before the `exchange` is over.
     ///
@@ -115,8 +118,6 @@ impl Session {
             MAX_PACKET,
         ))?;
 
-        /// An account of MariaDB can have several methods, each of which is asked for in turn.
-        const MOST_SWITCHES: usize = 16;
         // Of each method a server asks one thing more at most.
         let (mut switches, mut proved) = (0, false);
         loop {
