@@ -99,14 +99,6 @@ impl PortsToward {
         } else {
             flows.retain(|(flow, _)| sources.contains(&flow.source));
         }
-        let beyond: u64 = snapshot
-            .tally
-            .time_wait_beyond
-            .iter()
-            .filter(|(flow, _)| flow.server() == server)
-            .filter(|(flow, _)| sources.is_empty() || sources.contains(&flow.source))
-            .map(|(_, number)| number)
-            .sum();
         // The loop's own sockets are bound to no interface, but for what the address itself says.
         let is_scoped = flows.iter().all(|(flow, _)| flow.interface.is_some());
         flows.retain(|(flow, _)| is_scoped || flow.interface.is_none());
@@ -136,28 +128,7 @@ impl PortsToward {
                 addresses * capacity.usable_ports.saturating_sub(fullest.unwrap_or(0))
             }),
             full,
-            shortage: match (capacity, full) {
-                (Some(capacity), _) if capacity.usable_ports == 0 => {
-                    if capacity.reserved_ports >= capacity.bound_ports.known() {
-                        Shortage::Reserved
-                    } else {
-                        Shortage::HeldByBind
-                    }
-                }
-                (_, Some(true)) => Shortage::Taken,
-                (Some(capacity), _) => {
-                    // Between an error and the look some may have been let go.
-                    let held = capacity.bound_ports.known();
-                    let others =
-                        (held + capacity.usable_ports).saturating_sub(most_used.unwrap_or(0));
-                    if held > 0 && held * 2 >= others {
-                        Shortage::HeldByBind
-                    } else {
-                        Shortage::Unknown
-                    }
-                }
-                (None, _) => Shortage::Unknown,
-            },
+            shortage: shortage(capacity, full, most_used.unwrap_or(0)),
             range: capacity.and_then(|capacity| {
                 Some((
                     snapshot.tunables.ip_local_port_range?,
@@ -182,7 +153,7 @@ impl PortsToward {
                 .iter()
                 .map(|(_, used)| in_state(used, TcpState::TimeWait))
                 .sum::<u64>()
-                + beyond,
+                + beyond(snapshot, way),
             server_side: way.is_here.then(|| {
                 let by_end = &snapshot.tally.inbound_time_wait;
                 by_end.get(&server).copied().unwrap_or(0)
@@ -274,6 +245,44 @@ impl PortsToward {
             )),
         }
     }
+}
+
+/// Why connect() has no port, where the fullest flow has `most_used` of them.
+fn shortage(capacity: Option<Capacity>, full: Option<bool>, most_used: u32) -> Shortage {
+    let Some(capacity) = capacity else {
+        return Shortage::Unknown;
+    };
+    let held = capacity.bound_ports.known();
+    if capacity.usable_ports == 0 {
+        return if capacity.reserved_ports >= held {
+            Shortage::Reserved
+        } else {
+            Shortage::HeldByBind
+        };
+    }
+    if full == Some(true) {
+        return Shortage::Taken;
+    }
+    // Between an error and the look some may have been let go.
+    let others = (held + capacity.usable_ports).saturating_sub(most_used);
+    if held > 0 && held * 2 >= others {
+        Shortage::HeldByBind
+    } else {
+        Shortage::Unknown
+    }
+}
+
+/// TIME_WAIT on this `way` on ports beyond the range.
+fn beyond(snapshot: &Snapshot, way: Way<'_>) -> u64 {
+    let is_on_it = |flow: &Flow| {
+        let is_from_it = way.sources.is_empty() || way.sources.contains(&flow.source);
+        flow.server() == way.server && is_from_it
+    };
+    let flows = snapshot.tally.time_wait_beyond.iter();
+    flows
+        .filter(|(flow, _)| is_on_it(flow))
+        .map(|(_, number)| number)
+        .sum()
 }
 
 /// Whether TIME_WAIT is reused on the `way`, by its `flows` where there are any yet.

@@ -151,8 +151,7 @@ fn kind(cause: &Cause, flow: impl FnOnce() -> Flow) -> FailureKind {
             stage: Stage::Greeting,
             ..
         } => Kind::NoGreeting,
-        Cause::Slow { .. } => Kind::SlowHandshake,
-        Cause::PoolNotOpen { .. } => Kind::SlowHandshake,
+        Cause::Slow { .. } | Cause::PoolNotOpen { .. } => Kind::SlowHandshake,
         Cause::PoolBusy { .. } => Kind::PoolTooSmall,
         Cause::NotMysql => Kind::NotMysql,
         Cause::Tls(trouble) => match trouble {

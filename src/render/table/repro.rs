@@ -64,28 +64,7 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
         }
         lines.push(("that is", error.meaning(report.target.address)));
     }
-    let parts = report.connect_latency_us;
-    lines.push((
-        opening(report),
-        match (report.cliff, parts.after_cliff) {
-            (Some(cliff), Some(after)) => format!(
-                "{} until the fast ports were spent, after {} in {:.1} s; then {}",
-                percentiles(parts.before_cliff),
-                counted(cliff.connections, "connection"),
-                cliff.seconds.as_secs_f64(),
-                percentiles(Some(after)),
-            ),
-            _ if turns(report) <= ALL_TOLD && parts.before_cliff.is_some() => {
-                percentiles(parts.before_cliff)
-            }
-            _ if turns(report) <= WINDOW => percentiles(parts.first_1000),
-            _ => format!(
-                "the first 1,000: {}; the last 1,000: {}",
-                percentiles(parts.first_1000),
-                percentiles(parts.last_1000)
-            ),
-        },
-    ));
+    lines.push((opening(report), openings(report)));
     if report.login_latency_us.is_some() {
         lines.push(("login", percentiles(report.login_latency_us)));
     }
@@ -112,25 +91,7 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
         ));
     }
     lines.push(("ports", ports(report)));
-    let sides = report.time_wait;
-    lines.push((
-        "TIME_WAIT",
-        format!(
-            "{} on the client's side{}, {}{}{}",
-            sides.client_side.map_or_else(|| "unknown".into(), count),
-            before_the_run(sides.client_side_before),
-            sides.server_side.map_or_else(
-                || "the server's side is another machine".into(),
-                |server| format!(
-                    "{} on the server's{}",
-                    count(server),
-                    before_the_run(sides.server_side_before)
-                )
-            ),
-            dropped(report),
-            of_a_pool(report)
-        ),
-    ));
+    lines.push(("TIME_WAIT", time_wait(report)));
     if let Some(text) = reuse(report) {
         lines.push(("reuse", text.into()));
     }
@@ -165,6 +126,49 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
         (None, None) => {}
     }
     lines
+}
+
+/// How long connect() took, or a checkout, in the parts of the run.
+fn openings(report: &Report) -> String {
+    let parts = report.connect_latency_us;
+    match (report.cliff, parts.after_cliff) {
+        (Some(cliff), Some(after)) => format!(
+            "{} until the fast ports were spent, after {} in {:.1} s; then {}",
+            percentiles(parts.before_cliff),
+            counted(cliff.connections, "connection"),
+            cliff.seconds.as_secs_f64(),
+            percentiles(Some(after)),
+        ),
+        _ if turns(report) <= ALL_TOLD && parts.before_cliff.is_some() => {
+            percentiles(parts.before_cliff)
+        }
+        _ if turns(report) <= WINDOW => percentiles(parts.first_1000),
+        _ => format!(
+            "the first 1,000: {}; the last 1,000: {}",
+            percentiles(parts.first_1000),
+            percentiles(parts.last_1000)
+        ),
+    }
+}
+
+/// TIME_WAIT on either side.
+fn time_wait(report: &Report) -> String {
+    let sides = report.time_wait;
+    format!(
+        "{} on the client's side{}, {}{}{}",
+        sides.client_side.map_or_else(|| "unknown".into(), count),
+        before_the_run(sides.client_side_before),
+        sides.server_side.map_or_else(
+            || "the server's side is another machine".into(),
+            |server| format!(
+                "{} on the server's{}",
+                count(server),
+                before_the_run(sides.server_side_before)
+            )
+        ),
+        dropped(report),
+        of_a_pool(report)
+    )
 }
 
 /// What is still to come: the count is of the time while the pool was open.
