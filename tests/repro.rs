@@ -170,11 +170,19 @@ fn a_second_signal_ends_a_run_at_once() {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             listen(&listener, Backlog::new(1).unwrap()).unwrap();
             let port = listener.local_addr().unwrap().port().to_string();
-            let server = ["--protocol", "tcp", "--host", "127.0.0.1", "--port", &port];
+            let server = [
+                "--protocol",
+                "tcp",
+                "--force",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                &port,
+            ];
             let mut command = Command::new(env!("CARGO_BIN_EXE_twcheck"));
             let child = begun(command.args(RUN).args(server));
-            // It waits for a greeting first.
-            thread::sleep(Duration::from_secs(3));
+            // The queue is full by then.
+            thread::sleep(Duration::from_secs(1));
             let id = child.id().to_string();
             run("kill", &["-s", first, &id]);
             thread::sleep(Duration::from_millis(100));
@@ -295,7 +303,15 @@ fn errno_99_that_comes_of_ports_held_by_bind_is_exhaustion() {
                 socket.connect(&elsewhere.into()).unwrap();
                 socket.shutdown(std::net::Shutdown::Both).unwrap();
             }
-            let tcp = ["--protocol", "tcp", "--host", "192.0.2.1", "--port", "3306"];
+            let tcp = [
+                "--protocol",
+                "tcp",
+                "--force",
+                "--host",
+                "192.0.2.1",
+                "--port",
+                "3306",
+            ];
             let report = json(&[&["repro", "--json"], &tcp[..]].concat());
             assert_eq!(
                 (&report["stopped_by"], &report["error"]["kind"]),
@@ -566,11 +582,12 @@ fn any_tcp_server_can_be_connected_to() {
             "--json",
             "--protocol",
             "tcp",
+            "--force",
             "--host",
             "192.0.2.1",
         ];
         let report = json(&[&plain[..], &["--port", &port]].concat());
-        // The look for a greeting takes one.
+        // The look whether it lets in takes one.
         assert_eq!(
             (
                 &report["stopped_by"],
@@ -590,6 +607,7 @@ fn any_tcp_server_can_be_connected_to() {
             "repro",
             "--protocol",
             "tcp",
+            "--force",
             "--host",
             "127.0.0.1",
             "--port",
@@ -597,7 +615,7 @@ fn any_tcp_server_can_be_connected_to() {
         ]);
         assert_eq!(exit(&output), 3);
         assert!(
-            stderr(&output).contains("Nothing listens"),
+            stderr(&output).contains("refuses connections"),
             "{}",
             stderr(&output)
         );
@@ -737,6 +755,8 @@ fn why_more_connections_were_made_than_ports_is_told() {
                     "--json",
                     "--protocol",
                     "tcp",
+                    "--force",
+                    "--force",
                     "--host",
                     "127.0.0.1",
                     "--port",
@@ -764,6 +784,8 @@ fn a_server_that_stops_answering_holds_up_neither_ctrl_c_nor_the_report() {
                 "--json",
                 "--protocol",
                 "tcp",
+                "--force",
+                "--force",
                 "--host",
                 "127.0.0.1",
             ])
@@ -794,6 +816,8 @@ fn silence_in_the_middle_of_a_short_run_is_an_error() {
             "--json",
             "--protocol",
             "tcp",
+            "--force",
+            "--force",
             "--host",
             "127.0.0.1",
         ];

@@ -41,7 +41,7 @@ pub struct AdviseArgs {
     #[allow(missing_docs)]
     pub format: FormatArgs<AdviseFormat>,
     /// Try every change in a private namespace, scaled down, and compare with what was said
-    #[arg(long, conflicts_with_all = ["proc_root", "all_netns"])]
+    #[arg(long, conflicts_with_all = ["proc_root", "from", "all_netns"])]
     pub prove: bool,
     /// Say what it takes to carry this many connections/s to one destination
     #[arg(long, value_parser = values::per_second(), value_name = "R", allow_hyphen_values = true)]

@@ -34,7 +34,7 @@ pub struct VerdictArgs {
     pub destination: Option<Destination>,
     /// Connect to it once, which takes 2 s at most, and say what comes of it; a MySQL server counts
     /// that as an aborted connection
-    #[arg(long, conflicts_with_all = ["proc_root", "all_netns"])]
+    #[arg(long, conflicts_with_all = ["proc_root", "from", "all_netns"])]
     pub connect: bool,
     #[command(flatten)]
     #[allow(missing_docs)]

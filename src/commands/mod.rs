@@ -2,8 +2,10 @@
 
 pub mod advise;
 mod closer;
+pub mod explain;
 mod picture;
 mod place;
+pub mod record;
 pub mod repro;
 pub mod states;
 pub mod verdict;

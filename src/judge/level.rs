@@ -35,3 +35,13 @@ pub struct Thresholds {
     /// CRITICAL from here.
     pub crit: f64,
 }
+
+/// Those of `verdict` where nobody names others.
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            warn: 50.0,
+            crit: 80.0,
+        }
+    }
+}

@@ -6,6 +6,7 @@ pub mod capacity;
 pub mod change;
 pub mod destination;
 pub mod experiment;
+pub mod explain;
 pub mod files;
 pub mod finding;
 #[cfg(test)]

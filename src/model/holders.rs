@@ -1,3 +1,5 @@
+use serde::{Deserialize, Serialize};
+
 use super::{Gap, PortRange, PortSet};
 
 /// Who holds ports of this machine besides TCP listeners: what a wider ephemeral range must spare.
@@ -19,7 +21,7 @@ pub struct Holders {
 }
 
 /// Whether the NodePorts of Kubernetes are in use here.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NodePorts {
     /// They are, as this tells.
     Seen(String),

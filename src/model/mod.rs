@@ -1,6 +1,7 @@
 //! The facts: plain data that every other room agrees on.
 
 mod destination;
+mod failure;
 mod holders;
 mod namespace;
 mod nat;
@@ -16,6 +17,7 @@ mod tally;
 mod tunables;
 
 pub use destination::{Destination, HostName, Path, Toward};
+pub use failure::{FAILURES, FailureKind, InLogs, Row};
 pub use holders::{Holders, NodePorts};
 pub use namespace::{Inhabitant, Namespace};
 pub use nat::{
@@ -26,8 +28,8 @@ pub use place::{Around, Place};
 pub use ports::{LooseEnd, PortRange, PortSet};
 pub use reuse::{Reuse, Timestamps, Trial};
 pub use snapshot::{
-    Counters, Disagreement, Gap, Growth, Host, OtherNamespaces, Snapshot, SourceName, Unseen,
-    Weight,
+    BoundPorts, Counters, Disagreement, Gap, Growth, Host, OtherNamespaces, Snapshot, SourceName,
+    Unseen, Weight,
 };
 pub use socket::{Flow, Interface, Origin, Socket};
 pub use source::{SourceUse, Sources};

@@ -5,8 +5,9 @@ use std::io::{self, Write};
 
 use clap::ValueEnum;
 
-use super::{Screen, json, kubernetes, plain, sysctl, table};
+use super::{Screen, json, kubernetes, markdown, plain, sysctl, table};
 use crate::judge::advice::Advice;
+use crate::judge::explain::{Explanation, Kinds};
 use crate::judge::namespaces::Namespaces;
 use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
@@ -158,5 +159,34 @@ formats! {
         Plain => plain::repro(report, out),
         /// One object, for programs
         Json => json::write(report, out),
+    }
+}
+
+formats! {
+    /// The formats of `twcheck explain`.
+    ExplainFormat(explanation: &Explanation, screen: Screen, out: &mut dyn Write) {
+        /// For people
+        Table => table::explanation(explanation, screen, out),
+        /// Lines for grep and awk
+        Plain => plain::explanation(explanation, out),
+        /// One object, for programs
+        Json => json::write(explanation, out),
+        /// For a ticket or an incident report
+        Markdown => markdown::explanation(explanation, out),
+    }
+}
+
+impl ExplainFormat {
+    /// Writes what `explain` recognises in this format.
+    ///
+    /// # Errors
+    /// When `out` cannot be written.
+    pub fn write_kinds(self, kinds: &Kinds, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Table => table::kinds(kinds, screen, out),
+            Self::Plain => plain::kinds(kinds, out),
+            Self::Json => json::write(kinds, out),
+            Self::Markdown => markdown::kinds(kinds, out),
+        }
     }
 }

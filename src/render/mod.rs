@@ -4,6 +4,7 @@ mod format;
 mod json;
 mod kubernetes;
 mod letters;
+mod markdown;
 mod notice;
 mod plain;
 mod progress;
@@ -14,7 +15,7 @@ mod table;
 
 use std::io::{self, Write};
 
-pub use format::{AdviseFormat, Format, ReproFormat, StatesFormat, VerdictFormat};
+pub use format::{AdviseFormat, ExplainFormat, Format, ReproFormat, StatesFormat, VerdictFormat};
 pub use notice::tell;
 pub use progress::{Progress, Steps};
 pub use screen::Screen;

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use crate::judge::advice::Advice;
+use crate::judge::explain::{Explanation, Kinds};
 use crate::judge::namespaces::{Judged, Namespaces};
 use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
@@ -143,6 +144,56 @@ pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
             "{came} {} connections {} seconds {} exhausted {} {}",
             run.name, run.connections, run.seconds, run.exhausted, run.command
         )?;
+    }
+    out.flush()
+}
+
+/// `CAUSE kind count destination first last line example` of each, and `NOW destination
+/// exhausted|free|unknown sentence` of what is so on this machine; what is unknown is `-`.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn explanation(explanation: &Explanation, out: &mut dyn Write) -> io::Result<()> {
+    fn or_dash(value: Option<&impl ToString>) -> String {
+        value.map_or_else(|| "-".into(), |value| value.to_string().replace(' ', "_"))
+    }
+    writeln!(
+        out,
+        "LINES {} ERRORS {}",
+        explanation.lines, explanation.errors
+    )?;
+    for cause in &explanation.causes {
+        writeln!(
+            out,
+            "CAUSE {} {} {} {} {} {} {}",
+            cause.kind,
+            cause.count,
+            or_dash(cause.destination.as_ref()),
+            or_dash(cause.first.as_ref()),
+            or_dash(cause.last.as_ref()),
+            or_dash(cause.line.as_ref()),
+            cause.example.as_deref().unwrap_or("-")
+        )?;
+    }
+    for now in &explanation.now {
+        let state = match now.is_exhausted {
+            Some(true) => "exhausted",
+            Some(false) => "free",
+            None => "unknown",
+        };
+        let destination = or_dash(now.destination.as_ref());
+        writeln!(out, "NOW {destination} {state} {}", now.summary)?;
+    }
+    out.flush()
+}
+
+/// `kind`, a tab, and what programs say, one a line.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn kinds(kinds: &Kinds, out: &mut dyn Write) -> io::Result<()> {
+    for kind in &kinds.kinds {
+        writeln!(out, "{}\t{}", kind.kind, kind.words)?;
     }
     out.flush()
 }

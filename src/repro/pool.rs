@@ -63,6 +63,14 @@ impl Pool {
         Ok(())
     }
 
+    /// Takes leave over those that are not lent: the server counts clients that do not.
+    pub fn close(&self) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        for session in idle.drain(..) {
+            session.leave(Close::Quit);
+        }
+    }
+
     fn give_back(&self, session: Session) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.push(session);
@@ -71,11 +79,7 @@ impl Pool {
 }
 
 impl Drop for Pool {
-    /// The server counts clients that do not take leave.
     fn drop(&mut self) {
-        let idle = self.idle.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for session in idle.drain(..) {
-            session.leave(Close::Quit);
-        }
+        self.close();
     }
 }

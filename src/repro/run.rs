@@ -72,6 +72,8 @@ pub struct Cliff {
 pub struct Outcome {
     /// Turns of the loop: connections opened and closed, or checkouts of a pool.
     pub turns: u64,
+    /// Connections that the server had closed or reset before the client closed.
+    pub closed_by_server: u64,
     /// Connections that were opened for them, where that is another number: of a pool, or before it
     /// failed.
     pub opened: Option<u64>,
@@ -309,6 +311,7 @@ fn later(seconds: f64) -> Duration {
 #[derive(Default)]
 struct Samples {
     turns: u64,
+    closed_by_server: u64,
     ends: Ends,
     cliff: Option<Cliff>,
     before_cliff: Latencies,
@@ -321,6 +324,7 @@ struct Samples {
 impl Samples {
     fn add(&mut self, turn: Turn, fast_ports: Option<u64>, start: Instant) {
         self.turns += 1;
+        self.closed_by_server += u64::from(turn.closed_by_server);
         self.ends.add(turn.connect);
         self.recent.add(turn.connect);
         if let Some(login) = turn.login {
@@ -347,6 +351,7 @@ impl Samples {
     ) -> Outcome {
         Outcome {
             turns: self.turns,
+            closed_by_server: self.closed_by_server,
             opened: None,
             unfinished,
             elapsed,

@@ -53,6 +53,22 @@ impl Session {
         tls: Option<&Tls>,
         exchange: Exchange,
     ) -> Result<Self, Cause> {
+        /// `ER_ACCESS_DENIED_ERROR`
+        const DENIED: u16 = 1045;
+        Self::enter(tcp, account, tls, exchange).map_err(|cause| match cause {
+            Cause::Server(error) if error.code == DENIED && tls.is_some() => {
+                Cause::DeniedUnderTls(error)
+            }
+            cause => cause,
+        })
+    }
+
+    fn enter(
+        tcp: TcpStream,
+        account: Account<'_>,
+        tls: Option<&Tls>,
+        exchange: Exchange,
+    ) -> Result<Self, Cause> {
         let mut wire = Wire::new(tcp, exchange);
         let packet = wire.read()?;
         let greeting = greeting(&packet)?;
@@ -94,15 +110,18 @@ impl Session {
             MAX_PACKET,
         ))?;
 
-        // A server asks each thing once at most.
-        let (mut switched, mut proved) = (false, false);
+        /// An account of MariaDB can have several methods, each of which is asked for in turn.
+        const MOST_SWITCHES: usize = 16;
+        // Of each method a server asks one thing more at most.
+        let (mut switches, mut proved) = (0, false);
         loop {
             let packet = wire.read()?;
             match packet.as_slice() {
                 [0x00, ..] => return Ok(Self { wire }),
                 [0xfe] => return Err(Cause::Plugin("mysql_old_password".into())),
-                [0xfe, request @ ..] if !switched => {
-                    switched = true;
+                [0xfe, request @ ..] if switches < MOST_SWITCHES => {
+                    switches += 1;
+                    proved = false;
                     let mut parts = request.splitn(2, |byte| *byte == 0);
                     plugin = Plugin::named(parts.next().unwrap_or_default())?;
                     nonce = parts.next().unwrap_or_default().to_vec();
@@ -158,9 +177,9 @@ impl Session {
         }
     }
 
-    /// Takes leave and closes first.
-    pub fn leave(self, close: Close) {
-        self.wire.close(farewell(close), None);
+    /// Takes leave and closes first: whether the server had closed before.
+    pub fn leave(self, close: Close) -> bool {
+        self.wire.close(farewell(close), None)
     }
 
     /// The same, and waits a moment until the server has closed too.
@@ -289,6 +308,10 @@ oQIDAQAB
             ("sha256", script(&[&sha256, &key, &OK])),
             ("ed25519", script(&[&ed25519, &OK])),
             ("parsec", script(&[&parsec, &salt, &OK])),
+            (
+                "several",
+                script(&[&parsec, &salt, &ed25519, &sha256, &key, &native, &OK]),
+            ),
         ];
         let mut asked = script(&[&fast]);
         asked.push(Step::Say(OK.to_vec()));
@@ -425,6 +448,14 @@ oQIDAQAB
         let heard = heard.join().unwrap();
         assert_eq!(heard[1], [2], "request_public_key");
         assert_eq!(heard[2].len(), 256, "RSA of 2,048 bits");
+    }
+
+    #[test]
+    fn a_server_that_asks_for_method_after_method_is_left() {
+        let native = switch("mysql_native_password", &NONCE_SENT[..]);
+        let (server, heard) = serve(script(&vec![native.as_slice(); 40]), None);
+        assert_eq!(login(server), Err(Cause::NotMysql));
+        assert_eq!(heard.join().unwrap().len(), 17, "the first, and 16 more");
     }
 
     #[test]

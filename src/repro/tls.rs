@@ -9,7 +9,8 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme,
 };
 use serde::Serialize;
 
@@ -197,14 +198,15 @@ pub(super) fn trouble(error: &Error) -> TlsTrouble {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
-            let is_for = if names.is_empty() {
-                "no name at all".to_owned()
-            } else {
-                names.join(", ")
-            };
+            let expected = expected.to_str();
+            if names.is_empty() {
+                return TlsTrouble::NoName(format!(
+                    "the certificate is for no name at all, not for {expected}"
+                ));
+            }
             TlsTrouble::WrongName(format!(
-                "the certificate is for {is_for}{more}, not for {}",
-                expected.to_str()
+                "the certificate is for {}{more}, not for {expected}",
+                names.join(", ")
             ))
         }
         Error::InvalidCertificate(
@@ -214,7 +216,32 @@ pub(super) fn trouble(error: &Error) -> TlsTrouble {
         Error::InvalidCertificate(CertificateError::Other(_)) => {
             TlsTrouble::UnknownIssuer(error.to_string())
         }
+        Error::AlertReceived(alert) => of_the_server(*alert),
+        Error::PeerIncompatible(_) => TlsTrouble::NothingInCommon(error.to_string()),
         _ => TlsTrouble::Other(error.to_string()),
+    }
+}
+
+/// What the server means by this alert (RFC 8446, 6.2).
+fn of_the_server(alert: AlertDescription) -> TlsTrouble {
+    use AlertDescription as Alert;
+    let said = format!("the server's alert is {alert:?}");
+    match alert {
+        Alert::ProtocolVersion | Alert::HandshakeFailure | Alert::InsufficientSecurity => {
+            TlsTrouble::NothingInCommon(said)
+        }
+        Alert::UnknownCA => TlsTrouble::ClientUnknown(said),
+        Alert::CertificateRequired | Alert::NoCertificate => {
+            TlsTrouble::ClientCertificateRequired(said)
+        }
+        Alert::BadCertificate
+        | Alert::UnsupportedCertificate
+        | Alert::CertificateRevoked
+        | Alert::CertificateExpired
+        | Alert::CertificateUnknown
+        | Alert::AccessDenied
+        | Alert::DecryptError => TlsTrouble::ClientCertificate(said),
+        _ => TlsTrouble::Other(said),
     }
 }
 
@@ -265,7 +292,7 @@ mod tests {
                 presented: names.to_vec(),
             };
             match trouble(&Error::InvalidCertificate(wrong)) {
-                TlsTrouble::WrongName(text) => text,
+                TlsTrouble::WrongName(text) | TlsTrouble::NoName(text) => text,
                 other => panic!("{other:?}"),
             }
         };
@@ -280,5 +307,39 @@ mod tests {
             told(&[]),
             "the certificate is for no name at all, not for db.example"
         );
+    }
+
+    #[test]
+    fn what_the_server_does_not_like_is_told_by_its_alert() {
+        let said = |alert: AlertDescription| format!("the server's alert is {alert:?}");
+        for (alert, kind) in [
+            (
+                AlertDescription::UnknownCA,
+                TlsTrouble::ClientUnknown as fn(String) -> TlsTrouble,
+            ),
+            (
+                AlertDescription::CertificateExpired,
+                TlsTrouble::ClientCertificate,
+            ),
+            (
+                AlertDescription::BadCertificate,
+                TlsTrouble::ClientCertificate,
+            ),
+            (
+                AlertDescription::CertificateRequired,
+                TlsTrouble::ClientCertificateRequired,
+            ),
+            (
+                AlertDescription::ProtocolVersion,
+                TlsTrouble::NothingInCommon,
+            ),
+            (
+                AlertDescription::HandshakeFailure,
+                TlsTrouble::NothingInCommon,
+            ),
+            (AlertDescription::InternalError, TlsTrouble::Other),
+        ] {
+            assert_eq!(trouble(&Error::AlertReceived(alert)), kind(said(alert)));
+        }
     }
 }

@@ -145,7 +145,7 @@ fn watch(
     match close {
         // The next login may need its place.
         Close::Quit => session.leave_for_good(),
-        Close::Abrupt => session.leave(close),
+        Close::Abrupt => drop(session.leave(close)),
     }
 }
 

@@ -10,11 +10,15 @@ use mysql::consts::CapabilityFlags as Can;
 use mysql_common::io::ParseBuf;
 use mysql_common::packets::{ErrPacket, HandshakePacket};
 use mysql_common::proto::MySerialize;
+use nix::sys::socket::getsockopt;
 use rustls::{ClientConnection, StreamOwned};
 use socket2::SockRef;
 
 use super::cause::{Cause, Stage};
 use super::tls::{Tls, trouble};
+
+/// How long a login or an answer may take, where the run itself is not shorter.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// When an exchange of packets began, and when it has to be over.
 #[derive(Debug, Clone, Copy)]
@@ -209,13 +213,15 @@ impl Wire {
 
     /// Closes first, every time: `farewell` and the FIN leave in one packet, as over a network,
     /// where the client's FIN is on its way long before the server could answer. Under TLS, and
-    /// where `patience` is given, waits so long for the server's FIN.
-    pub fn close(self, farewell: &[u8], patience: Option<Duration>) {
+    /// where `patience` is given, waits so long for the server's FIN. Returns whether the server had
+    /// closed before.
+    pub fn close(self, farewell: &[u8], patience: Option<Duration>) -> bool {
         /// How long a server may take to close its end under TLS.
         const LINGER: Duration = Duration::from_secs(2);
         let mut stream = self.stream.into_inner();
         let encrypted = matches!(stream, Stream::Tls(_));
         let bounded = stream.bounded();
+        let was_closed = is_closed_by_peer(&bounded.tcp);
         bounded.exchange = Exchange::within(LINGER);
         // Where the server is gone there is nobody to take leave of.
         let _ = SockRef::from(&bounded.tcp).set_tcp_cork(true);
@@ -230,7 +236,32 @@ impl Wire {
         if let Some(patience) = patience.or(encrypted.then_some(LINGER)) {
             drain(tcp, patience);
         }
+        was_closed
     }
+}
+
+/// Whether the other end has closed the connection, or reset it: CLOSE_WAIT or CLOSE, the first
+/// octet of `struct tcp_info` (include/uapi/linux/tcp.h).
+pub(super) fn is_closed_by_peer(tcp: &TcpStream) -> bool {
+    const CLOSE: u8 = 7;
+    const CLOSE_WAIT: u8 = 8;
+    let state = getsockopt(tcp, option::State);
+    state.is_ok_and(|state| matches!(state, CLOSE | CLOSE_WAIT))
+}
+
+mod option {
+    //! Of `TCP_INFO` the state alone: nix reads as many octets as there are in what it returns.
+
+    use nix::{getsockopt_impl, libc, sockopt_impl};
+
+    sockopt_impl!(
+        /// The state of a TCP socket.
+        State,
+        GetOnly,
+        libc::IPPROTO_TCP,
+        libc::TCP_INFO,
+        u8
+    );
 }
 
 /// Reads what the server still has to say, for this `time`: closed with unread data, the kernel

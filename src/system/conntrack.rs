@@ -2,16 +2,16 @@
 //! /proc/net/nf_conntrack has them (`ct_seq_show` in net/netfilter/nf_conntrack_standalone.c).
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
 use super::netlink::{DUMP, Failure, Netlink, attribute, retried};
-use super::{Machine, ProcRoot, SourceChoice, file, nft, sysctl};
+use super::{Machine, ProcRoot, SourceChoice, nft, sysctl};
 use crate::model::{
     Gap, NatFlow, NatRule, NatTable, NatUse, Protocol, Toward, Tracked, TrackedState,
     TrackingSource, Weight,
@@ -95,7 +95,7 @@ impl Machine {
             .into_iter()
             .find(|path| path.exists())
             .unwrap_or_else(|| self.proc.net("nf_conntrack"));
-        let all = |row: &mut dyn FnMut(&Tracked)| rows(&path, row);
+        let all = |row: &mut dyn FnMut(&Tracked)| rows(self.proc.open(&path)?, row);
         let rules = if self.is_recorded() {
             Err("a recording does not hold them".into())
         } else {
@@ -313,8 +313,8 @@ fn be16(bytes: &[u8]) -> Option<u16> {
 }
 
 /// Streams the rows of a file like /proc/net/nf_conntrack; returns how many were not understood.
-fn rows(path: &Path, row: &mut dyn FnMut(&Tracked)) -> io::Result<u64> {
-    let mut reader = BufReader::new(file::open(path)?.take(LONGEST_TABLE));
+fn rows(file: File, row: &mut dyn FnMut(&Tracked)) -> io::Result<u64> {
+    let mut reader = BufReader::new(file.take(LONGEST_TABLE));
     let (mut line, mut malformed) = (Vec::new(), 0);
     loop {
         line.clear();

@@ -18,10 +18,12 @@ mod owners;
 mod place;
 mod proc_root;
 pub mod proc_tcp;
+mod recording;
 mod resolve;
 pub mod route;
 pub mod sock_diag;
 pub mod sysctl;
+pub mod text;
 pub mod trial;
 mod visit;
 
@@ -31,5 +33,8 @@ pub use machine::{Machine, SourceChoice};
 pub use namespaces::other_namespaces;
 pub use owners::{LONGEST_SAMPLE, Search, owners};
 pub use proc_root::ProcRoot;
+pub use recording::{
+    Recorded, Recording, Subject, check as can_be_recorded, open as open_recording, take,
+};
 pub use resolve::resolve;
 pub use visit::{Door, Wanted};

@@ -72,14 +72,16 @@ impl Machine {
     pub(super) fn has_legacy_nat(&self) -> bool {
         let names = ["ip_tables_names", "ip6_tables_names"];
         names.iter().any(|name| {
-            let names = file::text(&self.proc.net(name));
+            let names = self.proc.open(&self.proc.net(name)).and_then(file::text);
             names.is_ok_and(|names| names.lines().any(|name| name == "nat"))
         })
     }
 }
 
 fn around() -> Around {
-    let cgroup = file::text(Path::new("/proc/self/cgroup")).unwrap_or_default();
+    let cgroup = file::open(Path::new("/proc/self/cgroup"))
+        .and_then(file::text)
+        .unwrap_or_default();
     let is_pod = env::var_os("KUBERNETES_SERVICE_HOST").is_some()
         || cgroup.contains("kubepods")
         || Path::new("/var/run/secrets/kubernetes.io").exists();

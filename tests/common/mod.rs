@@ -301,6 +301,7 @@ pub fn assert_exhausted(report: &Value, connections: u32, host: &str) {
             "client_side": connections,
             "client_side_before": 0,
             "server_side": 0,
+            "server_side_before": 0,
             "limit": report["time_wait"]["limit"],
             "dropped": 0,
         }),

@@ -8,11 +8,13 @@ use std::ops::{Range, RangeInclusive};
 use textwrap::core::display_width;
 
 mod advice;
+mod explanation;
 mod grid;
 mod namespaces;
 mod repro;
 
 pub use advice::advice;
+pub use explanation::{explanation, kinds};
 use grid::{GAP, Grid};
 pub use namespaces::{all_advice, all_states, all_verdicts};
 pub use repro::repro;

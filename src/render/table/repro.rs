@@ -5,9 +5,7 @@ use rasciigraph::{Config, plot};
 use super::under_sentence;
 use crate::model::Reuse;
 use crate::render::Screen;
-use crate::repro::{
-    CameBack, Failure, Latency, Moment, Protocol, Report, ServerReport, ServerStatus, StoppedBy,
-};
+use crate::repro::{CameBack, Failure, Latency, Moment, Protocol, Report, ServerStatus, StoppedBy};
 use crate::words::{count, counted, latency, rate, sparkline};
 
 /// `twcheck repro`.
@@ -110,13 +108,14 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
         format!(
             "{} on the client's side{}, {}{}",
             sides.client_side.map_or_else(|| "unknown".into(), count),
-            match sides.client_side_before {
-                None | Some(0) => String::new(),
-                Some(before) => format!(" ({} before the run)", count(before)),
-            },
+            before_the_run(sides.client_side_before),
             sides.server_side.map_or_else(
                 || "the server's side is another machine".into(),
-                |server| format!("{} on the server's", count(server))
+                |server| format!(
+                    "{} on the server's{}",
+                    count(server),
+                    before_the_run(sides.server_side_before)
+                )
             ),
             dropped(report)
         ),
@@ -127,7 +126,7 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
     if report.client.protocol == Protocol::Mysql {
         lines.push(("database", database(report)));
     }
-    if let Some(counters) = counters(&report.server) {
+    if let Some(counters) = counters(report) {
         lines.push(("its counters", counters));
     }
     if let Some([first, last]) = report.ports_return_seconds {
@@ -157,6 +156,13 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
     lines
 }
 
+fn before_the_run(number: Option<u64>) -> String {
+    match number {
+        None | Some(0) => String::new(),
+        Some(before) => format!(" ({} before the run)", count(before)),
+    }
+}
+
 /// How much TIME_WAIT was dropped, and what that means.
 fn dropped(report: &Report) -> String {
     let sides = report.time_wait;
@@ -171,11 +177,13 @@ fn dropped(report: &Report) -> String {
     )
 }
 
-/// What MariaDB's client prints, where it has words of its own for what MySQL's calls 2003.
+/// What MariaDB's client prints where no port is left: MySQL's calls it 2003. Of other errors it
+/// prints other numbers than the system's, as 115 of a connection that is refused.
 fn mariadbs_words(report: &Report, error: &Failure) -> Option<String> {
+    const EADDRNOTAVAIL: i32 = 99;
     let errno = error
         .errno
-        .filter(|_| error.text.starts_with("ERROR 2003"))?;
+        .filter(|errno| *errno == EADDRNOTAVAIL && error.text.starts_with("ERROR 2003"))?;
     let host = &report.target.host;
     Some(format!(
         "ERROR 2002 (HY000): Can't connect to server on '{host}' ({errno})"
@@ -229,6 +237,11 @@ fn ports(report: &Report) -> String {
         several => format!(" from {several} addresses"),
     };
     let made = counted(report.connections, "connection");
+    let watch = if report.watches_apart() {
+        ", and one more that watches the server"
+    } else {
+        ""
+    };
     let why = match report.ports_came_back {
         None => "",
         Some(CameBack::Reuse) => ": TIME_WAIT reuse is in force",
@@ -241,8 +254,18 @@ fn ports(report: &Report) -> String {
             ": the server closed first, and its connections hold no port here"
         }
         Some(CameBack::TimeWaitOver) => ": the first TIME_WAIT were over",
+        Some(CameBack::OtherSources) => {
+            ": the kernel began to take another source address, which has ports of its own"
+        }
+        Some(CameBack::SettingsChanged) => {
+            ": net.ipv4.ip_local_port_range or ip_local_reserved_ports were changed meanwhile"
+        }
+        Some(CameBack::Unknown) => {
+            ": not all of them hold a port here, and why is not known; a server that resets them \
+             leaves no trace"
+        }
     };
-    format!("{predicted} predicted free{sources}, {made} made{why}")
+    format!("{predicted} predicted free{sources}, {made} made{watch}{why}")
 }
 
 /// So few are all of them among the first or the last 1,000: one line tells them.
@@ -264,8 +287,13 @@ fn database(report: &Report) -> String {
     let seen = match server.threads_connected_max {
         None => "does not tell how many threads are connected".into(),
         Some(most) => format!(
-            "at most {} seen connected at a time{}",
+            "at most {} seen connected at a time{}{}",
             counted(most, "thread"),
+            if report.target.embedded {
+                ""
+            } else {
+                ", in a look every 0.1 s"
+            },
             if report.database_was_idle() {
                 ": it was not the bottleneck"
             } else {
@@ -280,7 +308,8 @@ fn database(report: &Report) -> String {
 }
 
 /// What the server counted before and after.
-fn counters(server: &ServerReport) -> Option<String> {
+fn counters(report: &Report) -> Option<String> {
+    let server = &report.server;
     let (before, after) = (server.before?, server.after?);
     if after == ServerStatus::default() {
         return None;
@@ -293,12 +322,16 @@ fn counters(server: &ServerReport) -> Option<String> {
             format!("{name} {}, then {}", known(before), known(after))
         }
     };
+    let threads = change(
+        "Threads_connected",
+        before.threads_connected,
+        after.threads_connected,
+    );
     Some(
         [
-            change(
-                "Threads_connected",
-                before.threads_connected,
-                after.threads_connected,
+            format!(
+                "{threads} ({} of them this run's own)",
+                report.own_threads()
             ),
             change(
                 "Aborted_clients",
