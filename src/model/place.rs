@@ -1,5 +1,7 @@
+use serde::{Deserialize, Serialize};
+
 /// What runs around this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Around {
     /// A pod of Kubernetes.
     Pod,

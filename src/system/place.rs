@@ -24,15 +24,17 @@ const RUNTIMES: [&str; 6] = [
 ];
 
 impl Machine {
-    /// Whose network namespace is looked at; `None` on a recorded host.
+    /// Whose network namespace is looked at; `None` where a recording does not tell.
     #[must_use]
     pub fn place(&self) -> Option<Place> {
-        if self.is_recorded() {
-            return None;
-        }
+        let (around, is_machines) = match &self.taken {
+            Some(taken) => (taken.answers.around?, taken.answers.is_machines),
+            None if self.is_recorded() => return None,
+            None => (around(), self.is_machines()),
+        };
         Some(Place {
-            around: around(),
-            is_machines: self.is_machines(),
+            around,
+            is_machines,
             hostname: sysctl::read(&self.proc, "kernel.hostname").ok().flatten(),
         })
     }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    BoundPorts, Flow, Gap, Growth, Holders, Interface, Look, Namespace, NodePorts, OtherNamespaces,
-    Owner, Owners, Path, PortSet, Socket, SourceName, TcpState, Timestamps, Trial, Unplaced,
-    Unseen, Weight,
+    Around, BoundPorts, Flow, Gap, Growth, Holders, Interface, Look, Namespace, NodePorts,
+    OtherNamespaces, Owner, Owners, Path, PortSet, Socket, SourceName, TcpState, Timestamps, Trial,
+    Unplaced, Unseen, Weight,
 };
 
 /// Version of all this.
@@ -61,6 +61,10 @@ pub struct Answers {
     pub owners_gap: Option<KeptGap>,
     /// How closely they were looked for; `None` where nobody did.
     pub look: Option<Look>,
+    /// What the recorder ran in; `None` where it recorded another network namespace than its own.
+    pub around: Option<Around>,
+    /// [`Place::is_machines`](crate::model::Place::is_machines).
+    pub is_machines: Option<bool>,
     /// Other network namespaces.
     pub other_namespaces: Option<OtherNamespaces>,
     /// What could not be read of the sockets.

@@ -145,6 +145,7 @@ fn answers(machine: &Machine, subject: Subject<'_>) -> Answers {
         owners: owners.by_flow.remove(&flow),
         ..KeptFlow::of(&flow)
     };
+    let place = machine.place();
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     Answers {
         version: VERSION,
@@ -166,6 +167,8 @@ fn answers(machine: &Machine, subject: Subject<'_>) -> Answers {
         service: owners.service,
         owners_gap: owners.gap.map(Into::into),
         look: Some(owners.look),
+        around: place.as_ref().map(|place| place.around),
+        is_machines: place.and_then(|place| place.is_machines),
         other_namespaces: others,
         gaps: gaps.map(Into::into).collect(),
     }
@@ -176,6 +179,7 @@ impl Recording {
     pub fn settle_in(&mut self, namespace: Namespace) {
         if let Some(taken) = &mut self.taken {
             taken.answers.option.clone_from(&namespace.option);
+            taken.answers.around = None;
             taken.answers.namespace = Some(namespace);
         }
     }
