@@ -1,7 +1,9 @@
 //! One file per subcommand, named as the user types it: collect → judge → render.
 
 pub mod advise;
+mod beside;
 mod closer;
+mod output;
 mod picture;
 mod place;
 pub mod repro;

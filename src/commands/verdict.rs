@@ -1,16 +1,19 @@
 //! `twcheck verdict`
 
+use std::io::{self, Write};
+
 use anyhow::Result;
 
+use super::output::Output;
 use super::{closer, place};
 use crate::cli::VerdictArgs;
 use crate::exit::Exit;
 use crate::judge::destination::Attempt;
 use crate::judge::verdict::{Verdict, verdict};
 use crate::model::{Gap, SourceName, Toward, Weight};
-use crate::render::{self, Screen};
+use crate::render::{self, Screen, VerdictFormat};
 use crate::repro::knock;
-use crate::system::{Machine, Search, View, other_namespaces, owners, route};
+use crate::system::{Machine, Search, Stopwatch, View, other_namespaces, owners, route};
 
 /// Says whether ports run out, toward which destination, by whom, and what to do.
 ///
@@ -18,14 +21,17 @@ use crate::system::{Machine, Search, View, other_namespaces, owners, route};
 /// When no socket table can be read, or standard output not written.
 pub fn run(args: &VerdictArgs) -> Result<Exit> {
     args.check()?;
-    let screen = Screen::of_stdout();
+    let watch = Stopwatch::start();
+    let output = args.output.as_deref().map(Output::at).transpose()?;
+    let format = args.format.get();
     let destination = args.destination.as_ref();
     if args.source.all_netns {
         let all = place::all(&args.source, destination, |machine, toward| {
             judge(args, machine, toward)
         })?;
-        let format = args.format.get();
-        format.write_all(&all, args.top, screen, &mut screen.lock())?;
+        write(output, format, |screen, out| {
+            format.write_all(&all, args.top, watch.cost(), screen, out)
+        })?;
         return Ok(all.level.into());
     }
     let (mut verdict, namespace) = place::one(&args.source, destination, |machine, toward| {
@@ -42,19 +48,46 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
     let minor = |gap: &&Gap| gap.weight == Weight::Minor;
     let notes: Vec<_> = verdict.gaps.iter().filter(minor).cloned().collect();
     render::note_gaps(&notes);
-    args.format
-        .get()
-        .write(&verdict, screen, &mut screen.lock())?;
+    write(output, format, |screen, out| {
+        format.write(&verdict, watch.cost(), screen, out)
+    })?;
     Ok(verdict.level.into())
+}
+
+/// Writes a report where it goes.
+fn write(
+    output: Option<Output>,
+    format: VerdictFormat,
+    report: impl FnOnce(Screen, &mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
+    let Some(output) = output else {
+        let screen = match format {
+            // A name that is spelled in other letters is another one.
+            VerdictFormat::Prometheus => Screen::FILE,
+            _ => Screen::of_stdout(),
+        };
+        return Ok(report(screen, &mut screen.lock())?);
+    };
+    let mut text = Vec::new();
+    report(Screen::FILE, &mut text)?;
+    output.write(&text)
 }
 
 /// Looks and judges.
 fn judge(args: &VerdictArgs, machine: &Machine, toward: Option<Toward>) -> Result<Verdict> {
-    let mut snapshot = closer::look(machine, View::Ports)?;
+    // Sockets by state are told as metrics alone, and all of them cost a longer look.
+    let view = match args.format.get() {
+        VerdictFormat::Prometheus => View::Everything,
+        _ => View::Ports,
+    };
+    let mut snapshot = closer::look(machine, view)?;
     if let Some(toward) = toward.clone() {
         snapshot.tally.only_toward(toward);
     }
     let mut verdict = verdict(&snapshot, args.thresholds(), args.top);
+    if view == View::Everything {
+        verdict.count_states(&snapshot);
+    }
     // Most of many namespaces have nothing to do with a destination, and no way to it either.
     let toward = toward.filter(|_| !args.source.all_netns || verdict.flows_total > 0);
     if let Some(toward) = toward {

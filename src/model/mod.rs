@@ -1,5 +1,6 @@
 //! The facts: plain data that every other room agrees on.
 
+mod cost;
 mod destination;
 mod holders;
 mod namespace;
@@ -13,6 +14,7 @@ mod state;
 mod tally;
 mod tunables;
 
+pub use cost::Cost;
 pub use destination::{Destination, HostName, Path, Toward};
 pub use holders::Holders;
 pub use namespace::{Inhabitant, Namespace};

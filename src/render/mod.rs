@@ -1,11 +1,15 @@
 //! Puts finished reports on a screen; decides nothing.
 
+mod evidence;
 mod format;
 mod json;
 mod letters;
+mod markdown;
+mod nagios;
 mod notice;
 mod plain;
 mod progress;
+mod prometheus;
 mod screen;
 pub mod svg;
 mod sysctl;
