@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Unpacks the servers that people run today, and what they watch them with, into private roots below
-# the target folder, for tests/servers.rs and tests/monitoring.rs: Debian's own packages by a private apt configuration, with lists and a cache of
-# its own and the machine's mirror and keys. The machine's packages stay as they are.
+# Unpacks the servers that people run today, and what they watch machines with, into private roots
+# below the target folder, for tests/servers.rs and tests/monitoring.rs: Debian's own packages by a
+# private apt configuration, with lists and a cache of its own and the machine's mirror and keys. The
+# machine's packages stay as they are, and no service is started.
 #
 #   tests/servers.sh            all of them
 #   tests/servers.sh RUN PROGRAM ARGUMENTS…   runs one of its programs, RUN being unstable, trixie, machine or monitoring
