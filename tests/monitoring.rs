@@ -535,15 +535,19 @@ fn a_daemonset_judges_every_namespace_with_the_rights_that_it_has() {
     alone(
         "a_daemonset_judges_every_namespace_with_the_rights_that_it_has",
         || {
+            // What a program is called is anybody's choice.
+            let programs = tempfile::tempdir().unwrap();
+            let hostile = programs.path().join("a\"b\\c|{d}");
+            fs::copy("/bin/sleep", &hostile).unwrap();
             let mut pods = [40000, 41000].map(|low| {
             let setup = format!(
                 "ip link set lo up && echo {low} {} > /proc/sys/net/ipv4/ip_local_port_range && \
-                 echo && exec sleep 60",
+                 echo && exec \"$0\" 60",
                 low + 99
             );
-            // Of another user, as those of pods are.
             let mut pod = Command::new("unshare")
                 .args(["--net", "--", "sh", "-c", &setup])
+                .arg(&hostile)
                 .stdout(Stdio::piped())
                 .spawn()
                 .unwrap();
@@ -562,7 +566,7 @@ fn a_daemonset_judges_every_namespace_with_the_rights_that_it_has() {
                 capabilities.collect::<Vec<_>>().join(",")
             );
             let script = "mount -o bind \"$1\" \"$1\" && mount -o remount,ro,bind / && \
-                      ! touch /tmp/x 2>/dev/null && shift && exec \"$@\"";
+                      ! touch /x 2>/dev/null && shift && exec \"$@\"";
             let looked = Command::new("unshare")
                 .args([
                     "--mount",
@@ -599,7 +603,10 @@ fn a_daemonset_judges_every_namespace_with_the_rights_that_it_has() {
             usable.sort_by(f64::total_cmp);
             assert_eq!(usable[..2], [100.0, 100.0], "{metrics}");
             assert!(metrics.contains("twcheck_netns_info{netns=\""), "{metrics}");
-            assert!(metrics.contains("processes=\"sleep\"} 1"), "{metrics}");
+            assert!(
+                metrics.contains(r#"processes="a\"b\\c|{d}"} 1"#),
+                "{metrics}"
+            );
             if Suite::Monitoring
                 .is_there("a_daemonset_judges_every_namespace_with_the_rights_that_it_has")
             {

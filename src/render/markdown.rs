@@ -133,30 +133,38 @@ fn write_table<const N: usize>(
     });
     writeln!(out, "| {} |\n|{}|", headings.join(" | "), rules.join("|"))?;
     for row in rows {
-        let cells = row.each_ref().map(|cell| text(cell));
+        let cells = row.each_ref().map(|it| cell(it));
         writeln!(out, "| {} |", cells.join(" | "))?;
     }
     Ok(())
 }
 
 /// `text` so that it shows as it is. Commands between backticks become code; names of processes and
-/// hosts are anybody's choice, and make no link, picture, heading, mention or table.
+/// hosts are anybody's choice, and are no picture, mention, tag or emphasis.
 fn text(text: &str) -> String {
+    spelled(text, str::to_owned)
+}
+
+/// The same in a table, whose cells end at a bar even within code.
+fn cell(text: &str) -> String {
+    spelled(text, |code| code.replace('|', "\\|"))
+}
+
+fn spelled(text: &str, code: impl Fn(&str) -> String) -> String {
     let text = printable(text);
-    // Where one is missing, a name has it.
-    let is_paired = text.matches('`').count().is_multiple_of(2);
-    let parts: Vec<_> = text.split('`').enumerate().collect();
-    let parts = parts.iter().map(|&(place, part)| {
-        if is_paired && place % 2 == 1 {
-            // Also within code a bar would end the cell of a table.
-            part.replace('|', "\\|")
-        } else {
-            escaped(part)
-        }
-    });
-    parts
-        .collect::<Vec<_>>()
-        .join(if is_paired { "`" } else { "\\`" })
+    let parts: Vec<_> = text.split('`').collect();
+    // Where one is missing or two are side by side, a name has it.
+    let (plain, commands): (Vec<_>, Vec<_>) =
+        (0..).zip(parts).partition(|(place, _)| place % 2 == 0);
+    let is_code = |(_, part): &(u32, &str)| !part.trim().is_empty();
+    if plain.len() != commands.len() + 1 || !commands.iter().all(is_code) {
+        return escaped(&text);
+    }
+    let mut commands = commands.iter().map(|(_, part)| format!("`{}`", code(part)));
+    plain
+        .iter()
+        .map(|(_, part)| escaped(part) + &commands.next().unwrap_or_default())
+        .collect()
 }
 
 fn escaped(text: &str) -> String {
@@ -174,7 +182,7 @@ fn escaped(text: &str) -> String {
             '@' => escaped.push_str("@\u{200b}"),
             // Within a word it stresses nothing, and TIME_WAIT reads better without.
             '_' if is_within(letters.peek()) => escaped.push('_'),
-            '\\' | '*' | '_' | '[' | ']' | '~' | '#' | '|' | '!' | '>' | '$' => {
+            '\\' | '`' | '*' | '_' | '[' | ']' | '~' | '#' | '|' | '!' | '>' | '$' => {
                 escaped.push('\\');
                 escaped.push(letter);
             }
@@ -183,4 +191,95 @@ fn escaped(text: &str) -> String {
         before = letter;
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use pulldown_cmark::{Event, Options, Parser, Tag};
+
+    use super::*;
+
+    /// What another program reads in it: the text without blanks, and what else there is.
+    fn read(markdown: &str) -> (String, Vec<String>) {
+        let (mut shown, mut others) = (String::new(), Vec::new());
+        let of_github = Options::ENABLE_TABLES
+            | Options::ENABLE_STRIKETHROUGH
+            | Options::ENABLE_TASKLISTS
+            | Options::ENABLE_FOOTNOTES
+            | Options::ENABLE_MATH
+            | Options::ENABLE_GFM;
+        for event in Parser::new_ext(markdown, of_github) {
+            match event {
+                Event::Text(text) | Event::Code(text) => shown.push_str(&text),
+                Event::Start(
+                    Tag::Paragraph
+                    | Tag::Table(_)
+                    | Tag::TableHead
+                    | Tag::TableRow
+                    | Tag::TableCell,
+                )
+                | Event::End(_) => {}
+                other => others.push(format!("{other:?}")),
+            }
+        }
+        (bare(&shown), others)
+    }
+
+    fn bare(text: &str) -> String {
+        let is_seen = |letter: &char| !letter.is_whitespace() && *letter != '\u{200b}';
+        text.chars().filter(is_seen).collect()
+    }
+
+    fn assert_shown(said: &str) {
+        let wanted = bare(&printable(said));
+        for (markdown, wanted) in [
+            (format!("x {}", text(said)), format!("x{wanted}")),
+            (
+                format!("| a | b |\n|---|---|\n| x{} | y |", cell(said)),
+                format!("abx{wanted}y"),
+            ),
+        ] {
+            let (shown, others) = read(&markdown);
+            let quoted = |text: &str| text.replace('`', "");
+            assert_eq!(quoted(&shown), quoted(&wanted), "{markdown}");
+            assert_eq!(others, Vec::<String>::new(), "{markdown}");
+        }
+    }
+
+    #[test]
+    fn what_stands_in_a_name_is_shown_and_not_obeyed() {
+        for said in [
+            "python3 (pid 7), *bold*, _it_, ~~gone~~, # no heading",
+            "![x](http://x/y.png) [x](y) <b>x</b> <!-- x --> &lt; &#42;",
+            "a|b|c \\| \\\\| `a|b` `a\\|b`",
+            "a ` b",
+            "`` a",
+            "a `` b `c`",
+            "` `",
+            "$x$ @here :x: ^a^ ==a== ||a||",
+        ] {
+            assert_shown(said);
+        }
+    }
+
+    #[test]
+    fn commands_stay_code_and_words_of_the_field_as_they_are() {
+        let said = "TIME_WAIT: `ss -tan | wc -l` says [::1]:3306.";
+        assert_eq!(
+            text(said),
+            "TIME_WAIT: `ss -tan | wc -l` says \\[::1\\]:3306."
+        );
+        assert_eq!(
+            cell(said),
+            "TIME_WAIT: `ss -tan \\| wc -l` says \\[::1\\]:3306."
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_shown_as_it_is(said in "[a-z_*`|\\\\<>&@~#!$^=:. \\[\\]\\(\\)-]{0,24}") {
+            assert_shown(&said);
+        }
+    }
 }

@@ -79,3 +79,20 @@ fn write_line(
     )?;
     out.flush()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_one_line_without_a_bar_whatever_a_process_is_called() {
+        let mut line = Vec::new();
+        let summary = "a|b\nc (pid 7) holds all; `ss | wc -l`";
+        let data = vec!["flows=1;;;0".into()];
+        write_line(Level::Warning, summary, data, Cost::default(), &mut line).unwrap();
+        assert_eq!(
+            String::from_utf8(line).unwrap(),
+            "TWCHECK WARNING - a/b?c (pid 7) holds all; `ss / wc -l` | flows=1;;;0 time=0.000s;;;0\n"
+        );
+    }
+}

@@ -465,3 +465,32 @@ fn status(level: Level) -> u8 {
         Level::Unknown => 3,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Inhabitant;
+
+    #[test]
+    fn labels_are_escaped_and_what_is_unknown_is_left_out() {
+        let namespace = Namespace {
+            netns: Some(7),
+            name: Some("a\"b\\c\n".into()),
+            processes: vec![Inhabitant {
+                pid: 1,
+                command: "x{y=\"}".into(),
+                unit: None,
+            }],
+            ..Namespace::default()
+        };
+        let mut written = Vec::new();
+        let samples = vec![info(&namespace).within(Some(&namespace))];
+        write_family("a", Kind::Gauge, "b", samples, &mut written).unwrap();
+        write_family("c", Kind::Counter, "d", plain(None::<u64>), &mut written).unwrap();
+        assert_eq!(
+            String::from_utf8(written).unwrap(),
+            "# HELP a b\n# TYPE a gauge\n\
+             a{netns=\"7\",name=\"a\\\"b\\\\c?\",processes=\"x{y=\\\"}\"} 1\n"
+        );
+    }
+}
