@@ -1,5 +1,6 @@
 //! What watches a fleet: Prometheus and node_exporter, the monitoring plugins, systemd, and what
 //! contrib/ has for them.
+#![expect(clippy::float_cmp)] // Whole numbers, and what is written in both forms alike.
 
 mod common;
 
@@ -7,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -86,6 +87,78 @@ fn promtool_finds_nothing_wrong_with_the_metrics() {
     assert!(!wrong.wait().unwrap().success());
 }
 
+/// Takes what is said of flows.
+fn take_flows(said: &Value, host: &str, take: &mut impl FnMut(&str) -> Option<f64>) {
+    for flow in said["flows"].as_array().unwrap() {
+        let [source, destination] =
+            ["source", "destination"].map(|end| flow[end].as_str().unwrap());
+        let labels = format!(
+            "source=\"{source}\",destination=\"{destination}\",destination_port=\"{}\"",
+            flow["destination_port"]
+        );
+        let states = flow["by_state"].as_object().unwrap().iter();
+        let open = states.filter(|(state, _)| *state != "TIME_WAIT");
+        let open: f64 = open.map(|(_, count)| count.as_f64().unwrap()).sum();
+        let level = ["ok", "warning", "critical"]
+            .into_iter()
+            .zip([0.0, 1.0, 2.0])
+            .find_map(|(word, level)| (flow["level"] == word).then_some(level));
+        for (name, value) in [
+            ("level", level),
+            ("ports_in_use", flow["ports_in_use"].as_f64()),
+            ("ports_open", Some(open)),
+            ("ports_free", flow["ports_free"].as_f64()),
+            ("usable_ports", said["capacity"]["usable_ports"].as_f64()),
+            (
+                "max_connections_per_second",
+                flow["max_connections_per_second"].as_f64(),
+            ),
+            ("closed_per_second", flow["rate"]["last_60_s"].as_f64()),
+            ("pace_per_second", flow["rate"]["now"].as_f64()),
+            (
+                "time_to_exhaustion_seconds",
+                flow["seconds_to_exhaustion"].as_f64(),
+            ),
+        ] {
+            let name = format!("twcheck_flow_{name}{{{labels}}}");
+            assert_eq!(take(&name), value, "{host}: {name}");
+        }
+    }
+}
+
+/// Takes the numbers of sockets by state, and says how many there were.
+fn take_states(host: &str, take: &mut impl FnMut(&str) -> Option<f64>) -> u32 {
+    let states = json(&[
+        "states",
+        "--all",
+        "--json",
+        "--proc-root",
+        &on(host, &[])[2],
+    ]);
+    let mut counted = 0;
+    for state in [
+        "ESTABLISHED",
+        "SYN_SENT",
+        "SYN_RECV",
+        "FIN_WAIT1",
+        "FIN_WAIT2",
+        "TIME_WAIT",
+        "CLOSE",
+        "CLOSE_WAIT",
+        "LAST_ACK",
+        "LISTEN",
+        "CLOSING",
+    ] {
+        let told = take(&format!("twcheck_sockets{{state=\"{state}\"}}"));
+        if let Some(told) = told {
+            let known = states["states"][state].as_f64().unwrap_or(0.0);
+            assert!((told - known).abs() < 0.5, "{host}: {told} {state}");
+            counted += 1;
+        }
+    }
+    counted
+}
+
 /// The JSON and the metrics of a recording say the same, and neither knows what the other does not.
 #[test]
 fn metrics_are_the_figures_of_the_json() {
@@ -135,41 +208,7 @@ fn metrics_are_the_figures_of_the_json() {
             take("twcheck_gaps"),
             Some(gaps.to_string().parse().unwrap())
         );
-        for flow in said["flows"].as_array().unwrap() {
-            let [source, destination] =
-                ["source", "destination"].map(|end| flow[end].as_str().unwrap());
-            let labels = format!(
-                "source=\"{source}\",destination=\"{destination}\",destination_port=\"{}\"",
-                flow["destination_port"]
-            );
-            let states = flow["by_state"].as_object().unwrap().iter();
-            let open = states.filter(|(state, _)| *state != "TIME_WAIT");
-            let open: f64 = open.map(|(_, count)| count.as_f64().unwrap()).sum();
-            let level = ["ok", "warning", "critical"]
-                .into_iter()
-                .zip([0.0, 1.0, 2.0])
-                .find_map(|(word, level)| (flow["level"] == word).then_some(level));
-            for (name, value) in [
-                ("level", level),
-                ("ports_in_use", flow["ports_in_use"].as_f64()),
-                ("ports_open", Some(open)),
-                ("ports_free", flow["ports_free"].as_f64()),
-                ("usable_ports", said["capacity"]["usable_ports"].as_f64()),
-                (
-                    "max_connections_per_second",
-                    flow["max_connections_per_second"].as_f64(),
-                ),
-                ("closed_per_second", flow["rate"]["last_60_s"].as_f64()),
-                ("pace_per_second", flow["rate"]["now"].as_f64()),
-                (
-                    "time_to_exhaustion_seconds",
-                    flow["seconds_to_exhaustion"].as_f64(),
-                ),
-            ] {
-                let name = format!("twcheck_flow_{name}{{{labels}}}");
-                assert_eq!(take(&name), value, "{host}: {name}");
-            }
-        }
+        take_flows(&said, host, &mut take);
         let mut findings = BTreeMap::new();
         for finding in said["findings"].as_array().unwrap() {
             let name = format!(
@@ -181,34 +220,7 @@ fn metrics_are_the_figures_of_the_json() {
         for (name, count) in findings {
             assert_eq!(take(&name), Some(count), "{host}: {name}");
         }
-        let states = json(&[
-            "states",
-            "--all",
-            "--json",
-            "--proc-root",
-            &on(host, &[])[2],
-        ]);
-        let mut counted = 0;
-        for state in [
-            "ESTABLISHED",
-            "SYN_SENT",
-            "SYN_RECV",
-            "FIN_WAIT1",
-            "FIN_WAIT2",
-            "TIME_WAIT",
-            "CLOSE",
-            "CLOSE_WAIT",
-            "LAST_ACK",
-            "LISTEN",
-            "CLOSING",
-        ] {
-            let told = take(&format!("twcheck_sockets{{state=\"{state}\"}}"));
-            if let Some(told) = told {
-                let known = states["states"][state].as_f64().unwrap_or(0.0);
-                assert!((told - known).abs() < 0.5, "{host}: {told} {state}");
-                counted += 1;
-            }
-        }
+        let counted = take_states(host, &mut take);
         // A table that is damaged tells no number of sockets, not even 0.
         assert_eq!(
             counted,
@@ -493,11 +505,11 @@ fn systemd_takes_the_service_and_the_timer_and_finds_the_service_hardened() {
     }
     let folder = tempfile::tempdir().unwrap();
     let unit = |name: &str| {
-        let text = fs::read_to_string(format!("contrib/systemd/{name}")).unwrap();
+        let file = fs::read_to_string(format!("contrib/systemd/{name}")).unwrap();
         // It insists that the program is there.
-        let text = text.replace("/usr/local/bin/twcheck", env!("CARGO_BIN_EXE_twcheck"));
+        let file = file.replace("/usr/local/bin/twcheck", env!("CARGO_BIN_EXE_twcheck"));
         let path = folder.path().join(name);
-        fs::write(&path, text).unwrap();
+        fs::write(&path, file).unwrap();
         path
     };
     let units = ["twcheck.service", "twcheck.timer"].map(unit);
@@ -721,10 +733,9 @@ const PROMETHEUS: u16 = 9090;
 
 /// What Prometheus answers to an expression.
 fn query(expression: &str) -> Vec<Value> {
-    let encoded: String = expression
+    let encoded = expression
         .bytes()
-        .map(|byte| format!("%{byte:02x}"))
-        .collect();
+        .fold(String::new(), |text, byte| format!("{text}%{byte:02x}"));
     let body = get(PROMETHEUS, &format!("/api/v1/query?query={encoded}")).unwrap();
     let answer: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(answer["status"], "success", "{expression}: {answer}");
@@ -817,40 +828,10 @@ fn an_alert_fires_while_ports_run_out_and_resolves_afterwards() {
         let _services = start_prometheus(folder.path());
 
         let (ended, churning) = (AtomicBool::new(false), AtomicBool::new(false));
-        let go = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
         thread::scope(|scope| {
             // The timer.
-            let looks = scope.spawn(|| {
-                let mut statuses = BTreeSet::new();
-                while !go(&ended) {
-                    let arguments = ["verdict", "--format", "prometheus", "--output"];
-                    let mut look = command(&arguments);
-                    let output = look.arg(&file).output().unwrap();
-                    assert_eq!(stdout(&output), "");
-                    statuses.insert(exit(&output));
-                    thread::sleep(Duration::from_millis(500));
-                }
-                statuses
-            });
-            // The client: how many connections, and when the first found no port.
-            let client = scope.spawn(|| {
-                while !go(&churning) {
-                    thread::sleep(Duration::from_millis(20));
-                }
-                let start = Instant::now();
-                let (mut made, mut refused) = (0, None);
-                while go(&churning) && !go(&ended) {
-                    match connect_and_close(server) {
-                        Ok(()) => made += 1,
-                        Err(error) => {
-                            assert_eq!(error.raw_os_error(), Some(99));
-                            refused.get_or_insert(start.elapsed());
-                        }
-                    }
-                    thread::sleep(Duration::from_millis(19));
-                }
-                (made, refused)
-            });
+            let looks = scope.spawn(|| look_until(&ended, &file));
+            let client = scope.spawn(|| churn(server, &churning, &ended));
             let _end = End(&ended);
 
             within(30, "a first scrape", || !query("twcheck_level").is_empty());
@@ -919,6 +900,41 @@ fn an_alert_fires_while_ports_run_out_and_resolves_afterwards() {
             assert!(!statuses.contains(&3), "{statuses:?}");
         });
     });
+}
+
+/// A timer's looks, twice a second, and their exit statuses.
+fn look_until(ended: &AtomicBool, file: &Path) -> BTreeSet<i32> {
+    let mut statuses = BTreeSet::new();
+    while !ended.load(Ordering::Relaxed) {
+        let mut look = command(&["verdict", "--format", "prometheus", "--output"]);
+        let output = look.arg(file).output().unwrap();
+        assert_eq!(stdout(&output), "");
+        statuses.insert(exit(&output));
+        thread::sleep(Duration::from_millis(500));
+    }
+    statuses
+}
+
+/// A client of 50 connections/s while it is told so: how many it made, and when the first found no
+/// port.
+fn churn(server: SocketAddr, churning: &AtomicBool, ended: &AtomicBool) -> (u32, Option<Duration>) {
+    let is_set = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+    while !is_set(churning) && !is_set(ended) {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let start = Instant::now();
+    let (mut made, mut refused) = (0, None);
+    while is_set(churning) && !is_set(ended) {
+        match connect_and_close(server) {
+            Ok(()) => made += 1,
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(99));
+                refused.get_or_insert(start.elapsed());
+            }
+        }
+        thread::sleep(Duration::from_millis(19));
+    }
+    (made, refused)
 }
 
 /// Ends the threads of a test that fails.

@@ -440,7 +440,7 @@ fn findings(verdict: &Verdict) -> Vec<Sample> {
 }
 
 fn plain(value: Option<impl ToString>) -> Vec<Sample> {
-    value.iter().map(Sample::plain).collect()
+    value.map(|it| Sample::plain(&it)).into_iter().collect()
 }
 
 fn rate(per_second: Option<f64>) -> Vec<Sample> {
