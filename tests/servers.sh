@@ -109,6 +109,6 @@ for suite in "${suites[@]}"; do
     else
         echo "Debian $from cannot be had: ${why:-see $folder/log}" | tee "$folder/unavailable"
         # The machine's own suite is there wherever its other packages are.
-        [ "$from" != "$codename" ]
+        [[ $name != machine && $name != monitoring ]]
     fi
 done
