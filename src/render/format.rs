@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use clap::ValueEnum;
 
-use super::{Screen, json, markdown, nagios, plain, prometheus, sysctl, table};
+use super::{Screen, json, nagios, plain, prometheus, sysctl, table, ticket};
 use crate::judge::advice::Advice;
 use crate::judge::namespaces::Namespaces;
 use crate::judge::states::States;
@@ -62,7 +62,7 @@ formats! {
         /// One line with performance data, for Icinga, Nagios, Checkmk, Zabbix
         Nagios => nagios::verdict(verdict, cost, out),
         /// For a ticket or a chat
-        Markdown => markdown::verdict(verdict, out),
+        Markdown => ticket::verdict(verdict, out),
     }
 }
 
@@ -112,7 +112,7 @@ impl VerdictFormat {
             Self::Json => json::write(all, out),
             Self::Prometheus => prometheus::namespaces(all, top, cost, out),
             Self::Nagios => nagios::namespaces(all, cost, out),
-            Self::Markdown => markdown::namespaces(all, top, out),
+            Self::Markdown => ticket::namespaces(all, top, out),
         }
     }
 }

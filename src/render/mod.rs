@@ -4,7 +4,7 @@ mod evidence;
 mod format;
 mod json;
 mod letters;
-mod markdown;
+mod ticket;
 mod nagios;
 mod notice;
 mod plain;
