@@ -1,5 +1,6 @@
 //! How numbers are written for people: the same everywhere.
 
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -89,6 +90,31 @@ pub fn printable(text: &str) -> String {
     text.chars()
         .map(|letter| if is_unseen(letter) { '?' } else { letter })
         .collect()
+}
+
+/// The same, cut where it is longer than anybody reads.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    const MOST: usize = 500;
+    let mut letters = printable(text);
+    if let Some((end, _)) = letters.char_indices().nth(MOST) {
+        letters.truncate(end);
+        letters.push_str(" …");
+    }
+    letters
+}
+
+/// A path that was named, but for one that looks like a login, which may hold a password.
+#[must_use]
+pub fn path(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_login = text
+        .split_once('@')
+        .is_some_and(|(before, _)| before.contains(':'));
+    if is_login {
+        return "what looks like a URL or a login".into();
+    }
+    printable(&text)
 }
 
 /// What acts on the text around it instead of being seen: controls, and of Unicode's format

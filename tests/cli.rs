@@ -36,6 +36,16 @@ fn what_is_mistyped_is_exit_3_and_is_told_what_to_type() {
             ),
         ),
         (
+            &["repro", "-h", "db.example", "--user", "app"],
+            "error: -h is short for --help here; the server has --host\n\
+             hint: --host db.example\n",
+        ),
+        (
+            &["repro", "h", "--skip-ssl"],
+            "error: TLS is spoken where --tls or an option file asks for it, and not elsewhere\n\
+             hint: leave out --skip-ssl\n",
+        ),
+        (
             &["verdict", "--top", "-1"],
             &format!(
                 "error: invalid value '-1' for '--top <N>': it is how many flows to list, 0 for \

@@ -438,25 +438,31 @@ fn no_packet_is_sent_and_no_port_taken_unless_asked_for() {
             let server = serve("127.0.0.1:3306");
             // Duplicate address detection and its like are over.
             std::thread::sleep(Duration::from_secs(3));
-            let before = packets_sent();
-            for there in [
-                "127.0.0.1:3306",
-                "10.9.0.2:3306",
-                "[2001:db8:1::9]:3306",
-                "[::1]:3306",
-            ] {
-                // It did look: nothing is in the way there.
-                let verdict = json(&["verdict", there, "--json"]);
-                let way = &verdict["destination"]["addresses"][0];
-                assert_eq!(
-                    (codes(&verdict), &way["errno"], &verdict["flows_total"]),
-                    (vec![], &Value::Null, &json!(0)),
-                    "{there}"
-                );
-            }
-            assert_eq!(packets_sent(), before);
+            let looked = || {
+                let before = packets_sent();
+                for there in [
+                    "127.0.0.1:3306",
+                    "10.9.0.2:3306",
+                    "[2001:db8:1::9]:3306",
+                    "[::1]:3306",
+                ] {
+                    // It did look: nothing is in the way there.
+                    let verdict = json(&["verdict", there, "--json"]);
+                    let way = &verdict["destination"]["addresses"][0];
+                    assert_eq!(
+                        (codes(&verdict), &way["errno"], &verdict["flows_total"]),
+                        (vec![], &Value::Null, &json!(0)),
+                        "{there}"
+                    );
+                }
+                (before, packets_sent())
+            };
+            // What IPv6 itself sends comes late where the machine is slow; a look would send each time.
+            let is_silent = |(before, after): (Vec<u64>, Vec<u64>)| before == after;
+            assert!((0..3).any(|_| is_silent(looked())));
             let neighbours = stdout(&run("ip", &["neigh", "show", "10.9.0.2"]));
             assert_eq!(neighbours, "");
+            let before = packets_sent();
             connect_and_close(server).unwrap();
             assert_ne!(packets_sent(), before, "the counter counts");
         },
@@ -631,6 +637,7 @@ fn a_run_beside_another_source_address_is_told_by_its_own_flow() {
                 "repro",
                 "--protocol",
                 "tcp",
+                "--force",
                 "--host",
                 "127.0.0.1",
                 "--port",
@@ -676,6 +683,7 @@ fn a_server_elsewhere_is_not_taken_for_one_here() {
             "repro",
             "--protocol",
             "tcp",
+            "--force",
             "--host",
             "10.9.0.2",
             "--duration",
@@ -689,6 +697,7 @@ fn a_server_elsewhere_is_not_taken_for_one_here() {
             "repro",
             "--protocol",
             "tcp",
+            "--force",
             "--host",
             "10.9.0.1",
             "--port",

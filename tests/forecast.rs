@@ -406,8 +406,10 @@ fn without_the_right_to_read_processes_the_missing_capability_is_named() {
                 .unwrap();
             let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
             assert_eq!(verdict["flows"][0]["owners"], json!([]));
-            let gap = verdict["gaps"][0].clone();
-            assert_eq!(gap["what"], "owners of 60 of 60 sockets of user root");
+            // Before Linux 6.8 there is another, about bound ports.
+            let mut gaps = verdict["gaps"].as_array().unwrap().iter();
+            let gap = gaps.find(|gap| gap["what"] == "owners of 60 of 60 sockets of user root");
+            let gap = gap.unwrap_or_else(|| panic!("{verdict}"));
             assert!(
                 gap["why"].as_str().unwrap().contains("CAP_SYS_PTRACE"),
                 "{gap}"

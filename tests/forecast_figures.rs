@@ -15,8 +15,8 @@ use std::time::Duration;
 use twcheck::judge::level::{Level, Thresholds};
 use twcheck::judge::verdict::{Verdict, verdict};
 use twcheck::model::{
-    Listeners, PortRange, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState,
-    TimeWaitReuse, Tunables,
+    BoundPorts, Listeners, PortRange, PortRule, PortSet, Snapshot, Socket, SourceName, Tally,
+    TcpState, TimeWaitReuse, Tunables,
 };
 
 /// Seconds that TIME_WAIT lasts (`TCP_TIMEWAIT_LEN`), and that the truth looks ahead.
@@ -583,7 +583,7 @@ fn judge(sockets: &[Socket], ports: u32) -> Verdict {
         tally.add(socket);
     }
     let snapshot = Snapshot {
-        bound: Ok(PortSet::default()),
+        bound: BoundPorts::default(),
         tick: Some(Duration::from_millis(4)),
         ..Snapshot::new(tunables, tally, SourceName::SockDiag)
     };

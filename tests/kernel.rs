@@ -12,6 +12,7 @@ use common::{
     port_range, run, serve, stdout, sysctl, twcheck,
 };
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 /// The number of usable ports that `verdict` names must be the number of connections that succeed;
 /// then it must find the flow exhausted.
@@ -603,6 +604,45 @@ fn no_command_needs_root() {
             (0, 2)
         );
     });
+}
+
+/// Before Linux 6.8 bound ports are not shown, and one that is bound tells: an ordinary user has none
+/// for that where the range takes all that are not reserved for root.
+#[test]
+fn why_bound_ports_are_not_known_is_the_one_reason_that_holds() {
+    in_namespace(
+        "why_bound_ports_are_not_known_is_the_one_reason_that_holds",
+        || {
+            sysctl("net.ipv4.ip_local_port_range", "1024 65535");
+            // In no table, so that it may hold a port.
+            let _unbound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            let powerless = |arguments: &str| {
+                let line = format!(
+                    "setpriv --bounding-set=-all --inh-caps=-all --no-new-privs -- {} {arguments}",
+                    env!("CARGO_BIN_EXE_twcheck")
+                );
+                let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+                let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+                let gaps = report["gaps"].as_array().unwrap().iter();
+                let mut whys = gaps
+                    .filter(|gap| gap["what"] == "ports bound but neither listening nor connected")
+                    .map(|gap| gap["why"].as_str().unwrap().to_owned());
+                whys.next().unwrap_or_default()
+            };
+            let without_trial = "this kernel shows none, which before Linux 6.8 means nothing, and no \
+                                 port outside the range could be bound to find that out with";
+            assert_eq!(powerless("verdict --json"), without_trial);
+            sysctl("net.ipv4.ip_unprivileged_port_start", "1000");
+            let with_trial = if linux() >= (6, 8) {
+                ""
+            } else {
+                "this kernel does not show them; Linux does from 6.8 on"
+            };
+            assert_eq!(powerless("verdict --json"), with_trial);
+            let by_proc = "/proc/net/tcp does not show them; sock_diag does, from Linux 6.8";
+            assert_eq!(powerless("verdict --json --source proc"), by_proc);
+        },
+    );
 }
 
 #[test]

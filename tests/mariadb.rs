@@ -180,7 +180,7 @@ fn errors_that_look_alike_are_told_apart_and_show_no_secret() {
             ),
             (
                 &["--host", "127.0.0.1", "--port", "3333"],
-                "(111)\nNothing listens on 127.0.0.1:3333",
+                "(111)\n127.0.0.1:3333 refuses connections: nothing listens there",
                 "bind-address",
             ),
             (

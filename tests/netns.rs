@@ -11,8 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    alone, assert_valid, command, exit, in_namespace, json, run, skip, stderr, stdout, text,
-    twcheck,
+    alone, assert_valid, command, exit, in_namespace, json, run, skip_for_want_of, stderr, stdout,
+    text, twcheck,
 };
 use serde_json::{Value, json};
 
@@ -362,9 +362,15 @@ fn as_nobody(arguments: &[&str]) -> std::process::Output {
 fn is_root(test: &str) -> bool {
     let is_root = nix::unistd::getuid().is_root();
     if !is_root {
-        skip(test, "only root can become another user");
+        skip_for_want_of(test, "only root can become another user");
     }
     is_root && Path::new("/usr/bin/setpriv").exists()
+}
+
+/// What the same user is told of the namespace that this test is in.
+fn json_of_own() -> Value {
+    let output = as_nobody(&["verdict", "--json"]);
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 #[test]
@@ -409,6 +415,13 @@ fn without_the_right_to_enter_the_tables_are_read_and_the_rest_is_a_gap() {
         // Whoever may not look at all processes does not know that all is well.
         assert_eq!(exit(&all), 3, "{}", said["summary"]);
         let found = said["namespaces"].as_array().unwrap();
+        let own_one = found.iter().find(|it| it["namespace"]["is_own"] == true);
+        let own_one = &own_one.unwrap()["report"];
+        assert_eq!(
+            own_one["level"],
+            json_of_own()["level"],
+            "it needs no right"
+        );
         let found = found
             .iter()
             .find(|it| it["namespace"]["netns"] == pod.netns());

@@ -229,8 +229,10 @@ fn a_holder_in_another_pid_namespace_is_not_blamed_on_a_capability() {
             .output()
             .unwrap();
         let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let gap = &verdict["gaps"][0];
-        assert_eq!(gap["what"], "owners of 60 of 60 sockets of user root");
+        // Before Linux 6.8 there is another, about bound ports.
+        let mut gaps = verdict["gaps"].as_array().unwrap().iter();
+        let gap = gaps.find(|gap| gap["what"] == "owners of 60 of 60 sockets of user root");
+        let gap = gap.unwrap_or_else(|| panic!("{verdict}"));
         let why = gap["why"].as_str().unwrap();
         assert!(
             why.starts_with("none of the ") && why.contains("another PID namespace"),

@@ -107,7 +107,7 @@ fn limits_and_ctrl_c_end_a_run_cleanly_with_its_report() {
             assert!(!report["timeline"].as_array().unwrap().is_empty());
 
             for (signal, status) in [("INT", 130), ("TERM", 143)] {
-                let child = begun(Command::new(env!("CARGO_BIN_EXE_twcheck")).args(RUN));
+                let child = begun(&mut common::command(&RUN));
                 thread::sleep(Duration::from_millis(300));
                 run("kill", &["-s", signal, &child.id().to_string()]);
                 let output = child.wait_with_output().unwrap();
@@ -170,11 +170,10 @@ fn a_second_signal_ends_a_run_at_once() {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             listen(&listener, Backlog::new(1).unwrap()).unwrap();
             let port = listener.local_addr().unwrap().port().to_string();
-            let server = ["--protocol", "tcp", "--host", "127.0.0.1", "--port", &port];
-            let mut command = Command::new(env!("CARGO_BIN_EXE_twcheck"));
-            let child = begun(command.args(RUN).args(server));
-            // It waits for a greeting first.
-            thread::sleep(Duration::from_secs(3));
+            let words = format!("--protocol tcp --force --host 127.0.0.1 --port {port}");
+            let child = begun(common::command(&RUN).args(words.split(' ')));
+            // The queue is full by then.
+            thread::sleep(Duration::from_secs(1));
             let id = child.id().to_string();
             run("kill", &["-s", first, &id]);
             thread::sleep(Duration::from_millis(100));
@@ -264,9 +263,17 @@ fn errno_99_with_free_ports_is_not_called_exhaustion() {
             "{said}"
         );
         assert!(
-            said.contains("hint: check that the source address (--bind-address) is one of this"),
+            said.contains("hint: check `ip route get ADDRESS`; ::1 exists only where IPv6 is on"),
             "{said}"
         );
+        // An address that is not this machine's.
+        let output = twcheck(&["repro", "127.0.0.1", "--bind-address", "198.51.100.7"]);
+        let said = stderr(&output);
+        assert!(
+            said.contains("(99)\n") && said.contains("The source address is none of this"),
+            "{said}"
+        );
+        assert!(!said.contains("::1"), "{said}");
     });
 }
 
@@ -295,7 +302,15 @@ fn errno_99_that_comes_of_ports_held_by_bind_is_exhaustion() {
                 socket.connect(&elsewhere.into()).unwrap();
                 socket.shutdown(std::net::Shutdown::Both).unwrap();
             }
-            let tcp = ["--protocol", "tcp", "--host", "192.0.2.1", "--port", "3306"];
+            let tcp = [
+                "--protocol",
+                "tcp",
+                "--force",
+                "--host",
+                "192.0.2.1",
+                "--port",
+                "3306",
+            ];
             let report = json(&[&["repro", "--json"], &tcp[..]].concat());
             assert_eq!(
                 (&report["stopped_by"], &report["error"]["kind"]),
@@ -416,11 +431,8 @@ fn a_server_that_stands_elsewhere_is_pointed_out() {
     in_namespace("a_server_that_stands_elsewhere_is_pointed_out", || {
         let home = tempfile::tempdir().unwrap();
         let said = |server: Option<&str>| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_twcheck"));
-            command
-                .args(["repro", "--connections", "3"])
-                .env("HOME", home.path());
-            command.env_remove("MYSQL_HOST");
+            let mut command = common::command(&["repro", "--connections", "3"]);
+            command.env("HOME", home.path()).env_remove("MYSQL_HOST");
             if let Some(server) = server {
                 command.env("MYSQL_HOST", server);
             }
@@ -440,8 +452,7 @@ fn a_server_that_stands_elsewhere_is_pointed_out() {
         assert!(said(Some("db.b")).contains(&hint("~/.my.cnf", "db.a")));
         // And one that says more than is read.
         std::fs::write(home.path().join(".mylogin.cnf"), "").unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_twcheck"))
-            .args(["repro", "127.0.0.1:1"])
+        let output = common::command(&["repro", "127.0.0.1:1"])
             .env("HOME", home.path())
             .output()
             .unwrap();
@@ -494,6 +505,7 @@ fn a_pool_does_the_same_work_and_leaves_no_time_wait() {
                     "client_side": 0,
                     "client_side_before": 0,
                     "server_side": 0,
+                    "server_side_before": 0,
                     "limit": report["time_wait"]["limit"],
                     "dropped": 0,
                 })
@@ -566,11 +578,12 @@ fn any_tcp_server_can_be_connected_to() {
             "--json",
             "--protocol",
             "tcp",
+            "--force",
             "--host",
             "192.0.2.1",
         ];
         let report = json(&[&plain[..], &["--port", &port]].concat());
-        // The look for a greeting takes one.
+        // The look whether it lets in takes one.
         assert_eq!(
             (
                 &report["stopped_by"],
@@ -590,6 +603,7 @@ fn any_tcp_server_can_be_connected_to() {
             "repro",
             "--protocol",
             "tcp",
+            "--force",
             "--host",
             "127.0.0.1",
             "--port",
@@ -597,7 +611,7 @@ fn any_tcp_server_can_be_connected_to() {
         ]);
         assert_eq!(exit(&output), 3);
         assert!(
-            stderr(&output).contains("Nothing listens"),
+            stderr(&output).contains("refuses connections"),
             "{}",
             stderr(&output)
         );
@@ -737,6 +751,7 @@ fn why_more_connections_were_made_than_ports_is_told() {
                     "--json",
                     "--protocol",
                     "tcp",
+                    "--force",
                     "--host",
                     "127.0.0.1",
                     "--port",
@@ -758,16 +773,8 @@ fn a_server_that_stops_answering_holds_up_neither_ctrl_c_nor_the_report() {
         use nix::sys::socket::{Backlog, listen};
         let listener = TcpListener::bind("127.0.0.1:8080").unwrap();
         listen(&listener, Backlog::new(1).unwrap()).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_twcheck"))
-            .args([
-                "repro",
-                "--json",
-                "--protocol",
-                "tcp",
-                "--host",
-                "127.0.0.1",
-            ])
-            .args(["--port", "8080", "--threads", "4"])
+        let words = "repro --json --protocol tcp --force --host 127.0.0.1 --port 8080 --threads 4";
+        let child = common::command(&words.split(' ').collect::<Vec<_>>())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -794,6 +801,7 @@ fn silence_in_the_middle_of_a_short_run_is_an_error() {
             "--json",
             "--protocol",
             "tcp",
+            "--force",
             "--host",
             "127.0.0.1",
         ];
@@ -851,5 +859,231 @@ fn advice_is_proved_on_the_kernel_it_is_for() {
             (&pool["connections"], &pool["time_wait"]),
             (&json!(8), &json!(0))
         );
+    });
+}
+
+/// Servers that wait for the client to speak, and those that think long.
+#[test]
+fn a_server_that_does_not_greet_is_told_by_what_ended_the_wait() {
+    let test = "a_server_that_does_not_greet_is_told_by_what_ended_the_wait";
+    in_namespace(test, || {
+        let listener = TcpListener::bind("127.0.0.1:8080").unwrap();
+        for (time, kind, hint) in [
+            (
+                "1s",
+                "too_little_time",
+                "give it more time (--duration 1min)",
+            ),
+            (
+                "2min",
+                "no_greeting",
+                "is not MySQL: `--protocol tcp --force`",
+            ),
+        ] {
+            let words = format!("repro 127.0.0.1:8080 --user app --duration {time}");
+            let words: Vec<_> = words.split(' ').collect();
+            let report = json(&[&words[..], &["--json"]].concat());
+            assert_eq!(report["error"]["kind"], kind, "{report}");
+            let said = stderr(&twcheck(&words)).replace("\n      ", " ");
+            assert!(said.contains(hint), "{said}");
+            assert!(
+                said.contains("(HTTP, Redis, PostgreSQL, a proxy with accept-proxy)"),
+                "{said}"
+            );
+            assert_eq!(said.contains("--duration 1min"), time == "1s", "{said}");
+        }
+        drop(listener);
+    });
+}
+
+#[test]
+fn a_signal_before_the_first_login_says_what_was_waited_for() {
+    let test = "a_signal_before_the_first_login_says_what_was_waited_for";
+    in_namespace(test, || {
+        let listener = TcpListener::bind("127.0.0.1:8080").unwrap();
+        for (signal, status, more) in [
+            ("INT", 130, &["--user", "app"][..]),
+            ("TERM", 143, &["--user", "app", "--pool", "3"]),
+            ("INT", 130, &["--protocol", "tcp"]),
+        ] {
+            let child = common::command(&["repro", "--host", "127.0.0.1", "--port", "8080"])
+                .args(more)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            thread::sleep(Duration::from_millis(500));
+            run("kill", &["-s", signal, &child.id().to_string()]);
+            let output = child.wait_with_output().unwrap();
+            assert_eq!(exit(&output), status, "{}", text(&output));
+            let said = stderr(&output).replace("\n      ", " ");
+            let waited = "interrupted while waiting for the first connection to 127.0.0.1:8080";
+            assert_eq!(said.matches(waited).count(), 1, "{said}");
+        }
+        drop(listener);
+    });
+}
+
+/// What the run went to and as whom, as far as it says that of a server that is not there.
+#[test]
+fn files_and_variables_of_the_clients_name_the_server() {
+    let test = "files_and_variables_of_the_clients_name_the_server";
+    in_namespace(test, || {
+        use std::os::unix::fs::PermissionsExt;
+        let home = tempfile::tempdir().unwrap();
+        let lines = "[client]\nhost=127.0.0.1\nport=1\nuser=a\n[client_prod]\nhost=127.0.0.2\n";
+        std::fs::write(home.path().join(".my.cnf"), lines).unwrap();
+        std::fs::write(
+            home.path().join("mysql.cnf"),
+            "[mysql]\nhost=127.0.0.3\nuser=a\n",
+        )
+        .unwrap();
+        let secret = home.path().join("secret");
+        std::fs::write(&secret, "hunter2\n").unwrap();
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let said = |variables: &[(&str, &str)], words: &[&str]| {
+            let mut command = common::command(&["repro"]);
+            for name in ["HOST", "GROUP_SUFFIX"] {
+                command.env_remove(format!("MYSQL_{name}"));
+                command.env_remove(format!("MARIADB_{name}"));
+            }
+            let output = command
+                .args(words)
+                .env("HOME", home.path())
+                .envs(variables.iter().copied())
+                .output()
+                .unwrap();
+            assert_eq!(exit(&output), 3, "{}", common::text(&output));
+            stderr(&output).replace("\n      ", " ")
+        };
+        let file = "--defaults-file=~/.my.cnf";
+        for (variables, words, expected) in [
+            (&[][..], &[file][..], "connecting to 127.0.0.1:1"),
+            (
+                &[],
+                &["--defaults-file", "~/.my.cnf"],
+                "connecting to 127.0.0.1:1",
+            ),
+            (
+                &[("MYSQL_GROUP_SUFFIX", "_prod")],
+                &[file],
+                "connecting to 127.0.0.2:1",
+            ),
+            (
+                &[("MARIADB_GROUP_SUFFIX", "_prod")],
+                &[file],
+                "MARIADB_GROUP_SUFFIX counts, as for mariadb",
+            ),
+            (
+                &[("MYSQL_GROUP_SUFFIX", "_test")],
+                &[file, "--defaults-group-suffix", "_prod"],
+                "connecting to 127.0.0.2:1",
+            ),
+            (
+                &[("MARIADB_HOST", "127.0.0.4")],
+                &["--defaults-file=/dev/null", "--port", "1"],
+                "connecting to 127.0.0.4:1",
+            ),
+            (
+                &[("MARIADB_HOST", "127.0.0.4"), ("MYSQL_HOST", "127.0.0.5")],
+                &["--defaults-file=/dev/null", "--port", "1"],
+                "connecting to 127.0.0.5:1",
+            ),
+            (
+                &[],
+                &["--defaults-file=~/mysql.cnf"],
+                "line 2 names the server 127.0.0.3 in a group that is not read here",
+            ),
+            (
+                &[],
+                &["127.0.0.1:1", "--password-file=~/secret"],
+                "others on this machine may read the password",
+            ),
+            (
+                &[],
+                &["--tls-ca=~/ca.pem", "--defaults-file=~/.my.cnf"],
+                "ca.pem: No such file",
+            ),
+        ] {
+            let said = said(variables, words);
+            assert!(said.contains(expected), "{words:?}: {said}");
+            assert!(
+                !said.contains("hunter2") && !said.contains("~/ca"),
+                "{said}"
+            );
+        }
+        // Both of its addresses are tried, and both are named.
+        let said = said(&[], &["localhost:1"]);
+        assert!(
+            !said.contains("[::1]:1") || said.contains("none of its addresses takes a connection"),
+            "{said}"
+        );
+    });
+}
+
+/// With reuse the ports are back after its delay, not after TIME_WAIT.
+#[test]
+fn ports_that_are_reused_return_after_the_delay() {
+    in_namespace("ports_that_are_reused_return_after_the_delay", || {
+        let report = sandbox(&["--set", "net.ipv4.tcp_tw_reuse=1"]);
+        assert_eq!(
+            (&report["stopped_by"], &report["reuse"]),
+            (&json!("exhausted"), &json!("seen")),
+            "{report}"
+        );
+        let last = report["ports_return_seconds"][1].as_f64().unwrap();
+        assert!(last <= 1.1, "{report}");
+    });
+}
+
+/// Where nobody could watch it is said why, and not that a login failed where none was tried.
+#[test]
+fn a_first_connection_that_failed_is_no_failed_login() {
+    in_namespace("a_first_connection_that_failed_is_no_failed_login", || {
+        for (more, why) in [
+            (&[][..], "the loop's own first connection failed"),
+            (
+                &["--pool", "4"],
+                "the pool could not open all of its connections",
+            ),
+        ] {
+            let words = [&["repro", "--json", "127.0.0.1:1", "--user", "app"], more].concat();
+            let report = json(&words);
+            assert_eq!(report["server"]["not_watched_because"], why, "{report}");
+            assert_eq!(report["error"]["kind"], "connection_refused");
+            // mariadb prints another number than the system's.
+            let said = twcheck(
+                &words
+                    .iter()
+                    .copied()
+                    .filter(|word| *word != "--json")
+                    .collect::<Vec<_>>(),
+            );
+            assert!(!text(&said).contains("ERROR 2002"), "{}", text(&said));
+        }
+    });
+}
+
+/// The clients read it before the user's own.
+#[test]
+fn an_option_file_of_all_users_that_is_about_the_login_is_pointed_out() {
+    let test = "an_option_file_of_all_users_that_is_about_the_login_is_pointed_out";
+    in_namespace(test, || {
+        for (lines, is_told) in [
+            ("[client]\nhost=db.example\n", true),
+            ("[client]\nuser=app\n", true),
+            ("[client]\nsocket=/run/s\n[mysqld]\nuser=mysql\n", false),
+        ] {
+            let script = "mount -t tmpfs none /etc && printf \"$0\" > /etc/my.cnf && exec \"$@\"";
+            let output = Command::new("unshare")
+                .args(["--mount", "--", "sh", "-c", script, lines])
+                .args([env!("CARGO_BIN_EXE_twcheck"), "repro", "127.0.0.1:1"])
+                .env("HOME", "/nonexistent")
+                .output()
+                .unwrap();
+            let said = stderr(&output).replace("\n      ", " ");
+            assert!(said.contains("ERROR 2003"), "{said}");
+            assert_eq!(said.contains("/etc/my.cnf is not read"), is_told, "{said}");
+        }
     });
 }

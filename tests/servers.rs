@@ -21,8 +21,7 @@ const SIX: &str = "2001:db8::1";
 
 /// `twcheck repro` with this password in the environment.
 fn repro(password: &str, words: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_twcheck"))
-        .arg("repro")
+    common::command(&["repro"])
         .args(words)
         .env("MYSQL_PWD", password)
         .env("HOME", "/nonexistent")
@@ -314,6 +313,48 @@ fn every_plugin_of_mariadb_11_is_spoken() {
                 "{nobody}"
             );
         }
+        // One method after the other.
+        for (user, methods) in [
+            (
+                "second",
+                [
+                    "ed25519 USING PASSWORD('other')",
+                    "mysql_native_password USING PASSWORD('correct horse')",
+                ],
+            ),
+            (
+                "third",
+                [
+                    "parsec USING PASSWORD('other') OR ed25519 USING PASSWORD('third')",
+                    "mysql_native_password USING PASSWORD('correct horse')",
+                ],
+            ),
+            (
+                "last",
+                [
+                    "mysql_native_password USING PASSWORD('other')",
+                    "parsec USING PASSWORD('correct horse')",
+                ],
+            ),
+            (
+                "socket",
+                ["unix_socket", "ed25519 USING PASSWORD('correct horse')"],
+            ),
+        ] {
+            database.query(&format!(
+                "CREATE USER {user}@'%' IDENTIFIED VIA {} OR {}",
+                methods[0], methods[1]
+            ));
+            assert_in(PASSWORD, &["--user", user]);
+            // Behind a wrong signature of parsec 11.8.9 takes OpenSSL's complaint about it for one
+            // about its next read, and closes.
+            if user != "third" {
+                assert_in(PASSWORD, &["--user", user, "--tls=required"]);
+            }
+            let wrong = (json!("access_denied"), json!(1045));
+            assert_eq!(failure("wrong one", &["--user", user]), wrong, "{user}");
+        }
+        assert_eq!(counted(&database).host_cache.trim(), "0\t0");
         // What is not spoken is named.
         database.query("INSTALL SONAME 'auth_pam_v1'");
         database.query("CREATE USER pam@'%' IDENTIFIED VIA pam");
@@ -325,6 +366,26 @@ fn every_plugin_of_mariadb_11_is_spoken() {
             "{error}"
         );
     });
+}
+
+/// A certificate that no server knows, and its key.
+fn stranger(database: &Database) -> [String; 2] {
+    let file = |name: &str| {
+        database
+            .folder
+            .path()
+            .join(name)
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    let [certificate, key] = [file("stranger.pem"), file("stranger.key")];
+    let words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=stranger -keyout";
+    let words = words
+        .split(' ')
+        .chain([key.as_str(), "-out", certificate.as_str()]);
+    common::run("openssl", &words.collect::<Vec<_>>());
+    [certificate, key]
 }
 
 /// What is counted of an account, or of all: the loop takes no more of it than a client would.
@@ -344,8 +405,18 @@ fn limits_of_mysql_9(database: &Database) {
     assert_in(PASSWORD, &["--user", "single", "--rate", "5"]);
     let hourly = report(PASSWORD, &["--host", FOUR, "--user", "hourly"]);
     assert_eq!(
-        (&hourly["connections"], &hourly["error"]["mysql_code"]),
-        (&json!(5), &json!(1226)),
+        (
+            &hourly["connections"],
+            &hourly["error"]["kind"],
+            &hourly["error"]["mysql_code"],
+            &hourly["server"]["watch_ended_because"]
+        ),
+        (
+            &json!(5),
+            &json!("hourly_limit"),
+            &json!(1226),
+            &Value::Null
+        ),
         "{hourly}"
     );
     // Of a pool that fails those are told that were opened.
@@ -354,6 +425,10 @@ fn limits_of_mysql_9(database: &Database) {
         (&pool["connections"], &pool["error"]["mysql_code"]),
         (&json!(2), &json!(1226)),
         "{pool}"
+    );
+    assert_eq!(
+        pool["server"]["not_watched_because"],
+        "the pool could not open all of its connections"
     );
     database.query("SET GLOBAL max_connections = 10");
     let held: Vec<_> = (0..9)
@@ -399,6 +474,8 @@ fn every_no_of_mysql_9_has_its_own_name() {
             database.file("client-key.pem"),
         );
         let badge = ["--tls-cert", &certificate, "--tls-key", &key];
+        let stranger = stranger(&database);
+        let stranger = ["--tls-cert", &stranger[0], "--tls-key", &stranger[1]];
         let told = |words: &[&str], kind: &str, code: Value| {
             assert_eq!(failure(PASSWORD, words), (json!(kind), code), "{words:?}");
         };
@@ -417,7 +494,7 @@ fn every_no_of_mysql_9_has_its_own_name() {
         told(&["--user", "tls"], "access_denied", json!(1045));
         told(
             &["--user", "badge", "--tls=required"],
-            "access_denied",
+            "access_denied_under_tls",
             json!(1045),
         );
         told(
@@ -427,7 +504,7 @@ fn every_no_of_mysql_9_has_its_own_name() {
         );
         told(
             &["--user", "app", "--tls-ca", &authority],
-            "tls_wrong_name",
+            "tls_no_name",
             Value::Null,
         );
         assert_in(PASSWORD, &["--user", "tls", "--tls=required"]);
@@ -439,6 +516,13 @@ fn every_no_of_mysql_9_has_its_own_name() {
             PASSWORD,
             &[&["--user", "badge", "--tls=required"][..], &badge].concat(),
         );
+
+        told(
+            &[&["--user", "badge", "--tls=required"][..], &stranger].concat(),
+            "tls_client_unknown",
+            Value::Null,
+        );
+        database.query("TRUNCATE performance_schema.host_cache");
 
         limits_of_mysql_9(&database);
         database.query("SET GLOBAL require_secure_transport = 1");
@@ -518,8 +602,32 @@ fn an_abrupt_close_of_mysql_9_is_told_as_what_it_is() {
     in_namespace(test, || {
         let database = Database::mysql(&[]);
         database.query("CREATE USER app@'%' IDENTIFIED BY 'correct horse'");
-        port_range(40000, 40499);
+        // Also where the run ends long before the ports.
         let abrupt = ["--host", FOUR, "--user", "app", "--close", "abrupt"];
+        let short = report(PASSWORD, &[&abrupt[..], &["--connections", "200"]].concat());
+        assert_eq!(
+            (&short["stopped_by"], &short["ports_came_back"]),
+            (&json!("count"), &json!("answered_after_close")),
+            "{short}"
+        );
+        database.query("SET GLOBAL init_connect = 'nonsense'");
+        let words = [
+            "--host",
+            "127.0.0.1",
+            "--user",
+            "app",
+            "--connections",
+            "10",
+        ];
+        let broken = report(PASSWORD, &words);
+        assert_eq!(
+            (&broken["connections"], &broken["ports_came_back"]),
+            // The error about it comes behind the client's own end.
+            (&json!(10), &json!("answered_after_close")),
+            "{broken}"
+        );
+        database.query("SET GLOBAL init_connect = ''");
+        port_range(40000, 40499);
         let plain = report(
             PASSWORD,
             &[&abrupt[..], &["--connections", "3000"]].concat(),
@@ -758,9 +866,27 @@ fn ports_run_out_at_the_predicted_count_against_any_server() {
         nginx.args(["-c", &at("nginx.conf"), "-e", "stderr"]);
         let _nginx = Service::start(nginx, 8080);
         let _postgres = postgres(folder.path());
+        // They wait for the client to speak.
+        let said = repro("", &["--host", FOUR, "--port", "6379", "--user", "app"]);
+        let said = text(&said).replace("\n      ", " ");
+        assert!(
+            said.contains("not greet as MySQL does") && said.contains("`--protocol tcp --force`"),
+            "{said}"
+        );
         port_range(40000, 40499);
         for port in ["6379", "8080", "5432"] {
-            let report = report("", &["--protocol", "tcp", "--host", FOUR, "--port", port]);
+            let report = report(
+                "",
+                &[
+                    "--protocol",
+                    "tcp",
+                    "--force",
+                    "--host",
+                    FOUR,
+                    "--port",
+                    port,
+                ],
+            );
             println!(
                 "MEASURED port {port}: {} predicted, {} made",
                 report["predicted_ports"], report["connections"]
@@ -790,6 +916,7 @@ fn every_no_of_mariadb_11_has_its_own_name() {
         database.query(
             "CREATE USER app@'%' IDENTIFIED BY 'correct horse'; CREATE DATABASE attic; \
              CREATE USER locked@'%' IDENTIFIED BY 'correct horse' ACCOUNT LOCK; \
+             CREATE USER unix@'%' IDENTIFIED VIA unix_socket; \
              CREATE USER tls@'%' IDENTIFIED BY 'correct horse' REQUIRE SSL; \
              CREATE USER careful@'%' IDENTIFIED BY 'correct horse'; \
              CREATE USER single@'%' IDENTIFIED BY 'correct horse' WITH MAX_USER_CONNECTIONS 1; \
@@ -804,6 +931,14 @@ fn every_no_of_mariadb_11_has_its_own_name() {
             json!(1044),
         );
         told(&["--user", "locked"], "account_locked", json!(4151));
+        told(&["--user", "unix"], "socket_account", json!(1698));
+        let stranger = stranger(&database);
+        let stranger = ["--tls-cert", &stranger[0], "--tls-key", &stranger[1]];
+        told(
+            &[&["--user", "app", "--tls=required"][..], &stranger].concat(),
+            "tls_client_unknown",
+            Value::Null,
+        );
         told(&["--user", "tls"], "access_denied", json!(1045));
         // A certificate that the server made itself, with no name of this host in it.
         told(
@@ -884,6 +1019,127 @@ fn option_files_are_read_as_the_clients_read_them() {
                 Err(error) => assert!(!theirs.status.success(), "{error:#}: {}", what()),
             }
         }
+    }
+}
+
+/// Whom a client logs in as by a file, and whether with a password; `None` where it stops at it.
+fn logs_in_as(said: &str) -> Option<(String, bool)> {
+    let denied = said.split("Access denied for user '").nth(1);
+    if let Some(denied) = denied {
+        let (user, rest) = denied.split_once('\'')?;
+        return Some((user.to_owned(), rest.contains("(using password: YES)")));
+    }
+    said.contains("it logged in").then(|| ("app".into(), true))
+}
+
+/// Files of `[client]`, with `user=app` and its password before the lines: where twcheck goes on, it
+/// logs in as this client does, or says that it does not.
+fn option_files_lead_where_the_client_goes(database: &Database) {
+    database.query("CREATE USER app@'%' IDENTIFIED BY 'correct horse'");
+    let before = "[client]\nuser=app\npassword=correct horse\n";
+    let folder = database.folder.path();
+    for (number, lines) in [
+        "",
+        "user u1",
+        "password secret",
+        "u=u1",
+        "h=192.0.2.9",
+        "user: u1",
+        "--user=u1",
+        "passwd=secret",
+        "pass=secret",
+        "Pass=secret",
+        "password1=secret",
+        "password2=secret",
+        "skip-password",
+        "disable-password",
+        "use=u1",
+        "User=u1",
+        "username=u1",
+        "skip-user",
+        "user=",
+        "user",
+        "P=3307",
+        "port=0",
+        "port",
+        "loose-user=u1",
+        "loose-foobar=1",
+        "default-character-set=utf8mb4",
+        "!include /nonexistent",
+        "!include FILE",
+        "[mysql]\nuser=u1",
+        "[client_prod]\nuser=u1",
+        "[CLIENT_prod]\nuser=u1\n[client]\npassword=x",
+        "ssl-ca=",
+        "ssl-capath=/etc",
+        "ssl-fp=AA",
+        "ssl-mode=VERIFY_CA",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let file = folder.join(format!("{number}.cnf"));
+        let path = file.to_str().unwrap();
+        fs::write(&file, format!("{before}{}\n", lines.replace("FILE", path))).unwrap();
+        let file = format!("--defaults-file={path}");
+        let host = format!("--host={FOUR}");
+        let client = database
+            .bare_client(&[
+                &file,
+                &host,
+                "--protocol=tcp",
+                "--port=3306",
+                "--execute=SELECT 'it logged in'",
+            ])
+            .env("MYSQL_GROUP_SUFFIX", "_prod")
+            .output()
+            .unwrap();
+        let theirs = logs_in_as(&text(&client));
+        let ours = common::command(&["repro", &file, &host, "--port=3306", "--connections=1"])
+            .env("MYSQL_GROUP_SUFFIX", "_prod")
+            .env("HOME", "/nonexistent")
+            .env_remove("MYSQL_PWD")
+            .output()
+            .unwrap();
+        let said = text(&ours).replace("\n      ", " ");
+        let is_in = exit(&ours) == 0;
+        let went = logs_in_as(&said).or_else(|| is_in.then(|| ("app".into(), true)));
+        let noted = said.contains(&format!("note: {path} "));
+        let what = || {
+            format!(
+                "{lines:?}: {went:?}, the client {theirs:?}\n{said}\n{}",
+                text(&client)
+            )
+        };
+        if went.is_some() && went != theirs {
+            assert!(noted, "{}", what());
+        }
+        // No word of the login is passed over.
+        assert!(!said.contains("secret"), "{}", what());
+        println!(
+            "MEASURED {lines:?}: {went:?}, the client {theirs:?}{}",
+            if noted { ", noted" } else { "" }
+        );
+    }
+}
+
+#[test]
+fn option_files_lead_where_mysql_goes() {
+    let test = "option_files_lead_where_mysql_goes";
+    if Suite::Unstable.is_there(test) {
+        in_namespace(test, || {
+            option_files_lead_where_the_client_goes(&Database::mysql(&[]));
+        });
+    }
+}
+
+#[test]
+fn option_files_lead_where_mariadb_goes() {
+    let test = "option_files_lead_where_mariadb_goes";
+    if Suite::Trixie.is_there(test) {
+        in_namespace(test, || {
+            option_files_lead_where_the_client_goes(&Database::mariadb(&[]));
+        });
     }
 }
 

@@ -2,24 +2,32 @@
 //! a function.
 
 mod advise;
+mod explain;
+mod mysqls;
+mod record;
 mod repro;
 mod states;
 mod values;
 mod verdict;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::error::ContextValue;
+use anyhow::Result;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use advise::AdviseArgs;
+pub use explain::ExplainArgs;
+use mysqls::MysqlsOptions;
+pub use record::RecordArgs;
 pub use repro::ReproArgs;
 pub use states::{By, StatesArgs};
 pub use verdict::VerdictArgs;
 
 use crate::refusal::Refusal;
 use crate::render::Format;
-use crate::system::{Machine, SourceChoice, Wanted};
+use crate::system::{Machine, Recorded, SourceChoice, Wanted, open_recording};
 
 /// Can this machine still open connections to that server, and if not, why, and what fixes it?
 ///
@@ -29,7 +37,7 @@ use crate::system::{Machine, SourceChoice, Wanted};
 #[command(
     version,
     after_help = "\
-Start with `twcheck verdict`. None of the commands needs root or changes anything."
+Start with `twcheck verdict`, or `twcheck explain` the error. None of the commands needs root or changes anything."
 )]
 pub struct Cli {
     /// What to do.
@@ -48,6 +56,39 @@ pub fn read(width: Option<u16>) -> Result<Cli, clap::Error> {
     Cli::from_arg_matches(&matches)
 }
 
+/// What to type instead, where `arguments` ask for the help of `repro` by an -h that is meant for
+/// the host, as mysql has it; `None` where help is meant.
+#[must_use]
+pub fn host_behind_h(arguments: impl IntoIterator<Item = OsString>) -> Option<Refusal> {
+    let mut arguments = arguments
+        .into_iter()
+        .skip_while(|argument| argument != "repro");
+    let attached = |argument: &OsString| {
+        let host = argument
+            .to_str()?
+            .strip_prefix("-h")?
+            .trim_start_matches('=');
+        Some(host.to_owned())
+    };
+    let mut host = arguments.find_map(|argument| attached(&argument))?;
+    if host.is_empty() {
+        host = arguments.next()?.into_string().ok()?;
+    }
+    let is_word = !host.is_empty() && !host.starts_with('-');
+    is_word.then(|| {
+        // It may hold a password.
+        let shown = if host.contains(['@', '/']) {
+            "HOST"
+        } else {
+            &host
+        };
+        Refusal::new(
+            "-h is short for --help here; the server has --host",
+            format!("--host {shown}"),
+        )
+    })
+}
+
 /// The subcommands, in the order of an incident.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -57,62 +98,95 @@ pub enum Command {
     States(StatesArgs),
     /// Recommend sysctl changes, and what not to change, with the rate each one buys
     Advise(AdviseArgs),
+    /// Record this machine, to be judged elsewhere or later
+    Record(RecordArgs),
     /// Connect and close until errno 99, in a private namespace or against a server of yours
     Repro(Box<ReproArgs>),
+    /// Say what an error message or a log means, how often, when and toward whom
+    Explain(ExplainArgs),
 }
 
-/// Where to look, and how the socket table is read there.
+/// In which network namespace of this machine to look, and how the socket table is read there.
 #[derive(Debug, Args)]
-pub struct SourceArgs {
+pub struct PlaceArgs {
     /// Where to read the socket table
     #[arg(long, value_enum, default_value_t, value_name = "SOURCE")]
-    source: SourceChoice,
+    pub source: SourceChoice,
     /// Look into the network namespace of this process, as of a container
     #[arg(
         long,
         value_name = "PID",
         value_parser = values::pid(),
         allow_hyphen_values = true,
-        conflicts_with_all = ["netns", "all_netns", "proc_root"]
+        conflicts_with = "netns"
     )]
     pid: Option<i32>,
     /// Look into this network namespace: a name of `ip netns`, a number of `lsns`, or a path
-    #[arg(
-        long,
-        value_name = "NAME",
-        value_parser = values::netns(),
-        conflicts_with_all = ["all_netns", "proc_root"]
-    )]
+    #[arg(long, value_name = "NAME", value_parser = values::netns())]
     netns: Option<PathBuf>,
-    /// Look into every network namespace of this machine, the worst first
-    #[arg(long, conflicts_with = "proc_root")]
-    pub all_netns: bool,
-    /// Read a recorded copy of /proc instead of this machine
-    #[arg(long, value_name = "DIR")]
-    proc_root: Option<PathBuf>,
 }
 
-impl SourceArgs {
-    /// The machine to look at, where it is not another network namespace of this one.
-    #[must_use]
-    pub fn machine(&self) -> Machine {
-        match &self.proc_root {
-            Some(root) => Machine::recorded(root),
-            None => Machine::live(self.source),
-        }
-    }
-
+impl PlaceArgs {
     /// The other network namespace that is asked for, if one is.
     #[must_use]
     pub fn wanted(&self) -> Option<Wanted> {
         let of_process = self.pid.map(Wanted::OfProcess);
         of_process.or_else(|| self.netns.clone().map(Wanted::Named))
     }
+}
 
-    /// How the socket table is read.
-    #[must_use]
-    pub fn source(&self) -> SourceChoice {
-        self.source
+/// Where to look: here, or at a recorded machine.
+#[derive(Debug, Args)]
+pub struct SourceArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub place: PlaceArgs,
+    /// Look into every network namespace of this machine, the worst first
+    #[arg(long, conflicts_with_all = ["pid", "netns", "from", "proc_root"])]
+    pub all_netns: bool,
+    /// Read a recording instead of this machine: of `twcheck record`, a copy of /proc, a sosreport's
+    /// folder, or what ss -tanoe or netstat -anto printed
+    #[arg(
+        long,
+        value_parser = values::path(),
+        value_name = "DIR|FILE",
+        conflicts_with_all = ["pid", "netns", "proc_root"]
+    )]
+    from: Option<PathBuf>,
+    /// Read a recorded copy of /proc instead of this machine
+    #[arg(
+        long,
+        value_parser = values::path(),
+        value_name = "DIR",
+        conflicts_with_all = ["pid", "netns"]
+    )]
+    proc_root: Option<PathBuf>,
+}
+
+impl SourceArgs {
+    /// The recorded machine that is asked for, if one is.
+    ///
+    /// # Errors
+    /// When the recording cannot be read.
+    pub fn recording(&self) -> Result<Option<Recorded>> {
+        if let Some(from) = &self.from {
+            let recorded = open_recording(from)?;
+            return Ok(Some(Recorded {
+                machine: recorded.machine.through(self.place.source),
+                ..recorded
+            }));
+        }
+        Ok(self.proc_root.as_deref().map(|root| Recorded {
+            machine: Machine::recorded(root),
+            namespace: None,
+            taken: None,
+        }))
+    }
+
+    /// The option that names a recorded machine, where one is named.
+    fn recorded(&self) -> Option<(&'static str, &Path)> {
+        let from = self.from.as_deref().map(|path| ("--from", path));
+        from.or_else(|| Some(("--proc-root", self.proc_root.as_deref()?)))
     }
 
     fn check(&self) -> Result<(), Refusal> {
@@ -122,9 +196,11 @@ impl SourceArgs {
 }
 
 fn a_recording_answers_no_netlink(args: &SourceArgs) -> Result<(), Refusal> {
-    if args.proc_root.is_some() && args.source == SourceChoice::SockDiag {
+    if let Some((option, _)) = args.recorded()
+        && args.place.source == SourceChoice::SockDiag
+    {
         return Err(Refusal::new(
-            "--source sock_diag asks the running kernel, --proc-root a recorded one",
+            format!("--source sock_diag asks the running kernel, {option} a recorded one"),
             "leave one of the two out",
         ));
     }
@@ -133,18 +209,21 @@ fn a_recording_answers_no_netlink(args: &SourceArgs) -> Result<(), Refusal> {
 
 /// The folder of a process has its tables and no settings: what they mean would be unknown.
 fn a_process_is_no_recording(args: &SourceArgs) -> Result<(), Refusal> {
-    let Some(process) = args.proc_root.as_deref().and_then(process_of) else {
+    let Some((option, path)) = args.recorded() else {
+        return Ok(());
+    };
+    let Some(process) = process_of(path) else {
         return Ok(());
     };
     let message = format!(
-        "--proc-root reads a recorded copy of /proc, and /proc/{process} is a running process, whose \
+        "{option} reads a recorded copy of /proc, and /proc/{process} is a running process, whose \
          folder has no settings"
     );
     Err(match process.parse::<i32>() {
         Ok(pid) => Refusal::new(message, format!("--pid {pid}")),
         Err(_) => Refusal::new(
             message,
-            "leave --proc-root out: this process is the default",
+            format!("leave {option} out: this process is the default"),
         ),
     })
 }
@@ -183,11 +262,19 @@ pub fn without_secrets(error: &clap::Error) -> Option<String> {
         let text = text.to_ascii_lowercase();
         text.contains('@') || text.contains("password=") || text.starts_with("mysql:")
     };
-    let quoted = error.context().filter_map(|(_, value)| match value {
-        ContextValue::String(text) => Some(text),
-        _ => None,
-    });
-    let secrets: Vec<_> = quoted.filter(is_secret).collect();
+    let quoted = |of: fn(ContextKind) -> bool| {
+        error
+            .context()
+            .filter_map(move |(kind, value)| match value {
+                ContextValue::String(text) if of(kind) => Some(text),
+                _ => None,
+            })
+    };
+    // What stands behind an option about passwords is one.
+    let is_behind =
+        quoted(|kind| kind == ContextKind::InvalidArg).any(|option| option.contains("password"));
+    let behind = quoted(|kind| kind == ContextKind::InvalidValue).filter(|_| is_behind);
+    let secrets: Vec<_> = quoted(|_| true).filter(is_secret).chain(behind).collect();
     if secrets.is_empty() {
         return None;
     }
@@ -201,7 +288,7 @@ pub fn without_secrets(error: &clap::Error) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::{OsStr, OsString};
+    use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
 
     use clap::Parser;
@@ -217,7 +304,10 @@ mod tests {
             Command::Verdict(args) => args.check(),
             Command::States(args) => args.check(),
             Command::Advise(args) => args.check(),
+            // Whatever goes together, clap says.
+            Command::Record(_) => Ok(()),
             Command::Repro(args) => args.check(),
+            Command::Explain(args) => args.check(),
         }
     }
 
@@ -239,6 +329,25 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_h_with_a_word_behind_it_is_meant_for_the_host() {
+        for (line, hint) in [
+            ("repro -h db.example", Some("--host db.example")),
+            ("repro -u app -h db.example -p", Some("--host db.example")),
+            ("repro -hdb.example", Some("--host db.example")),
+            ("repro -h=db.example", Some("--host db.example")),
+            ("repro -h u:hunter2@h", Some("--host HOST")),
+            ("repro -h", None),
+            ("repro db.example -h", None),
+            ("repro -h --user app", None),
+            ("repro --help db.example", None),
+            ("verdict -h db.example", None),
+        ] {
+            let refusal = host_behind_h(line.split(' ').map(OsString::from));
+            assert_eq!(refusal.as_ref().map(Refusal::hint), hint, "{line}");
+        }
     }
 
     #[test]
@@ -278,8 +387,9 @@ mod tests {
                 "table, plain, json, prometheus, nagios, markdown",
             ),
             ("states", "table, plain, json"),
-            ("advise", "table, plain, json, sysctl"),
+            ("advise", "table, plain, json, sysctl, kubernetes"),
             ("repro", "table, plain, json"),
+            ("explain", "table, plain, json, markdown"),
         ] {
             assert_eq!(
                 usage(&[line, "--format", "xml"]).to_string(),
@@ -344,6 +454,10 @@ mod tests {
             (
                 &[b"verdict", b"--password=hunter2"],
                 "unexpected argument '--password' found",
+            ),
+            (
+                &[b"repro", b"--ask-password=hunter2"],
+                "unexpected value '…' for '--ask-password' found; no more were expected",
             ),
             (
                 &[b"verdict", b"-phunter2"],

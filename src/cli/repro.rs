@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-use super::{FormatArgs, values};
+use super::{FormatArgs, MysqlsOptions, values};
 use crate::refusal::Refusal;
 use crate::render::ReproFormat;
 use crate::repro::{
@@ -41,7 +41,7 @@ Examples:
   twcheck repro --bind-address 192.0.2.2,192.0.2.3  and from two addresses?
   twcheck repro db.example --user app --ask-password
   MYSQL_PWD=… twcheck repro mysql://app@db.example:3306/shop
-  twcheck repro --protocol tcp --host cache.example --port 6379")]
+  twcheck repro --protocol tcp --force --host cache.example --port 6379")]
 pub struct ReproArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -72,10 +72,16 @@ pub struct ReproArgs {
     #[arg(long, short = 'u', value_parser = values::name(), help_heading = SERVER)]
     user: Option<String>,
     /// The database to open
-    #[arg(long, value_parser = values::name(), help_heading = SERVER)]
+    #[arg(long, short = 'D', value_parser = values::name(), help_heading = SERVER)]
     database: Option<String>,
     /// A file whose first line is the password
-    #[arg(long, value_name = "FILE", conflicts_with = "ask_password", help_heading = SERVER)]
+    #[arg(
+        long,
+        value_parser = values::path(),
+        value_name = "FILE",
+        conflicts_with = "ask_password",
+        help_heading = SERVER
+    )]
     password_file: Option<PathBuf>,
     /// Ask for the password, as -p does; it can also be in an option file, or in MYSQL_PWD
     #[arg(long, help_heading = SERVER)]
@@ -91,8 +97,11 @@ pub struct ReproArgs {
     )]
     password: Option<OsString>,
     /// Read the group client of this MySQL option file instead of that of ~/.my.cnf
-    #[arg(long, value_name = "FILE", help_heading = SERVER)]
+    #[arg(long, value_parser = values::path(), value_name = "FILE", help_heading = SERVER)]
     defaults_file: Option<PathBuf>,
+    /// Read the group client with this behind its name too, as [client_prod] for _prod
+    #[arg(long, value_name = "SUFFIX", help_heading = SERVER)]
+    defaults_group_suffix: Option<String>,
     /// Insist on TLS, and on a certificate [default of MODE: verify-full]
     #[arg(
         long,
@@ -106,12 +115,19 @@ pub struct ReproArgs {
     tls: Option<TlsMode>,
     /// The authority that signed the server's certificate, a PEM file; without it those that
     /// browsers trust
-    #[arg(long, alias = "ssl-ca", value_name = "FILE", help_heading = SERVER)]
+    #[arg(
+        long,
+        alias = "ssl-ca",
+        value_parser = values::path(),
+        value_name = "FILE",
+        help_heading = SERVER
+    )]
     tls_ca: Option<PathBuf>,
     /// This client's own certificate, a PEM file, for accounts with REQUIRE X509
     #[arg(
         long,
         alias = "ssl-cert",
+        value_parser = values::path(),
         value_name = "FILE",
         requires = "tls_key",
         help_heading = SERVER
@@ -121,21 +137,18 @@ pub struct ReproArgs {
     #[arg(
         long,
         alias = "ssl-key",
+        value_parser = values::path(),
         value_name = "FILE",
         requires = "tls_cert",
         help_heading = SERVER
     )]
     tls_key: Option<PathBuf>,
-    /// What mysql's users type for --tls
-    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "")]
-    ssl_mode: Option<OsString>,
-    /// What mysql's users type for a server on their machine
-    #[arg(long, short = 'S', hide = true)]
-    socket: Option<OsString>,
+    #[command(flatten)]
+    mysqls: MysqlsOptions,
     /// What to speak with the server
-    #[arg(long, value_enum, default_value_t, value_name = "PROTOCOL", help_heading = SERVER)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t, value_name = "PROTOCOL", help_heading = SERVER)]
     protocol: Protocol,
-    /// Let --protocol tcp loose on a MySQL server, which may then block this host
+    /// Let --protocol tcp loose on a server that may be MySQL, which may then block this host
     #[arg(long, help_heading = SERVER)]
     force: bool,
     /// Change a sysctl in the private namespace, as net.ipv4.KEY=VALUE
@@ -184,7 +197,7 @@ pub struct ReproArgs {
     source: Option<OsString>,
     /// Draw latency and ports in use over time into this file; - is standard output, and the report
     /// then goes to standard error
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_parser = values::path(), value_name = "FILE")]
     pub svg: Option<PathBuf>,
 }
 
@@ -247,6 +260,7 @@ impl ReproArgs {
             password_file: self.password_file.clone(),
             ask_password: self.ask_password || self.password.is_some(),
             defaults_file: self.defaults_file.clone(),
+            group_suffix: self.defaults_group_suffix.clone(),
             tls: (self.tls.is_some() || named).then(|| TlsWish {
                 mode: self.tls.unwrap_or_default(),
                 authority: self.tls_ca.clone(),
@@ -256,7 +270,7 @@ impl ReproArgs {
     }
 
     fn is_url(&self) -> bool {
-        let is_url = |server: &Secret| server.reveal().contains(['@', '/']);
+        let is_url = |server: &Secret| server.reveal().contains("://");
         self.server.as_ref().is_some_and(is_url)
     }
 
@@ -288,8 +302,9 @@ impl ReproArgs {
     pub fn check(&self) -> Result<(), Refusal> {
         the_address_of_the_client_is_bind_address(self)?;
         a_password_is_not_for_everybody(self)?;
-        tls_has_modes_of_its_own(self)?;
-        a_socket_takes_no_port(self)?;
+        self.mysqls.check()?;
+        a_mode_of_tls_stands_behind_an_equals_sign(self)?;
+        an_authority_is_for_a_mode_that_asks_it(self)?;
         a_url_says_it_all(self)?;
         options_of_a_server_need_one(self)?;
         settings_are_for_the_private_namespace(self)?;
@@ -333,24 +348,24 @@ fn a_password_is_not_for_everybody(args: &ReproArgs) -> Result<(), Refusal> {
     }
 }
 
-fn tls_has_modes_of_its_own(args: &ReproArgs) -> Result<(), Refusal> {
-    let Some(typed) = &args.ssl_mode else {
-        return Ok(());
-    };
-    let hint = match typed.to_string_lossy().to_ascii_uppercase().as_str() {
-        "DISABLED" | "PREFERRED" => "leave it out: TLS is spoken where --tls is given",
-        "REQUIRED" => "--tls=required",
-        "VERIFY_CA" => "--tls=verify-ca --tls-ca FILE",
-        _ => "--tls=verify-full",
-    };
-    Err(Refusal::new("--ssl-mode is --tls here", hint))
+fn a_mode_of_tls_stands_behind_an_equals_sign(args: &ReproArgs) -> Result<(), Refusal> {
+    let server = args.server.as_ref().map_or("", Secret::reveal);
+    let mode = server.to_ascii_lowercase().replace('_', "-");
+    let is_mode = TlsMode::from_str(&mode, true).is_ok();
+    if args.tls.is_some() && is_mode {
+        return Err(Refusal::new(
+            format!("{server} is taken for the server's name: the mode of --tls stands behind ="),
+            format!("--tls={mode}"),
+        ));
+    }
+    Ok(())
 }
 
-fn a_socket_takes_no_port(args: &ReproArgs) -> Result<(), Refusal> {
-    if args.socket.is_some() {
+fn an_authority_is_for_a_mode_that_asks_it(args: &ReproArgs) -> Result<(), Refusal> {
+    if args.tls == Some(TlsMode::Required) && args.tls_ca.is_some() {
         return Err(Refusal::new(
-            "--socket: a unix socket takes no port, so that none can run out; this goes by TCP",
-            "--host 127.0.0.1",
+            "--tls=required checks no certificate, so that --tls-ca would have no say",
+            "--tls=verify-ca or --tls=verify-full with --tls-ca; or leave out --tls-ca",
         ));
     }
     Ok(())
@@ -382,6 +397,10 @@ fn options_of_a_server_need_one(args: &ReproArgs) -> Result<(), Refusal> {
         ("--password-file", args.password_file.is_some()),
         ("--ask-password", args.ask_password),
         ("-p", args.password.is_some()),
+        (
+            "--defaults-group-suffix",
+            args.defaults_group_suffix.is_some(),
+        ),
         ("--tls", args.tls.is_some()),
         ("--tls-ca", args.tls_ca.is_some()),
         ("--tls-cert", args.tls_cert.is_some()),
@@ -390,8 +409,9 @@ fn options_of_a_server_need_one(args: &ReproArgs) -> Result<(), Refusal> {
     match given.iter().find(|(_, given)| *given) {
         None => Ok(()),
         Some((option, _)) => Err(Refusal::new(
-            format!("{option} is about a server of yours, and none is named"),
-            "add --host HOST; the embedded server needs no such option",
+            format!("{option} is about a server of yours, and the command line names none"),
+            "add --host HOST, or --defaults-file where a file names it; the embedded server needs \
+             no such option",
         )),
     }
 }
@@ -437,7 +457,7 @@ fn plain_tcp_speaks_no_mysql(args: &ReproArgs) -> Result<(), Refusal> {
         None => Ok(()),
         Some((option, _, why)) => Err(Refusal::new(
             format!("--protocol tcp only connects: it {why}"),
-            format!("leave out {option}, or --protocol tcp"),
+            format!("leave out --protocol tcp: a loop that logs in goes by TCP too; or {option}"),
         )),
     }
 }
@@ -569,13 +589,15 @@ mod tests {
             "--tls",
             "--tls-ca ca.pem",
             "--tls-cert c.pem --tls-key k.pem",
+            "--defaults-group-suffix _prod",
             "--force",
         ] {
             let name = option.split_whitespace().next().unwrap();
             assert_refused(
                 &format!("repro {option}"),
-                &format!("{name} is about a server of yours, and none is named"),
-                "add --host HOST; the embedded server needs no such option",
+                &format!("{name} is about a server of yours, and the command line names none"),
+                "add --host HOST, or --defaults-file where a file names it; the embedded server \
+                 needs no such option",
             );
             if name != "--force" {
                 assert_fine(&format!("repro {option} --host h"));
@@ -608,38 +630,32 @@ mod tests {
     }
 
     #[test]
-    fn tls_has_modes_of_its_own() {
-        for (mode, hint) in [
-            ("=REQUIRED", "--tls=required"),
-            (" verify_ca", "--tls=verify-ca --tls-ca FILE"),
-            ("=VERIFY_IDENTITY", "--tls=verify-full"),
-            (
-                "=DISABLED",
-                "leave it out: TLS is spoken where --tls is given",
-            ),
-        ] {
-            assert_refused(
-                &format!("repro --host h --ssl-mode{mode}"),
-                "--ssl-mode is --tls here",
-                hint,
-            );
-        }
+    fn a_mode_of_tls_stands_behind_an_equals_sign() {
         for mode in ["", "=required", "=verify-ca", "=verify-full"] {
             assert_fine(&format!("repro --host h --tls{mode}"));
         }
         assert_fine("repro --tls db.example");
-        assert_fine("repro db.example --ssl-ca ca.pem --ssl-cert c.pem --ssl-key k.pem");
+        assert_fine("repro required");
+        for (typed, mode) in [("required", "required"), ("VERIFY_CA", "verify-ca")] {
+            assert_refused(
+                &format!("repro --tls {typed}"),
+                &format!(
+                    "{typed} is taken for the server's name: the mode of --tls stands behind ="
+                ),
+                &format!("--tls={mode}"),
+            );
+        }
     }
 
     #[test]
-    fn a_socket_takes_no_port() {
-        for socket in ["--socket=/run/mysqld/mysqld.sock", "-S /run/s"] {
-            assert_refused(
-                &format!("repro {socket}"),
-                "--socket: a unix socket takes no port, so that none can run out; this goes by TCP",
-                "--host 127.0.0.1",
-            );
-        }
+    fn an_authority_is_for_a_mode_that_asks_it() {
+        assert_refused(
+            "repro --host h --tls=required --tls-ca ca.pem",
+            "--tls=required checks no certificate, so that --tls-ca would have no say",
+            "--tls=verify-ca or --tls=verify-full with --tls-ca; or leave out --tls-ca",
+        );
+        assert_fine("repro --host h --tls=verify-ca --tls-ca ca.pem");
+        assert_fine("repro db.example --ssl-ca ca.pem --ssl-cert c.pem --ssl-key k.pem");
     }
 
     #[test]
@@ -699,7 +715,9 @@ mod tests {
             assert_refused(
                 &format!("repro --protocol tcp {option}"),
                 &format!("--protocol tcp only connects: it {why}"),
-                &format!("leave out {named}, or --protocol tcp"),
+                &format!(
+                    "leave out --protocol tcp: a loop that logs in goes by TCP too; or {named}"
+                ),
             );
             assert_fine(&format!("repro {option}"));
         }

@@ -1,9 +1,10 @@
 //! What is typed after a flag, and what it has to be. A value that is refused is told the bound, the
 //! reason and an example; clap puts the value and its flag before that.
 
+use std::env;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -181,6 +182,16 @@ pub fn source() -> impl TypedValueParser<Value = IpAddr> {
 /// A sysctl and its value.
 pub fn setting() -> impl TypedValueParser<Value = Setting> {
     typed(Setting::from_str)
+}
+
+/// A file; `~/` that a shell has left, as behind `=`, is the user's own folder.
+pub fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(|typed| {
+        let path = PathBuf::from(typed);
+        let at_home = |rest: &Path| Some(env::home_dir()?.join(rest));
+        let in_home = path.strip_prefix("~").ok().and_then(at_home);
+        in_home.unwrap_or(path)
+    })
 }
 
 /// The name or address of a server.

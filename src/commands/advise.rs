@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{closer, place};
 use crate::cli::AdviseArgs;
 use crate::exit::Exit;
-use crate::judge::advice::{Advice, advise};
+use crate::judge::advice::{Advice, Whose, advise};
 use crate::judge::experiment::{Laboratory, Proof};
 use crate::model::{Snapshot, Toward};
 use crate::refusal::Refusal;
@@ -39,7 +39,11 @@ pub fn run(args: &AdviseArgs) -> Result<Exit> {
             )
             .into());
         }
-        look(args, machine, toward)
+        let (snapshot, mut advice) = look(args, machine, toward)?;
+        if args.source.place.wanted().is_none() {
+            advice.place = machine.place().as_ref().and_then(Whose::of);
+        }
+        Ok((snapshot, advice))
     })?;
     let ((snapshot, mut advice), namespace) = looked;
     if let Some(namespace) = namespace {

@@ -47,7 +47,7 @@ pub fn look(machine: &Machine, view: View) -> Result<Snapshot> {
     let usable = capacity.usable_ports;
     let flows = try_ports(machine, &mut snapshot, usable);
     let delay = snapshot.tunables.reuse_delay() * 2;
-    let can_try = snapshot.passed_over.is_some() && delay <= PATIENCE;
+    let can_try = snapshot.passed_over.is_some() && delay <= PATIENCE && !machine.is_recorded();
     if can_try && is_too_young(&snapshot, &flows, usable) {
         thread::sleep(delay);
         // What was true before is not told now.
@@ -68,7 +68,9 @@ pub fn look(machine: &Machine, view: View) -> Result<Snapshot> {
             break;
         }
         let Some(before) = &before else {
-            break; // A recorded host does not change.
+            // A recorded host does not change.
+            snapshot.growth = machine.recorded_growth();
+            break;
         };
         thread::sleep(PAUSE);
         let now = machine.counters();

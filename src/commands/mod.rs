@@ -3,9 +3,11 @@
 pub mod advise;
 mod beside;
 mod closer;
+pub mod explain;
 mod output;
 mod picture;
 mod place;
+pub mod record;
 pub mod repro;
 pub mod states;
 pub mod verdict;

@@ -6,30 +6,51 @@ use std::thread;
 
 use anyhow::Result;
 
-use crate::cli::SourceArgs;
+use crate::cli::{PlaceArgs, SourceArgs};
 use crate::judge::namespaces::{Judged, Looked, Namespaces, namespaces};
 use crate::model::{Destination, HostName, Namespace, Toward};
+use crate::render;
 use crate::system::{Door, Found, Machine, SourceChoice, census, resolve};
 
 /// Namespaces looked into at once: a look waits longer than it works, and a node has other work.
 const AT_ONCE: usize = 4;
 
-/// Looks here, or into the one namespace that is asked for, and says into which. The destination is
-/// looked up where it is used.
+/// Looks at the one machine or namespace that is asked for, and says into which namespace of it.
 ///
 /// # Errors
-/// When there is no such namespace or destination, or `look` fails.
+/// When there is no such recording, namespace or destination, or `look` fails.
 pub fn one<T: Send>(
     args: &SourceArgs,
     destination: Option<&Destination>,
     look: impl FnOnce(&Machine, Option<Toward>) -> Result<T> + Send,
 ) -> Result<(T, Option<Namespace>)> {
+    let Some(recorded) = args.recording()? else {
+        return here(&args.place, destination, look);
+    };
+    if let Some(taken) = recorded.taken {
+        let time = humantime::format_rfc3339_seconds(taken);
+        render::note(&format!("this is how it was at {time}"));
+    }
+    let toward = destination.map(resolve).transpose()?;
+    Ok((look(&recorded.machine, toward)?, recorded.namespace))
+}
+
+/// Looks into this network namespace, or into the one that is asked for. The destination is looked up
+/// where it is used.
+///
+/// # Errors
+/// When there is no such namespace or destination, or `look` fails.
+pub fn here<T: Send>(
+    args: &PlaceArgs,
+    destination: Option<&Destination>,
+    look: impl FnOnce(&Machine, Option<Toward>) -> Result<T> + Send,
+) -> Result<(T, Option<Namespace>)> {
     let Some(wanted) = args.wanted() else {
         let toward = destination.map(resolve).transpose()?;
-        return Ok((look(&args.machine(), toward)?, None));
+        return Ok((look(&Machine::live(args.source), toward)?, None));
     };
     let door = Door::find(&wanted)?;
-    let found = door.look(args.source(), |machine| {
+    let found = door.look(args.source, |machine| {
         let toward = destination.map(|asked| door.resolve(asked)).transpose()?;
         look(machine, toward)
     })??;
@@ -62,7 +83,7 @@ pub fn all<R: Judged + Send>(
         for _ in 0..AT_ONCE.min(census.found.len()) {
             scope.spawn(|| {
                 while let Some(found) = census.found.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let looked = look_into(found, args.source(), &look);
+                    let looked = look_into(found, args.place.source, &look);
                     done.lock().expect("no look panics").push(looked);
                 }
             });

@@ -1,7 +1,9 @@
 //! `twcheck repro`
 
-use std::io;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{io, process, thread};
 
 use anyhow::{Context, Result};
 
@@ -11,7 +13,7 @@ use crate::cli::ReproArgs;
 use crate::exit::Exit;
 use crate::refusal::Refusal;
 use crate::render::{self, Progress, ReproFormat, Screen};
-use crate::repro::{Failure, Notice, Place, Site, Stop, StoppedBy};
+use crate::repro::{Failure, Notice, Place, Signal, Site, Stop, StoppedBy};
 
 /// Connects and closes until errno 99, or until a limit or an error ends it.
 ///
@@ -31,12 +33,24 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
         Some(wanted) if args.logs_in() => Place::Elsewhere(wanted.login(&mut tell)?),
         Some(wanted) => Place::Elsewhere(wanted.address()?),
     };
+    let stop = Stop::on_signals().context("catching Ctrl-C")?;
+    // A private namespace is entered by one thread alone, and has no server that hangs.
+    let waiting = matches!(place, Place::Elsewhere(_)).then(|| Waiting::until(&stop));
+    let mut tell = |notice: Notice<'_>| {
+        if let (Some(waiting), Notice::Connecting(server)) = (&waiting, &notice) {
+            waiting.is_for(server);
+        }
+        render::tell(&notice);
+    };
     let site = Site::open(args.plan(place, closer::glance), &mut tell)?;
+    if let (Some(waiting), Some(signal)) = (&waiting, stop.asked()) {
+        interrupted(&waiting.server, signal);
+    }
+    drop(waiting);
     let server = site.target().address();
     if site.takes_ports() {
-        tell(Notice::Reuse(server, site.before()));
+        render::tell(&Notice::Reuse(server, site.before()));
     }
-    let stop = Stop::on_signals().context("catching Ctrl-C")?;
     let progress = Progress::new(site.before().usable);
     let outcome = site.run(&stop, |moment| progress.show(moment));
     progress.clear();
@@ -58,6 +72,52 @@ pub fn run(args: &ReproArgs) -> Result<Exit> {
         picture.draw(&report)?;
     }
     Ok(report.stopped_by.into())
+}
+
+/// The first connection, which a signal ends with a word about it: there is nothing to report yet.
+struct Waiting {
+    server: Arc<Mutex<Option<String>>>,
+}
+
+impl Waiting {
+    /// Looks whether `stop` is asked for, on a thread of its own, as connect() and a login may take
+    /// their time.
+    fn until(stop: &Stop) -> Self {
+        /// How long Ctrl-C may take.
+        const NAP: Duration = Duration::from_millis(50);
+        let server = Arc::new(Mutex::new(None));
+        let (stop, waited_for) = (stop.clone(), Arc::downgrade(&server));
+        let look = move || {
+            while let Some(server) = waited_for.upgrade() {
+                if let Some(signal) = stop.asked() {
+                    interrupted(&server, signal);
+                }
+                drop(server);
+                thread::sleep(NAP);
+            }
+        };
+        // Without it a second signal ends the run.
+        let _ = thread::Builder::new().spawn(look);
+        Self { server }
+    }
+
+    fn is_for(&self, server: &str) {
+        *lock(&self.server) = Some(server.to_owned());
+    }
+}
+
+/// Says so once: who comes second waits for the end.
+fn interrupted(server: &Mutex<Option<String>>, signal: Signal) -> ! {
+    let server = lock(server);
+    let name = server.as_deref().unwrap_or("the server");
+    render::note(&format!(
+        "interrupted while waiting for the first connection to {name}"
+    ));
+    process::exit(signal.status().into());
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn refusal(failure: Option<&Failure>, server: SocketAddr) -> anyhow::Error {

@@ -1,6 +1,7 @@
 //! `twcheck verdict`
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -9,11 +10,12 @@ use super::{closer, place};
 use crate::cli::VerdictArgs;
 use crate::exit::Exit;
 use crate::judge::destination::Attempt;
+use crate::judge::level::Thresholds;
 use crate::judge::verdict::{Verdict, verdict};
 use crate::model::{Gap, SourceName, Toward, Weight};
 use crate::render::{self, Screen, VerdictFormat};
 use crate::repro::knock;
-use crate::system::{Machine, Search, Stopwatch, View, other_namespaces, owners, route};
+use crate::system::{Machine, Recorded, Search, Stopwatch, View, other_namespaces, owners, route};
 
 /// Says whether ports run out, toward which destination, by whom, and what to do.
 ///
@@ -25,9 +27,19 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
     let output = args.output.as_deref().map(Output::at).transpose()?;
     let format = args.format.get();
     let destination = args.destination.as_ref();
+    let asked = Asked {
+        thresholds: args.thresholds(),
+        top: args.top,
+        owners: args.owners,
+        sample: args.sample,
+        connect: args.connect,
+        only_used: args.source.all_netns,
+        nat: args.nat,
+        states: format == VerdictFormat::Prometheus,
+    };
     if args.source.all_netns {
         let all = place::all(&args.source, destination, |machine, toward| {
-            judge(args, machine, toward)
+            look(machine, toward, &asked)
         })?;
         write(output, format, |screen, out| {
             format.write_all(&all, args.top, watch.cost(), screen, out)
@@ -35,8 +47,8 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
         return Ok(all.level.into());
     }
     let (mut verdict, namespace) = place::one(&args.source, destination, |machine, toward| {
-        let mut verdict = judge(args, machine, toward)?;
-        if args.source.wanted().is_none() {
+        let mut verdict = look(machine, toward, &asked)?;
+        if args.source.place.wanted().is_none() {
             verdict.other_namespaces = other_namespaces(machine);
         }
         Ok(verdict)
@@ -73,33 +85,85 @@ fn write(
     output.write(&text)
 }
 
+/// What a recording says, as it is said without any option.
+///
+/// # Errors
+/// When no socket table can be read.
+pub(super) fn of_recording(recorded: Recorded) -> Result<Verdict> {
+    let mut verdict = look(&recorded.machine, None, &Asked::default())?;
+    verdict.other_namespaces = other_namespaces(&recorded.machine);
+    if let Some(namespace) = recorded.namespace {
+        verdict.settle_in(namespace);
+    }
+    Ok(verdict)
+}
+
+/// What a look is to tell.
+#[expect(clippy::struct_excessive_bools)] // Options of the command line.
+struct Asked {
+    thresholds: Thresholds,
+    /// So many flows are told, all for 0.
+    top: usize,
+    /// The owners of every flow that is told.
+    owners: bool,
+    sample: Option<Duration>,
+    /// One connection to the destination.
+    connect: bool,
+    /// Nothing of a destination to which nothing goes.
+    only_used: bool,
+    /// Translated connections too.
+    nat: bool,
+    /// Every socket by state.
+    states: bool,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self {
+            thresholds: Thresholds::default(),
+            top: 10,
+            owners: false,
+            sample: None,
+            connect: false,
+            only_used: false,
+            nat: false,
+            states: false,
+        }
+    }
+}
+
 /// Looks and judges.
-fn judge(args: &VerdictArgs, machine: &Machine, toward: Option<Toward>) -> Result<Verdict> {
-    // Sockets by state are told as metrics alone, and all of them cost a longer look.
-    let view = match args.format.get() {
-        VerdictFormat::Prometheus => View::Everything,
-        _ => View::Ports,
+fn look(machine: &Machine, toward: Option<Toward>, asked: &Asked) -> Result<Verdict> {
+    // All of them cost a longer look.
+    let view = if asked.states {
+        View::Everything
+    } else {
+        View::Ports
     };
     let mut snapshot = closer::look(machine, view)?;
     if let Some(toward) = toward.clone() {
         snapshot.tally.only_toward(toward);
     }
-    let mut verdict = verdict(&snapshot, args.thresholds(), args.top);
-    if view == View::Everything {
+    let mut verdict = verdict(&snapshot, asked.thresholds, asked.top);
+    if asked.states {
         verdict.count_states(&snapshot);
     }
+    let nat = asked.nat.then(|| machine.nat(toward.as_ref()));
     // Most of many namespaces have nothing to do with a destination, and no way to it either.
-    let toward = toward.filter(|_| !args.source.all_netns || verdict.flows_total > 0);
+    let toward = toward.filter(|_| !asked.only_used || verdict.flows_total > 0);
     if let Some(toward) = toward {
         let paths = route::paths(machine, &toward);
-        let attempt = args.connect.then(|| attempt(&toward, &verdict));
+        let attempt = asked.connect.then(|| attempt(&toward, &verdict));
         verdict.speak_of(paths, attempt.flatten());
+    }
+    if let Some(nat) = nat {
+        verdict.speak_of_nat(nat, &snapshot.counters, asked.thresholds, asked.top);
     }
     // /proc/net/tcp takes as long again, and long on a busy machine.
     let cheap = snapshot.source == SourceName::SockDiag;
-    let flows = verdict.flows_to_own(args.owners || args.sample.is_some(), cheap);
+    let flows = verdict.flows_to_own(asked.owners || asked.sample.is_some(), cheap);
     let search = Search {
-        sample: args.sample,
+        sample: asked.sample,
         portless: verdict.is_exhausted(),
         service: verdict.service_to_own(),
     };

@@ -103,9 +103,9 @@ impl Capacity {
     #[must_use]
     pub fn with(snapshot: &Snapshot, held: &PortSet) -> Option<Self> {
         let all = Self::new(&snapshot.tunables, held, snapshot.hold_time)?;
-        Some(match snapshot.bound {
-            Ok(_) => all,
-            Err(_) => Self {
+        Some(match snapshot.bound.unseen {
+            None => all,
+            Some(_) => Self {
                 bound_ports: Bound::AtLeast(all.bound_ports.known()),
                 ..all
             },

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::model::{
-    Listeners, Owner, PortRange, PortRule, PortSet, Snapshot, Socket, SourceName, Tally, TcpState,
-    TimeWaitReuse, Tunables,
+    BoundPorts, Listeners, Owner, PortRange, PortRule, PortSet, Snapshot, Socket, SourceName,
+    Tally, TcpState, TimeWaitReuse, Tunables,
 };
 
 /// Settings of a machine with 1,000 ports and nothing else remarkable.
@@ -60,7 +60,7 @@ pub fn look(
     let mut tally = Tally::new(PortRule::new(&tunables), listeners);
     sockets.into_iter().for_each(|socket| tally.add(&socket));
     Snapshot {
-        bound: Ok(PortSet::default()),
+        bound: BoundPorts::default(),
         tick: Some(Duration::from_millis(4)),
         ..Snapshot::new(tunables, tally, SourceName::SockDiag)
     }

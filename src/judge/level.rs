@@ -38,6 +38,16 @@ pub struct Thresholds {
     pub crit: f64,
 }
 
+/// Those of `verdict` where nobody names others.
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            warn: 50.0,
+            crit: 80.0,
+        }
+    }
+}
+
 impl Thresholds {
     /// The least number of free ports of `usable` ones with which a flow is not WARNING yet, and not
     /// CRITICAL.

@@ -6,6 +6,7 @@ pub mod capacity;
 pub mod change;
 pub mod destination;
 pub mod experiment;
+pub mod explain;
 pub mod files;
 pub mod finding;
 #[cfg(test)]
@@ -16,6 +17,7 @@ pub mod goal;
 pub mod level;
 mod machine;
 pub mod namespaces;
+pub mod nat;
 pub mod reuse;
 pub mod source;
 pub mod states;

@@ -216,3 +216,108 @@ impl Judged for Advice {
         self.settle_in(namespace);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A report of which nothing but its level and its size is known.
+    struct Plain(Level, u64);
+
+    impl Judged for Plain {
+        fn level(&self) -> Level {
+            self.0
+        }
+
+        fn size(&self) -> u64 {
+            self.1
+        }
+
+        fn sentence(&self) -> String {
+            "It is full.".into()
+        }
+
+        fn settle_in(&mut self, _: Namespace) {}
+    }
+
+    fn looked(netns: u64, report: Option<(Level, u64)>, is_gone: bool) -> Looked<Plain> {
+        Looked {
+            namespace: Namespace {
+                netns: Some(netns),
+                ..Namespace::default()
+            },
+            why: report.is_none().then(|| "for some reason".into()),
+            report: report.map(|(level, size)| Plain(level, size)),
+            is_gone,
+        }
+    }
+
+    fn hidden(weight: Weight) -> Gap {
+        Gap {
+            what: "network namespaces".into(),
+            why: "some are hidden".into(),
+            weight,
+        }
+    }
+
+    #[test]
+    fn the_worst_comes_first_and_gives_its_level_to_all() {
+        use Level::{Critical, Ok, Unknown, Warning};
+        let fine = |netns, size| looked(netns, Some((Ok, size)), false);
+        let gone = |netns| looked(netns, None, true);
+        let shut = |netns| looked(netns, None, false);
+        let bad = |netns, level| looked(netns, Some((level, 7)), false);
+        for (all, gaps, order, level, summary) in [
+            (
+                vec![],
+                vec![],
+                &[][..],
+                Ok,
+                "None of 0 network namespaces is in trouble.",
+            ),
+            (
+                vec![fine(1, 5), fine(2, 9), gone(3)],
+                vec![],
+                &[2, 1, 3],
+                Ok,
+                "None of 3 network namespaces is in trouble. 1 ended meanwhile.",
+            ),
+            (
+                vec![fine(1, 5), shut(2)],
+                vec![],
+                &[2, 1],
+                Unknown,
+                "1 of 2 network namespaces could not be judged.",
+            ),
+            (
+                vec![fine(1, 5), shut(2), bad(3, Warning), bad(4, Critical)],
+                vec![],
+                &[4, 3, 2, 1],
+                Critical,
+                "2 of 4 network namespaces are in trouble, worst of all 4, in which no process is \
+                 seen. It is full. 1 could not be judged.",
+            ),
+            (
+                vec![fine(1, 5), bad(2, Warning)],
+                vec![hidden(Weight::Decisive)],
+                &[2, 1],
+                Warning,
+                "1 of 2 network namespaces is in trouble: 2, in which no process is seen. It is full. \
+                 There may be more: some are hidden.",
+            ),
+            // Who has not seen all does not know that all is well.
+            (
+                vec![fine(1, 5)],
+                vec![hidden(Weight::Decisive)],
+                &[1],
+                Unknown,
+                "None of 1 network namespace is in trouble. There may be more: some are hidden.",
+            ),
+        ] {
+            let said = namespaces(all, gaps);
+            let listed = said.namespaces.iter().filter_map(|it| it.namespace.netns);
+            assert_eq!(listed.collect::<Vec<_>>(), order, "{summary}");
+            assert_eq!((said.level, said.summary.as_str()), (level, summary));
+        }
+    }
+}

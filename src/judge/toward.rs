@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Capacity;
 use super::reuse::{alone, reuse};
-use crate::model::{Flow, FlowUse, Reuse, Snapshot, TcpState};
+use crate::model::{Flow, FlowUse, PortRange, Reuse, Snapshot, TcpState};
 use crate::words::{count, rate};
 
 /// Between whom a run connects.
@@ -17,6 +17,19 @@ pub struct Way<'a> {
     pub server: SocketAddr,
     /// Whether it runs on this machine.
     pub is_here: bool,
+}
+
+/// Why connect() had no port, as far as the table tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortage {
+    /// The flow takes them.
+    Taken,
+    /// Somebody bound them.
+    HeldByBind,
+    /// All of them are reserved.
+    Reserved,
+    /// Nothing that was seen says why.
+    Unknown,
 }
 
 /// The ports toward one server, as one look at the table tells them: of all the source addresses
@@ -31,6 +44,12 @@ pub struct PortsToward {
     /// Whether most ports of some address are taken; `None` likewise. Not all: between an error and
     /// the look some may have come back.
     pub full: Option<bool>,
+    /// Why connect() has no port, where it has none.
+    pub shortage: Shortage,
+    /// `ip_local_port_range`, and how many of it are reserved; `None` when unknown.
+    pub range: Option<(PortRange, u32)>,
+    /// Source addresses that are known.
+    pub addresses: u32,
     /// Of the usable ports those found without a search that are free; `None` likewise.
     pub fast_free: Option<u32>,
     /// Ports taken.
@@ -52,9 +71,10 @@ pub struct PortsToward {
     pub max_rate: Option<f64>,
     /// The age from which TIME_WAIT can be reused.
     pub reuse_delay: Duration,
-    /// Of the ports taken, the ones in TIME_WAIT.
+    /// Sockets in TIME_WAIT, those on ports beyond the range of now among them.
     pub time_wait: u64,
-    /// TIME_WAIT of the server's side; `None` when it runs on another machine.
+    /// TIME_WAIT of the server's side, of its address and port; `None` when it runs on another
+    /// machine.
     pub server_side: Option<u64>,
     /// How long TIME_WAIT lasts.
     pub hold_time: Duration,
@@ -96,6 +116,7 @@ impl PortsToward {
             .map(|(_, used)| used.ports_blocked(reuse_works, loose))
             .max();
         let most_used = flows.iter().map(|(_, used)| used.ports_in_use).max();
+        let full = own.map(|own| most_used.unwrap_or(0) * 2 >= own.usable_ports);
         let in_state = |used: &FlowUse, state| used.by_state.get(state);
         let returns = flows
             .iter()
@@ -106,7 +127,15 @@ impl PortsToward {
             free: capacity.map(|capacity| {
                 addresses * capacity.usable_ports.saturating_sub(fullest.unwrap_or(0))
             }),
-            full: own.map(|own| most_used.unwrap_or(0) * 2 >= own.usable_ports),
+            full,
+            shortage: shortage(capacity, full, most_used.unwrap_or(0)),
+            range: capacity.and_then(|capacity| {
+                Some((
+                    snapshot.tunables.ip_local_port_range?,
+                    capacity.reserved_ports,
+                ))
+            }),
+            addresses,
             fast_free: capacity
                 .map(|capacity| (capacity.fast_ports * addresses).saturating_sub(fast_blocked)),
             in_use: sum(&|used| used.ports_in_use),
@@ -123,10 +152,11 @@ impl PortsToward {
             time_wait: flows
                 .iter()
                 .map(|(_, used)| in_state(used, TcpState::TimeWait))
-                .sum(),
+                .sum::<u64>()
+                + beyond(snapshot, way),
             server_side: way.is_here.then(|| {
-                let by_port = &snapshot.tally.inbound_time_wait;
-                by_port.get(&server.port()).copied().unwrap_or(0)
+                let by_end = &snapshot.tally.inbound_time_wait;
+                by_end.get(&server).copied().unwrap_or(0)
             }),
             hold_time: snapshot.hold_time,
             closing: flows.iter().any(|(_, used)| {
@@ -215,6 +245,44 @@ impl PortsToward {
             )),
         }
     }
+}
+
+/// Why connect() has no port, where the fullest flow has `most_used` of them.
+fn shortage(capacity: Option<Capacity>, full: Option<bool>, most_used: u32) -> Shortage {
+    let Some(capacity) = capacity else {
+        return Shortage::Unknown;
+    };
+    let held = capacity.bound_ports.known();
+    if capacity.usable_ports == 0 {
+        return if capacity.reserved_ports >= held {
+            Shortage::Reserved
+        } else {
+            Shortage::HeldByBind
+        };
+    }
+    if full == Some(true) {
+        return Shortage::Taken;
+    }
+    // Between an error and the look some may have been let go.
+    let others = (held + capacity.usable_ports).saturating_sub(most_used);
+    if held > 0 && held * 2 >= others {
+        Shortage::HeldByBind
+    } else {
+        Shortage::Unknown
+    }
+}
+
+/// TIME_WAIT on this `way` on ports beyond the range.
+fn beyond(snapshot: &Snapshot, way: Way<'_>) -> u64 {
+    let is_on_it = |flow: &Flow| {
+        let is_from_it = way.sources.is_empty() || way.sources.contains(&flow.source);
+        flow.server() == way.server && is_from_it
+    };
+    let flows = snapshot.tally.time_wait_beyond.iter();
+    flows
+        .filter(|(flow, _)| is_on_it(flow))
+        .map(|(_, number)| number)
+        .sum()
 }
 
 /// Whether TIME_WAIT is reused on the `way`, by its `flows` where there are any yet.

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 use super::Flow;
 
 /// A destination as somebody types it: `10.0.0.5:3306`, `:3306`, `db.example`, `[2001:db8::5]:3306`.
@@ -252,7 +254,7 @@ impl Toward {
 }
 
 /// The way to one address as the kernel knows it, before any packet is sent.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Path {
     /// Whether the address is one of this machine's; `None` where there is no way, or nobody says.
     pub local: Option<bool>,

@@ -2,9 +2,12 @@
 
 mod cost;
 mod destination;
+mod failure;
 mod holders;
 mod namespace;
+mod nat;
 mod owner;
+mod place;
 mod ports;
 mod reuse;
 mod snapshot;
@@ -16,14 +19,19 @@ mod tunables;
 
 pub use cost::Cost;
 pub use destination::{Destination, HostName, Path, Toward};
-pub use holders::Holders;
+pub use failure::{FAILURES, FailureKind, InLogs, Row};
+pub use holders::{Holders, NodePorts};
 pub use namespace::{Inhabitant, Namespace};
+pub use nat::{
+    NatFlow, NatRule, NatTable, NatUse, Protocol, RulePorts, Tracked, TrackedState, TrackingSource,
+};
 pub use owner::{Look, Owner, Owners, Placeless, Unplaced};
+pub use place::{Around, Place};
 pub use ports::{LooseEnd, PortRange, PortSet};
 pub use reuse::{Reuse, Timestamps, Trial};
 pub use snapshot::{
-    Counters, Disagreement, Gap, Growth, Host, OtherNamespaces, Snapshot, SourceName, Unseen,
-    Weight,
+    BoundPorts, Counters, Disagreement, Gap, Growth, Host, OtherNamespaces, Snapshot, SourceName,
+    Unseen, Weight,
 };
 pub use socket::{Flow, Interface, Origin, Socket};
 pub use source::{SourceUse, Sources};

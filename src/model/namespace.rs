@@ -1,11 +1,11 @@
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::words::{counted, printable};
 
 /// A network namespace of this machine, and who lives in it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
     /// Its inode, as `lsns -t net` prints it; `None` where this user may not see it.
     pub netns: Option<u64>,
@@ -24,7 +24,7 @@ pub struct Namespace {
 }
 
 /// A process in a namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inhabitant {
     /// Its number in the reader's PID namespace.
     pub pid: i32,

@@ -2,13 +2,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Flow, Gap};
 use crate::words::printable;
 
 /// A process that holds live sockets of a flow. TIME_WAIT has no owner.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// Process ID in the reader's PID namespace.
     pub pid: i32,
@@ -40,7 +40,7 @@ impl fmt::Display for Owner {
 }
 
 /// A process with TCP sockets that could be placed in no flow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unplaced {
     /// Who; `sockets` is how many of them it had at once.
     #[serde(flatten)]
@@ -50,7 +50,7 @@ pub struct Unplaced {
 }
 
 /// Why a socket that a process has is in no flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Placeless {
     /// It has no port, so it is in no table: connect() has not had one yet, or has failed, or the
@@ -61,7 +61,7 @@ pub enum Placeless {
 }
 
 /// How closely owners were looked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Look {
     /// For how long descriptors were watched; zero for a single look.
     pub watched: Duration,

@@ -1,6 +1,7 @@
 use std::{fmt, iter};
 
-use serde::{Serialize, Serializer};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An ephemeral port range, both ends included (`net.ipv4.ip_local_port_range`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,6 +249,13 @@ impl fmt::Display for PortSet {
 impl fmt::Debug for PortSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PortSet({self})")
+    }
+}
+
+impl<'de> Deserialize<'de> for PortSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom("no list of ports"))
     }
 }
 

@@ -44,7 +44,7 @@ impl Reuse {
 
 /// Live sockets of a flow by whether the other end agreed to TCP timestamps
 /// (`TCPI_OPT_TIMESTAMPS` of `tcpi_options`, include/uapi/linux/tcp.h).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timestamps {
     /// With them.
     pub with: u32,
@@ -54,7 +54,7 @@ pub struct Timestamps {
 
 /// What the kernel answered when it was asked for ports of a flow as connect() asks, without a
 /// packet.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trial {
     /// Whether it has one for another connection; `None` where that was not told.
     pub has_port: Option<bool>,

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Flow, FlowUse, PortRange, PortSet, Tally, Timestamps, Trial, Tunables};
 use crate::words::{count, counted};
@@ -20,7 +20,7 @@ pub struct Gap {
 }
 
 /// What hangs on something unknown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Weight {
     /// The verdict may be wrong.
     Decisive,
@@ -59,7 +59,7 @@ pub struct Host {
 }
 
 /// Network namespaces beside the one looked at, such as those of containers, that have TCP sockets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherNamespaces {
     /// How many were found.
     pub number: usize,
@@ -104,7 +104,7 @@ pub struct Counters {
 }
 
 /// What was counted between two looks; `None` where it could not be read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Growth {
     /// TIME_WAIT sockets turned away at `tcp_max_tw_buckets`.
     pub time_wait_overflows: Option<u64>,
@@ -138,13 +138,17 @@ pub enum SourceName {
     SockDiag,
     /// `/proc/net/tcp` and `tcp6`.
     Proc,
+    /// What ss or netstat printed.
+    Text,
 }
 
 /// Why ports that are bound, and neither listen nor are connected, are not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unseen {
     /// `/proc/net/tcp` does not show them.
     InProc,
+    /// What ss or netstat prints does not.
+    InText,
     /// The kernel does not: one that was bound for a trial was missing from its answer.
     ByKernel,
     /// The kernel showed none, and no port was left for a trial.
@@ -155,6 +159,15 @@ pub enum Unseen {
     Unasked,
 }
 
+/// Ports bound explicitly by sockets that do not listen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundPorts {
+    /// Those that are known.
+    pub known: PortSet,
+    /// Why there may be more; `None` where there are not.
+    pub unseen: Option<Unseen>,
+}
+
 /// Everything one look at the machine tells.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -162,8 +175,8 @@ pub struct Snapshot {
     pub host: Host,
     /// Its settings.
     pub tunables: Tunables,
-    /// Ports bound explicitly by sockets that do not listen, or why they are not known.
-    pub bound: Result<PortSet, Unseen>,
+    /// Ports bound explicitly by sockets that do not listen.
+    pub bound: BoundPorts,
     /// Further ports in use that connect() passes over whatever the destination, because bind() has
     /// handed them out; `None` where the kernel was not asked, or does not tell.
     pub passed_over: Option<PortSet>,
@@ -196,10 +209,14 @@ impl Snapshot {
         Self {
             host: Host::default(),
             tunables,
-            bound: Err(match source {
-                SourceName::Proc => Unseen::InProc,
-                SourceName::SockDiag => Unseen::Unasked,
-            }),
+            bound: BoundPorts {
+                known: PortSet::default(),
+                unseen: Some(match source {
+                    SourceName::Proc => Unseen::InProc,
+                    SourceName::SockDiag => Unseen::Unasked,
+                    SourceName::Text => Unseen::InText,
+                }),
+            },
             passed_over: None,
             hold_time: tally.rule().hold_time,
             tally,
@@ -237,8 +254,8 @@ impl Snapshot {
     /// not zero.
     #[must_use]
     pub fn is_table_whole(&self) -> bool {
-        let is_of_table =
-            |gap: &Gap| gap.what.contains("net/tcp") || gap.what.starts_with("sock_diag");
+        const TABLES: [&str; 3] = ["net/tcp", "sock_diag", "rows of "];
+        let is_of_table = |gap: &Gap| TABLES.iter().any(|it| gap.what.contains(it));
         let mut decisive = self
             .gaps
             .iter()
@@ -260,11 +277,7 @@ impl Snapshot {
     /// Everything that is unknown about the ports: what could not be read, and bound ports where
     /// the source does not show them.
     pub fn all_gaps(&self) -> impl Iterator<Item = Gap> {
-        let bound = self
-            .bound
-            .as_ref()
-            .err()
-            .map(|&why| self.bound_unknown(why));
+        let bound = self.bound.unseen.map(|why| self.bound_unknown(why));
         self.gaps
             .iter()
             .cloned()
@@ -275,6 +288,7 @@ impl Snapshot {
     /// That bound ports are not known, and whether it matters.
     fn bound_unknown(&self, unseen: Unseen) -> Gap {
         let why = match unseen {
+            Unseen::InText => "what ss or netstat prints does not show them",
             Unseen::InProc => "/proc/net/tcp does not show them; sock_diag does, from Linux 6.8",
             Unseen::ByKernel => "this kernel does not show them; Linux does from 6.8 on",
             Unseen::WithoutTrial => {
@@ -304,7 +318,7 @@ impl Snapshot {
             what: "ports bound but neither listening nor connected".into(),
             why: why.into(),
             weight: match self.source {
-                SourceName::Proc => Weight::Minor,
+                SourceName::Proc | SourceName::Text => Weight::Minor,
                 SourceName::SockDiag => Weight::None,
             },
         }
@@ -380,10 +394,6 @@ impl Snapshot {
     /// Ports that somebody bound, listening or not.
     #[must_use]
     pub fn held(&self) -> PortSet {
-        let listening = self.tally.listening.ports();
-        match &self.bound {
-            Ok(bound) => listening.union(bound),
-            Err(_) => listening.clone(),
-        }
+        self.tally.listening.ports().union(&self.bound.known)
     }
 }

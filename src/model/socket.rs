@@ -56,6 +56,14 @@ impl Interface {
         self.index
     }
 
+    /// Its name; empty where it has none any more.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let name = self.name.split(|&byte| byte == 0).next();
+        let name = name.and_then(|name| std::str::from_utf8(name).ok());
+        name.unwrap_or_default()
+    }
+
     /// Whether it is `lo`: `LOOPBACK_IFINDEX` (include/net/net_namespace.h).
     #[must_use]
     pub fn is_loopback(self) -> bool {
@@ -66,10 +74,9 @@ impl Interface {
 /// Its name, or its number where it has none any more.
 impl fmt::Display for Interface {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name.split(|&byte| byte == 0).next();
-        match name.and_then(|name| std::str::from_utf8(name).ok()) {
-            Some(name) if !name.is_empty() => f.write_str(name),
-            _ => write!(f, "if{}", self.index),
+        match self.name() {
+            "" => write!(f, "if{}", self.index),
+            name => f.write_str(name),
         }
     }
 }

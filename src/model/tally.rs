@@ -343,8 +343,11 @@ pub struct Tally {
     pub time_wait: TimeWaitSplit,
     /// Orphans in FIN_WAIT2: the kernel counts them among its TIME_WAIT.
     pub orphans: u64,
-    /// Inbound TIME_WAIT by the listening port.
-    pub inbound_time_wait: HashMap<u16, u64, RandomState>,
+    /// Inbound TIME_WAIT by the end that was connected to.
+    pub inbound_time_wait: HashMap<SocketAddr, u64, RandomState>,
+    /// Outbound TIME_WAIT on ports beyond the range, as after a change of it; of so many flows at
+    /// most that it takes little.
+    pub time_wait_beyond: HashMap<Flow, u64, RandomState>,
     /// Inbound CLOSE_WAIT by the listening port.
     pub inbound_close_wait: HashMap<u16, u64, RandomState>,
     /// The longest time left of any TIME_WAIT: longer than the hold time where that is not what the
@@ -413,14 +416,26 @@ impl Tally {
                     self.time_wait.outbound += 1;
                 } else {
                     self.time_wait.inbound += 1;
-                    *self.inbound_time_wait.entry(port).or_default() += 1;
+                    *self.inbound_time_wait.entry(socket.local).or_default() += 1;
                 }
             }
             _ => {}
         }
-        if outbound && self.rule.by_flow && self.rule.range.is_none_or(|range| range.contains(port))
-        {
+        if !(outbound && self.rule.by_flow) {
+            return;
+        }
+        if self.rule.range.is_none_or(|range| range.contains(port)) {
             self.add_outbound(socket);
+        } else if socket.state == TcpState::TimeWait {
+            self.add_beyond(Flow::of(socket));
+        }
+    }
+
+    fn add_beyond(&mut self, flow: Flow) {
+        const MOST: usize = 1000;
+        let beyond = &mut self.time_wait_beyond;
+        if beyond.len() < MOST || beyond.contains_key(&flow) {
+            *beyond.entry(flow).or_default() += 1;
         }
     }
 
@@ -643,6 +658,11 @@ mod tests {
             (4, 3)
         );
         assert_eq!(tally.flows.len(), 1);
-        assert_eq!(tally.inbound_time_wait.get(&3306), Some(&1));
+        assert_eq!(
+            tally
+                .inbound_time_wait
+                .get(&"10.0.0.1:3306".parse().unwrap()),
+            Some(&1)
+        );
     }
 }

@@ -5,8 +5,9 @@ use std::io::{self, Write};
 
 use clap::ValueEnum;
 
-use super::{Screen, json, nagios, plain, prometheus, sysctl, table, ticket};
+use super::{Screen, json, kubernetes, markdown, nagios, plain, prometheus, sysctl, table, ticket};
 use crate::judge::advice::Advice;
+use crate::judge::explain::{Explanation, Kinds};
 use crate::judge::namespaces::Namespaces;
 use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
@@ -89,6 +90,8 @@ formats! {
         Json => json::write(advice, out),
         /// A file for /etc/sysctl.d
         Sysctl => sysctl::advice(advice, out),
+        /// The securityContext of a pod, in YAML
+        Kubernetes => kubernetes::advice(advice, out),
     }
 }
 
@@ -150,7 +153,9 @@ impl AdviseFormat {
     ) -> io::Result<()> {
         match self {
             Self::Table => table::all_advice(all, screen, out),
-            Self::Plain | Self::Sysctl => plain::namespaces(all, plain::advice, out),
+            Self::Plain | Self::Sysctl | Self::Kubernetes => {
+                plain::namespaces(all, plain::advice, out)
+            }
             Self::Json => json::write(all, out),
         }
     }
@@ -165,5 +170,34 @@ formats! {
         Plain => plain::repro(report, out),
         /// One object, for programs
         Json => json::write(report, out),
+    }
+}
+
+formats! {
+    /// The formats of `twcheck explain`.
+    ExplainFormat(explanation: &Explanation, screen: Screen, out: &mut dyn Write) {
+        /// For people
+        Table => table::explanation(explanation, screen, out),
+        /// Lines for grep and awk
+        Plain => plain::explanation(explanation, out),
+        /// One object, for programs
+        Json => json::write(explanation, out),
+        /// For a ticket or an incident report
+        Markdown => markdown::explanation(explanation, out),
+    }
+}
+
+impl ExplainFormat {
+    /// Writes what `explain` recognises in this format.
+    ///
+    /// # Errors
+    /// When `out` cannot be written.
+    pub fn write_kinds(self, kinds: &Kinds, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Table => table::kinds(kinds, screen, out),
+            Self::Plain => plain::kinds(kinds, out),
+            Self::Json => json::write(kinds, out),
+            Self::Markdown => markdown::kinds(kinds, out),
+        }
     }
 }

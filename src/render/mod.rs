@@ -3,8 +3,9 @@
 mod evidence;
 mod format;
 mod json;
+mod kubernetes;
 mod letters;
-mod ticket;
+mod markdown;
 mod nagios;
 mod notice;
 mod plain;
@@ -14,10 +15,11 @@ mod screen;
 pub mod svg;
 mod sysctl;
 mod table;
+mod ticket;
 
 use std::io::{self, Write};
 
-pub use format::{AdviseFormat, Format, ReproFormat, StatesFormat, VerdictFormat};
+pub use format::{AdviseFormat, ExplainFormat, Format, ReproFormat, StatesFormat, VerdictFormat};
 pub use notice::tell;
 pub use progress::{Progress, Steps};
 pub use screen::Screen;

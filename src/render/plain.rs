@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use crate::judge::advice::Advice;
+use crate::judge::explain::{Explanation, Kinds};
 use crate::judge::namespaces::{Judged, Namespaces};
 use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
@@ -32,8 +33,10 @@ pub fn states(report: &States, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// `LEVEL: summary`, then `LEVEL CODE message` of each finding, `OWNER source destination:port pid
-/// command user unit sockets open_files open_files_limit` of each owner found, and `UNPLACED why
-/// pid …` of each process whose sockets are in no flow; what is unknown is `-`.
+/// command user unit sockets open_files open_files_limit` of each owner found, `NAT source
+/// destination:port protocol first_port last_port taken of_closed hangs_from address=connections,…` of
+/// each flow after translation, and `UNPLACED why pid …` of each process whose sockets are in no flow;
+/// what is unknown is `-`.
 ///
 /// # Errors
 /// When `out` cannot be written.
@@ -49,6 +52,25 @@ pub fn verdict(verdict: &Verdict, out: &mut dyn Write) -> io::Result<()> {
             let source = Origin(&source);
             writeln!(out, "OWNER {source} {server} {}", fields(owner))?;
         }
+    }
+    for flow in verdict.nat.iter().flat_map(|nat| &nat.flows) {
+        let behind = flow.behind.iter();
+        let behind: Vec<_> = behind
+            .map(|it| format!("{}={}", it.address, it.connections))
+            .collect();
+        writeln!(
+            out,
+            "NAT {} {} {} {} {} {} {} {} {}",
+            flow.source,
+            flow.server(),
+            flow.protocol.name(),
+            flow.ports.low,
+            flow.ports.high,
+            flow.ports_taken,
+            flow.ports_of_closed,
+            flow.hangs_from.likely,
+            behind.join(",")
+        )?;
     }
     for unplaced in verdict.unplaced.iter().flatten() {
         let why = match unplaced.why {
@@ -122,6 +144,56 @@ pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
             "{came} {} connections {} seconds {} exhausted {} {}",
             run.name, run.connections, run.seconds, run.exhausted, run.command
         )?;
+    }
+    out.flush()
+}
+
+/// `CAUSE kind count destination first last line example` of each, and `NOW destination
+/// exhausted|free|unknown sentence` of what is so on this machine; what is unknown is `-`.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn explanation(explanation: &Explanation, out: &mut dyn Write) -> io::Result<()> {
+    fn or_dash(value: Option<&impl ToString>) -> String {
+        value.map_or_else(|| "-".into(), |value| value.to_string().replace(' ', "_"))
+    }
+    writeln!(
+        out,
+        "LINES {} ERRORS {}",
+        explanation.lines, explanation.errors
+    )?;
+    for cause in &explanation.causes {
+        writeln!(
+            out,
+            "CAUSE {} {} {} {} {} {} {}",
+            cause.kind,
+            cause.count,
+            or_dash(cause.destination.as_ref()),
+            or_dash(cause.first.as_ref()),
+            or_dash(cause.last.as_ref()),
+            or_dash(cause.line.as_ref()),
+            cause.example.as_deref().unwrap_or("-")
+        )?;
+    }
+    for now in &explanation.now {
+        let state = match now.is_exhausted {
+            Some(true) => "exhausted",
+            Some(false) => "free",
+            None => "unknown",
+        };
+        let destination = or_dash(now.destination.as_ref());
+        writeln!(out, "NOW {destination} {state} {}", now.summary)?;
+    }
+    out.flush()
+}
+
+/// `kind`, a tab, and what programs say, one a line.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn kinds(kinds: &Kinds, out: &mut dyn Write) -> io::Result<()> {
+    for kind in &kinds.kinds {
+        writeln!(out, "{}\t{}", kind.kind, kind.words)?;
     }
     out.flush()
 }

@@ -90,7 +90,8 @@ impl Plugin {
         }
     }
 
-    /// Goes on after the server has answered with `more`, as each does once at most.
+    /// Goes on after the server has answered with `more`, as each does once at most: whether that
+    /// sent the password itself under a key that the server showed.
     ///
     /// # Errors
     /// Where the password cannot be sent, or the server asks for something else.
@@ -100,23 +101,29 @@ impl Plugin {
         more: &[u8],
         password: &str,
         nonce: &[u8],
-    ) -> Result<(), Cause> {
+    ) -> Result<bool, Cause> {
         match (self, more) {
-            (Self::CachingSha2, [FAST_AUTH_OK]) => Ok(()),
+            (Self::CachingSha2, [FAST_AUTH_OK]) => Ok(false),
             (Self::CachingSha2, [FULL_AUTH]) if wire.is_encrypted() => {
-                wire.write(&terminated(password.as_bytes()))
+                wire.write(&terminated(password.as_bytes()))?;
+                Ok(false)
             }
             (Self::CachingSha2, [FULL_AUTH]) => {
                 wire.write(&[REQUEST_PUBLIC_KEY])?;
                 match wire.read()?.as_slice() {
-                    [1, key @ ..] => wire.write(&under_key(key, password, nonce)?),
-                    _ => Err(Cause::NotMysql),
+                    [1, key @ ..] => wire.write(&under_key(key, password, nonce)?)?,
+                    _ => return Err(Cause::NotMysql),
                 }
+                Ok(!password.is_empty())
             }
             (Self::Sha256, key) if !wire.is_encrypted() => {
-                wire.write(&under_key(key, password, nonce)?)
+                wire.write(&under_key(key, password, nonce)?)?;
+                Ok(!password.is_empty())
             }
-            (Self::Parsec, salt) => wire.write(&signed(salt, password, nonce)?),
+            (Self::Parsec, salt) => {
+                wire.write(&signed(salt, password, nonce)?)?;
+                Ok(false)
+            }
             _ => Err(Cause::NotMysql),
         }
     }
@@ -136,6 +143,13 @@ fn under_key(pem: &[u8], password: &str, nonce: &[u8]) -> Result<Vec<u8>, Cause>
         .ok_or_else(|| {
             Cause::Unsendable("the RSA key that the server shows for it is malformed".into())
         })?;
+    if key.is_weak {
+        return Err(Cause::Unsendable(format!(
+            "the RSA key that the server shows for it is weak, with {} bits or such an exponent: \
+             whoever listens could read it",
+            key.octets * 8
+        )));
+    }
     let mut clear = terminated(password.as_bytes());
     let room = key.octets.saturating_sub(PADDING);
     if clear.len() > room {
@@ -160,6 +174,8 @@ struct RsaKey {
     key: PublicKey,
     /// Of the modulus.
     octets: usize,
+    /// Whether it hides nothing: too short, or without a secret to it.
+    is_weak: bool,
 }
 
 /// The RSA key of a `SubjectPublicKeyInfo` (RFC 5280, 4.1; RFC 8017, A.1.1). mysql_common reads one
@@ -170,6 +186,8 @@ fn rsa_key(der: &[u8]) -> Option<RsaKey> {
     const INTEGER: u8 = 0x02;
     /// Of the modulus, in octets: what OpenSSL makes and takes, so that the arithmetic ends soon.
     const USUAL: RangeInclusive<usize> = 64..=2048;
+    /// Shorter ones have been factored (829 bits in 2020); servers make 2,048 bits.
+    const SHORTEST: usize = 128;
     /// Of the exponent, which is 65,537 nearly always.
     const LONGEST_EXPONENT: usize = 8;
     let (info, _) = element(der, SEQUENCE)?;
@@ -184,11 +202,10 @@ fn rsa_key(der: &[u8]) -> Option<RsaKey> {
     let is_whole = modulus.first()? & 0x80 != 0 && modulus.last()? & 1 == 1;
     let is_usual =
         USUAL.contains(&modulus.len()) && (1..=LONGEST_EXPONENT).contains(&exponent.len());
+    let exponent = BigUint::from_bytes_be(exponent);
     (is_whole && is_usual).then(|| RsaKey {
-        key: PublicKey::new(
-            BigUint::from_bytes_be(modulus),
-            BigUint::from_bytes_be(exponent),
-        ),
+        is_weak: modulus.len() < SHORTEST || exponent < BigUint::from(3_u8) || !exponent.bit(0),
+        key: PublicKey::new(BigUint::from_bytes_be(modulus), exponent),
         octets: modulus.len(),
     })
 }

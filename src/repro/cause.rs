@@ -16,6 +16,8 @@ pub enum Cause {
     },
     /// The server said no.
     Server(MySqlError),
+    /// It did not accept user and password (1045), under TLS.
+    DeniedUnderTls(MySqlError),
     /// The connection was cut off.
     Lost {
         /// When.
@@ -28,6 +30,22 @@ pub enum Cause {
         /// What did.
         stage: Stage,
         /// How long it had gone on when it was given up.
+        after: Duration,
+    },
+    /// Not all the connections of a pool could be opened in time.
+    PoolNotOpen {
+        /// Those that were.
+        opened: u64,
+        /// Those it was to have.
+        size: u64,
+        /// How long it took.
+        after: Duration,
+    },
+    /// All the connections of a pool were lent.
+    PoolBusy {
+        /// How many it has.
+        size: u64,
+        /// How long one was waited for.
         after: Duration,
     },
     /// Something else than MySQL answered, or MySQL out of all bounds.
@@ -71,8 +89,18 @@ pub enum TlsTrouble {
     NotOffered,
     /// The certificate is for other names.
     WrongName(String),
+    /// The certificate is for no name.
+    NoName(String),
     /// Nobody who is trusted has signed the certificate.
     UnknownIssuer(String),
+    /// The two have no version or cipher in common.
+    NothingInCommon(String),
+    /// The server does not accept the client's certificate.
+    ClientCertificate(String),
+    /// Nor know who signed it.
+    ClientUnknown(String),
+    /// It demands one, and there is none.
+    ClientCertificateRequired(String),
     /// Anything else.
     Other(String),
 }
@@ -87,9 +115,17 @@ impl Cause {
     /// Whether the server would let this client in if it had one connection less.
     #[must_use]
     pub fn is_want_of_room(&self) -> bool {
-        /// `ER_CON_COUNT_ERROR`, `ER_TOO_MANY_USER_CONNECTIONS`, `ER_USER_LIMIT_REACHED`.
-        const FULL: [u16; 3] = [1040, 1203, 1226];
-        matches!(self, Self::Server(error) if FULL.contains(&error.code))
+        /// `ER_CON_COUNT_ERROR`, `ER_TOO_MANY_USER_CONNECTIONS`.
+        const FULL: [u16; 2] = [1040, 1203];
+        /// `ER_USER_LIMIT_REACHED`, of what is counted by the hour too.
+        const USER_LIMIT: u16 = 1226;
+        match self {
+            Self::Server(error) if error.code == USER_LIMIT => {
+                error.message.contains("max_user_connections")
+            }
+            Self::Server(error) => FULL.contains(&error.code),
+            _ => false,
+        }
     }
 
     /// Whether it says that a server was there.
@@ -114,9 +150,14 @@ impl fmt::Display for TlsTrouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotOffered => f.write_str("the server does not support it"),
-            Self::WrongName(text) | Self::UnknownIssuer(text) | Self::Other(text) => {
-                f.write_str(text)
-            }
+            Self::WrongName(text)
+            | Self::NoName(text)
+            | Self::UnknownIssuer(text)
+            | Self::NothingInCommon(text)
+            | Self::ClientCertificate(text)
+            | Self::ClientUnknown(text)
+            | Self::ClientCertificateRequired(text)
+            | Self::Other(text) => f.write_str(text),
         }
     }
 }

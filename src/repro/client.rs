@@ -10,7 +10,7 @@ use super::pool::Pool;
 use super::session::{Close, Session};
 use super::target::Target;
 use super::watch::Watch;
-use super::wire::{Exchange, drain};
+use super::wire::{Exchange, drain, is_closed_by_peer};
 
 /// What the loop does again and again.
 pub struct Client {
@@ -38,6 +38,8 @@ pub struct Turn {
     pub(super) connect: Duration,
     /// How long greeting and login took after it.
     pub(super) login: Option<Duration>,
+    /// Whether the server had closed or reset it before the client closed.
+    pub(super) closed_by_server: bool,
 }
 
 impl fmt::Debug for Client {
@@ -69,15 +71,16 @@ impl Client {
         }
     }
 
-    /// Works through a pool of `size` connections to `target`.
+    /// Works through a pool of `size` connections to `target`, which may take this `time` to open.
     ///
     /// # Errors
     /// When they cannot all be opened, and how many could: the pool opens them at once.
-    pub fn pool(target: &Target, size: usize) -> Result<Self, (Cause, u64)> {
+    pub fn pool(target: &Target, size: usize, time: Duration) -> Result<Self, (Cause, u64)> {
         let dialer = target.dialer(Vec::new());
-        let exchange = || Exchange::within(target.patience());
+        let end = Instant::now() + time;
+        let exchange = || Exchange::within(target.patience()).until(end);
         let open = || login(target, &dialer, 0, exchange()).map(|(session, _)| session);
-        let pool = Pool::open(target, size, open)?;
+        let pool = Pool::open(target, size, end, open)?;
         Ok(Self {
             dialer,
             work: Work::Pool(pool),
@@ -137,6 +140,7 @@ impl Client {
             begun,
             connect,
             login: None,
+            closed_by_server: false,
         };
         match &self.work {
             Work::Pool(pool) => {
@@ -146,17 +150,23 @@ impl Client {
             Work::Mysql(target, close) => {
                 let exchange = Exchange::within(target.patience()).until(end);
                 let (session, turn) = login(target, &self.dialer, number, exchange)?;
-                session.leave(*close);
-                Ok(turn)
+                Ok(Turn {
+                    closed_by_server: session.leave(*close),
+                    ..turn
+                })
             }
             Work::Tcp => {
                 /// A server that does not close its end must not stop the loop.
                 const LINGER: Duration = Duration::from_millis(200);
-                let mut tcp = self.dialer.dial(number)?;
+                let tcp = self.dialer.dial(number)?;
                 let turn = turn(begun.elapsed());
+                let closed_by_server = is_closed_by_peer(&tcp);
                 let _ = tcp.shutdown(Shutdown::Write);
-                drain(&mut tcp, LINGER);
-                Ok(turn)
+                drain(&tcp, LINGER);
+                Ok(Turn {
+                    closed_by_server,
+                    ..turn
+                })
             }
         }
     }
@@ -177,6 +187,7 @@ pub(super) fn login(
         begun,
         connect,
         login: Some(begun.elapsed().saturating_sub(connect)),
+        closed_by_server: false,
     };
     Ok((session, turn))
 }

@@ -9,9 +9,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::cause::{Call, Cause};
 use super::failure::{Failure, Flow};
-use super::guard::is_mysql;
+use super::guard;
 use super::protocol::Protocol as Dialect;
 use crate::judge::destination::Attempt;
+use crate::judge::toward::Shortage;
 use crate::system::route;
 
 /// How long one attempt may take: a server on another continent answers within half a second.
@@ -30,6 +31,8 @@ pub fn knock(
     const TRIED: usize = 4;
     /// Longer than a server on the same continent takes to greet; others never do.
     const GREETING: Duration = Duration::from_millis(300);
+    /// Where MySQL is expected it may first have to look up this host's name.
+    const MYSQL: u16 = 3306;
     let mut first = None;
     for &server in servers.iter().take(TRIED) {
         let dialer = Dialer {
@@ -43,7 +46,11 @@ pub fn knock(
         let failure = opened.as_ref().err().map(|cause| {
             let flow = || Flow {
                 has_source: route::path(server).errno.is_none(),
-                is_full: is_full(server),
+                shortage: if is_full(server) {
+                    Shortage::Taken
+                } else {
+                    Shortage::Unknown
+                },
             };
             Failure::new(cause, (name, server), Dialect::Tcp, flow).explained(server)
         });
@@ -53,7 +60,11 @@ pub fn knock(
             failure,
         };
         if let Ok(tcp) = opened {
-            is_mysql(tcp, GREETING);
+            let patience = match server.port() {
+                MYSQL => DEADLINE,
+                _ => GREETING,
+            };
+            guard::look(tcp, patience);
             return Some(attempt);
         }
         first.get_or_insert(attempt);
@@ -88,10 +99,26 @@ impl Dialer {
                 .and_then(|()| socket.bind(&SocketAddr::new(source, 0).into()))
                 .map_err(|error| cause(Call::Bind, &error))?;
         }
-        socket
-            .connect(&self.server.into())
+        self.connect(&socket)
             .map_err(|error| cause(Call::Connect, &error))?;
         Ok(socket.into())
+    }
+
+    /// A process that was stopped and goes on waits for the rest of the time: with a timeout in force
+    /// the kernel does not call again by itself (signal(7)).
+    fn connect(&self, socket: &Socket) -> io::Result<()> {
+        /// The kernel takes a timeout of 0 for none.
+        const SHORTEST: Duration = Duration::from_millis(1);
+        let begun = Instant::now();
+        loop {
+            match socket.connect(&self.server.into()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    let left = self.patience.saturating_sub(begun.elapsed());
+                    socket.set_write_timeout(Some(left.max(SHORTEST)))?;
+                }
+                other => return other,
+            }
+        }
     }
 
     fn socket(&self) -> io::Result<Socket> {
@@ -110,10 +137,11 @@ impl Dialer {
 }
 
 fn cause(call: Call, error: &io::Error) -> Cause {
-    /// What connect() says when its time is up.
+    /// What connect() says when its time is up, and a second one on the same socket.
     const IN_PROGRESS: i32 = Errno::EINPROGRESS as i32;
+    const ALREADY: i32 = Errno::EALREADY as i32;
     match error.raw_os_error() {
-        Some(IN_PROGRESS) => Cause::System {
+        Some(IN_PROGRESS | ALREADY) => Cause::System {
             call,
             errno: Errno::ETIMEDOUT as i32,
         },

@@ -5,392 +5,19 @@ use serde::{Deserialize, Serialize};
 
 use super::cause::{Call, Cause, Stage, TlsTrouble};
 use super::protocol::Protocol;
+use super::wire::PATIENCE;
 use crate::judge::destination::Explained;
-use crate::words::{errno_words, printable};
-
-/// What made a connection fail: each has another cure, and a row of [`FAILURES`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureKind {
-    /// errno 99: every port of the flow is taken.
-    EphemeralPortsExhausted,
-    /// errno 99: the ports that the flow does not take are held by bind().
-    PortsHeldByBind,
-    /// errno 98 from a socket bound to a source address: the ports of that address are taken.
-    SourcePortsExhausted,
-    /// errno 99 without an address to go from.
-    AddressNotAvailable,
-    /// errno 97: this kernel has no IPv6.
-    NoIpv6,
-    /// errno 111.
-    ConnectionRefused,
-    /// errno 101 or 113, or 22 of a blackhole route.
-    NoRoute,
-    /// errno 110, or no answer within the time limit.
-    NoAnswer,
-    /// errno 24 or 23.
-    TooManyOpenFiles,
-    /// errno 1 or 13: this machine forbids it.
-    PermissionDenied,
-    /// Connected, then cut off before the login had ended.
-    LostDuringHandshake,
-    /// Connected, then slow or silent.
-    SlowHandshake,
-    /// Something else than MySQL answered.
-    NotMysql,
-    /// The server is full.
-    TooManyConnections,
-    /// Too many connections broke off before the login.
-    HostBlocked,
-    /// No user may come from here.
-    HostNotAllowed,
-    /// The user or the password is wrong.
-    AccessDenied,
-    /// The database is not there, or not for this user.
-    NoSuchDatabase,
-    /// The user is at a limit.
-    UserLimit,
-    /// The server takes no connection without TLS.
-    TlsRequired,
-    /// The server cannot speak TLS, or not the way it must.
-    TlsFailed,
-    /// The certificate is for other names.
-    TlsWrongName,
-    /// Nobody who is trusted has signed the certificate.
-    TlsUnknownIssuer,
-    /// The password is too old.
-    PasswordExpired,
-    /// The password does not go under the key of the server.
-    PasswordNotSent,
-    /// The account is locked.
-    AccountLocked,
-    /// A plugin that twcheck does not speak.
-    AuthenticationPlugin,
-    /// A plugin that the server does not have.
-    PluginNotLoaded,
-    /// A proxy cannot reach its server.
-    ProxyCannotConnect,
-    /// A proxy says that it met errno 99.
-    ProxyOutOfPorts,
-    /// The server did not understand how the login began.
-    OutOfStep,
-    /// The server goes down, or is closed to users.
-    ShuttingDown,
-    /// Any other error of a server.
-    ServerError,
-    /// Anything else.
-    Other,
-}
-
-/// A kind of failure: how it is recognised, what it means, and what to do about it.
-#[derive(Debug, Clone, Copy)]
-pub struct Row {
-    /// Its kind.
-    pub kind: FailureKind,
-    /// Numbers of the system that mean it; where two kinds share one, it depends on more.
-    pub errnos: &'static [i32],
-    /// Numbers of MySQL or MariaDB that mean it.
-    pub codes: &'static [u16],
-    /// What it means. `{server}` is where the connection went to, `{address}` that without its port,
-    /// `{error}` what the system calls it.
-    pub meaning: &'static str,
-    /// What to do.
-    pub next_step: &'static str,
-}
-
-/// Every kind of failure.
-pub const FAILURES: &[Row] = &[
-    Row {
-        kind: FailureKind::EphemeralPortsExhausted,
-        errnos: &[99],
-        codes: &[],
-        meaning: "{error}: every local port toward {server} is taken.",
-        next_step: "keep connections open (a pool); `twcheck advise` shows what else raises the \
-                    limit",
-    },
-    Row {
-        kind: FailureKind::PortsHeldByBind,
-        errnos: &[99],
-        codes: &[],
-        meaning: "{error}, and the flow toward {server} is not full: the ports that it does not \
-                  take are held by bind(), which connect() skips toward every destination.",
-        next_step: "find who binds its source address (`twcheck verdict`: SOURCE_BOUND) and let it \
-                    set IP_BIND_ADDRESS_NO_PORT before bind()",
-    },
-    Row {
-        kind: FailureKind::SourcePortsExhausted,
-        errnos: &[98],
-        codes: &[],
-        meaning: "Address already in use: the socket was bound to a source address first, and every \
-                  port of that address is taken.",
-        next_step: "do not bind the source address, or set IP_BIND_ADDRESS_NO_PORT before bind()",
-    },
-    Row {
-        kind: FailureKind::AddressNotAvailable,
-        errnos: &[99],
-        codes: &[],
-        meaning: "{error}, but ports are free: this is not exhaustion. The source address does not \
-                  exist on this machine, or {address} itself has no address to be reached from.",
-        next_step: "check that the source address (--bind-address) is one of this machine's (`ip \
-                    addr`); ::1 exists only where IPv6 is on: try 127.0.0.1",
-    },
-    Row {
-        kind: FailureKind::NoIpv6,
-        errnos: &[97],
-        codes: &[],
-        meaning: "{address} is an address of IPv6, and this kernel has none: {error}. It was started \
-                  with ipv6.disable=1, or built without.",
-        next_step: "name an IPv4 address of the server, or a name that has one: 127.0.0.1, localhost",
-    },
-    Row {
-        kind: FailureKind::ConnectionRefused,
-        errnos: &[111],
-        codes: &[],
-        meaning: "Nothing listens on {server}.",
-        next_step: "check that the server runs, its port and its bind-address",
-    },
-    Row {
-        kind: FailureKind::NoRoute,
-        // 22 comes of a blackhole route, whose packets vanish (net/ipv4/fib_semantics.c).
-        errnos: &[101, 113, 22],
-        codes: &[],
-        meaning: "There is no way to {address}: {error}.",
-        next_step: "check `ip route get ADDRESS`, the firewall, and whether a --bind-address is one \
-                    of this machine (`ip addr`)",
-    },
-    Row {
-        kind: FailureKind::NoAnswer,
-        errnos: &[110],
-        codes: &[],
-        meaning: "{server} does not answer. That is not about ports.",
-        next_step: "look for a firewall that drops packets, a full conntrack or SNAT table, or a \
-                    full listen queue on the server",
-    },
-    Row {
-        kind: FailureKind::TooManyOpenFiles,
-        errnos: &[24, 23],
-        codes: &[],
-        meaning: "No file descriptor is left for another socket.",
-        next_step: "raise `ulimit -n`, or find who leaks descriptors",
-    },
-    Row {
-        kind: FailureKind::PermissionDenied,
-        errnos: &[1, 13],
-        codes: &[],
-        meaning: "This machine forbids connections to {server}: {error}.",
-        next_step: "look for a prohibit route (`ip route get ADDRESS`), a local firewall rule, or a \
-                    policy of the container or of SELinux",
-    },
-    Row {
-        kind: FailureKind::LostDuringHandshake,
-        errnos: &[104],
-        codes: &[],
-        meaning: "{server} took the connection, then cut it off.",
-        next_step: "look into the server's error log, and for a proxy between here and there: one \
-                    that cannot reach its server closes like this, perhaps because its own ports \
-                    are gone (`twcheck verdict` there)",
-    },
-    Row {
-        kind: FailureKind::SlowHandshake,
-        errnos: &[],
-        codes: &[],
-        meaning: "{server} took the connection, then was slow or fell silent.",
-        next_step: "give it more time (--duration 1min), and look why it is slow: names that it \
-                    looks up (skip_name_resolve), load, or a proxy between here and there",
-    },
-    Row {
-        kind: FailureKind::NotMysql,
-        errnos: &[],
-        codes: &[],
-        meaning: "{server} answers, but not as a MySQL server.",
-        next_step: "check host and port, and that nothing in between puts its own words first (PROXY \
-                    protocol); --protocol tcp connects to any server",
-    },
-    Row {
-        kind: FailureKind::TooManyConnections,
-        errnos: &[],
-        codes: &[1040],
-        meaning: "The server is at its max_connections.",
-        next_step: "raise max_connections, or find who holds them: `SHOW PROCESSLIST`",
-    },
-    Row {
-        kind: FailureKind::HostBlocked,
-        errnos: &[],
-        codes: &[1129],
-        meaning: "The server has blocked this host: too many connections from it broke off before \
-                  the login (max_connect_errors).",
-        next_step: "find what breaks off handshakes here (a TCP health check?), then on the server: \
-                    `TRUNCATE performance_schema.host_cache`, or `FLUSH HOSTS` on MariaDB",
-    },
-    Row {
-        kind: FailureKind::HostNotAllowed,
-        errnos: &[],
-        codes: &[1130],
-        meaning: "No user of the server may come from this host.",
-        next_step: "look at the host part of the accounts: `SELECT user, host FROM mysql.user`",
-    },
-    Row {
-        kind: FailureKind::AccessDenied,
-        errnos: &[],
-        codes: &[1045, 1698],
-        meaning: "The server does not accept this user and password.",
-        next_step: "check --user; the password goes in MYSQL_PWD, ~/.my.cnf, --password-file or \
-                    --ask-password; an account with REQUIRE SSL says the same: try --tls; with \
-                    REQUIRE X509: --tls-cert and --tls-key",
-    },
-    Row {
-        kind: FailureKind::NoSuchDatabase,
-        errnos: &[],
-        codes: &[1044, 1049],
-        meaning: "The database does not exist, or this user may not use it.",
-        next_step: "check --database, or leave it out: the loop needs none",
-    },
-    Row {
-        kind: FailureKind::UserLimit,
-        errnos: &[],
-        codes: &[1203, 1226],
-        meaning: "This user is at its limit on the server.",
-        next_step: "look at max_user_connections and the limits of `SHOW CREATE USER`",
-    },
-    Row {
-        kind: FailureKind::TlsRequired,
-        errnos: &[],
-        codes: &[3159],
-        meaning: "The server takes no connection without TLS.",
-        next_step: "add --tls, with --tls-ca FILE where the server's authority is private, or \
-                    --tls=required where its certificate is one it made itself",
-    },
-    Row {
-        kind: FailureKind::TlsFailed,
-        errnos: &[],
-        codes: &[],
-        meaning: "TLS with {server} did not come about.",
-        next_step: "`SHOW VARIABLES LIKE '%ssl%'` tells whether the server has TLS; \
-                    --tls=required checks no certificate",
-    },
-    Row {
-        kind: FailureKind::TlsWrongName,
-        errnos: &[],
-        codes: &[],
-        meaning: "The certificate of {server} is for another name, as one that MySQL made itself \
-                  is.",
-        next_step: "--host with a name of the certificate; or --tls=verify-ca with --tls-ca FILE, \
-                    where who signed it is enough",
-    },
-    Row {
-        kind: FailureKind::TlsUnknownIssuer,
-        errnos: &[],
-        codes: &[],
-        meaning: "Nobody who is trusted here has signed the certificate of {server}.",
-        next_step: "--tls-ca FILE with the server's authority (`SHOW VARIABLES LIKE 'ssl_ca'`), with \
-                    --tls=verify-ca where it is MySQL's own; --tls=required where the server signs \
-                    for itself, as MariaDB does",
-    },
-    Row {
-        kind: FailureKind::PasswordExpired,
-        errnos: &[],
-        codes: &[1820, 1862],
-        meaning: "The password is right, but has expired.",
-        next_step: "set a new one: `ALTER USER … IDENTIFIED BY …`",
-    },
-    Row {
-        kind: FailureKind::PasswordNotSent,
-        errnos: &[],
-        codes: &[],
-        meaning: "Without TLS the password goes under the server's RSA key, and could not.",
-        next_step: "--tls, under which it needs no such key",
-    },
-    Row {
-        kind: FailureKind::AccountLocked,
-        errnos: &[],
-        codes: &[3118, 3955, 4150, 4151],
-        meaning: "The account is locked, by ACCOUNT LOCK or after too many failed logins.",
-        next_step: "`ALTER USER … ACCOUNT UNLOCK`; on MariaDB, after failed logins, `FLUSH PRIVILEGES`",
-    },
-    Row {
-        kind: FailureKind::AuthenticationPlugin,
-        errnos: &[],
-        codes: &[1251, 1275, 2059],
-        meaning: "The account proves who it is in a way that this client does not know. Or there is \
-                  no such account: names that a server does not know get the plugin of another.",
-        next_step: "check --user; use an account with caching_sha2_password, sha256_password, \
-                    mysql_native_password, ed25519 or parsec",
-    },
-    Row {
-        kind: FailureKind::PluginNotLoaded,
-        errnos: &[],
-        codes: &[1524],
-        meaning: "The server itself does not have the plugin of this account loaded.",
-        next_step: "on the server: `INSTALL PLUGIN`, or `ALTER USER … IDENTIFIED WITH \
-                    caching_sha2_password BY …`; MySQL 9 has no mysql_native_password any more",
-    },
-    Row {
-        kind: FailureKind::ProxyCannotConnect,
-        errnos: &[],
-        codes: &[2002, 2003, 2005, 2013],
-        meaning: "{server} is a proxy, and it is the proxy that cannot reach its server. Where it \
-                  could before, its own ports are gone: errno 99 on that machine, not on this one.",
-        next_step: "on the proxy's machine: `twcheck verdict`, then `twcheck advise`; where its \
-                    ports are free, look whether the server behind it runs",
-    },
-    Row {
-        kind: FailureKind::ProxyOutOfPorts,
-        errnos: &[],
-        codes: &[],
-        meaning: "{server} is a proxy, and errno 99 came on its machine: every local port from \
-                  there toward the server behind it is taken.",
-        next_step: "on the proxy's machine: `twcheck verdict`, then `twcheck advise`; its pool, \
-                    addresses and settings count, not this machine's",
-    },
-    Row {
-        kind: FailureKind::OutOfStep,
-        errnos: &[],
-        codes: &[1043, 1156, 1158],
-        meaning: "{server} did not understand the beginning of the login. Something between here \
-                  and there may put its own words before it, as HAProxy's send-proxy does toward a \
-                  server that does not expect it.",
-        next_step: "on the proxy leave out send-proxy, or let the server expect it: \
-                    proxy_protocol_networks on MariaDB; MySQL knows no PROXY protocol",
-    },
-    Row {
-        kind: FailureKind::ShuttingDown,
-        errnos: &[],
-        codes: &[1053, 3032],
-        meaning: "The server is going down, or is closed to users.",
-        next_step: "wait until it is back; `SHOW VARIABLES LIKE 'offline_mode'`",
-    },
-    Row {
-        kind: FailureKind::ServerError,
-        errnos: &[],
-        codes: &[],
-        meaning: "The server said no.",
-        next_step: "the text above is the server's own",
-    },
-    Row {
-        kind: FailureKind::Other,
-        errnos: &[],
-        codes: &[],
-        meaning: "The attempt failed on this machine.",
-        next_step: "the text above says where",
-    },
-];
-
-impl FailureKind {
-    /// Its row.
-    #[must_use]
-    pub fn row(self) -> &'static Row {
-        let found = FAILURES.iter().find(|row| row.kind == self);
-        found.unwrap_or(&FAILURES[FAILURES.len() - 1])
-    }
-}
+use crate::judge::toward::Shortage;
+use crate::model::{FAILURES, FailureKind, Row};
+use crate::words::{errno_words, shown};
 
 /// What is known of the flow that a connection could not join.
 #[derive(Debug, Clone, Copy)]
 pub struct Flow {
     /// Whether there is an address of this machine to go from.
     pub has_source: bool,
-    /// Whether most of its ports are taken.
-    pub is_full: bool,
+    /// Why it has no port.
+    pub shortage: Shortage,
 }
 
 /// Why a connection could not be opened.
@@ -418,14 +45,14 @@ impl Failure {
         let (errno, mysql_code) = match cause {
             Cause::System { errno, .. } => (Some(*errno), None),
             Cause::Lost { errno, .. } => (*errno, None),
-            Cause::Server(error) => (None, Some(error.code)),
+            Cause::Server(error) | Cause::DeniedUnderTls(error) => (None, Some(error.code)),
             _ => (None, None),
         };
         Self {
             errno,
             mysql_code,
             kind: kind(cause, flow),
-            text: printable(&text(cause, name, server, protocol)),
+            text: shown(&text(cause, name, server, protocol)),
         }
     }
 
@@ -452,6 +79,7 @@ impl Failure {
             self.kind,
             FailureKind::EphemeralPortsExhausted
                 | FailureKind::PortsHeldByBind
+                | FailureKind::PortsReserved
                 | FailureKind::SourcePortsExhausted
         )
     }
@@ -486,16 +114,20 @@ fn kind(cause: &Cause, flow: impl FnOnce() -> Flow) -> FailureKind {
         Cause::System {
             call: Call::Bind,
             errno: EADDRNOTAVAIL,
-        } => Kind::AddressNotAvailable,
+        } => Kind::SourceNotHere,
         Cause::System {
             errno: EADDRNOTAVAIL,
             ..
         } => match flow() {
-            Flow { is_full: true, .. } => Kind::EphemeralPortsExhausted,
             Flow {
-                has_source: true, ..
-            } => Kind::PortsHeldByBind,
-            Flow { .. } => Kind::AddressNotAvailable,
+                has_source: false, ..
+            } => Kind::AddressNotAvailable,
+            Flow { shortage, .. } => match shortage {
+                Shortage::Taken => Kind::EphemeralPortsExhausted,
+                Shortage::HeldByBind => Kind::PortsHeldByBind,
+                Shortage::Reserved => Kind::PortsReserved,
+                Shortage::Unknown => Kind::NoPortUnexplained,
+            },
         },
         Cause::System { errno, .. } => of(|row| row.errnos.contains(errno)).unwrap_or(Kind::Other),
         // What MySQL Router passes on: "… (99)".
@@ -508,15 +140,31 @@ fn kind(cause: &Cause, flow: impl FnOnce() -> Flow) -> FailureKind {
         Cause::Server(error) if error.code == 1130 && error.message.contains("Proxy header") => {
             Kind::OutOfStep
         }
+        Cause::Server(error) if error.code == 1226 && !cause.is_want_of_room() => Kind::HourlyLimit,
         Cause::Server(error) => {
             of(|row| row.codes.contains(&error.code)).unwrap_or(Kind::ServerError)
         }
+        Cause::DeniedUnderTls(_) => Kind::AccessDeniedUnderTls,
         Cause::Lost { .. } => Kind::LostDuringHandshake,
-        Cause::Slow { .. } => Kind::SlowHandshake,
+        Cause::Slow { after, .. } if *after < PATIENCE => Kind::TooLittleTime,
+        Cause::Slow {
+            stage: Stage::Greeting,
+            ..
+        } => Kind::NoGreeting,
+        Cause::Slow { .. } | Cause::PoolNotOpen { .. } => Kind::SlowHandshake,
+        Cause::PoolBusy { .. } => Kind::PoolTooSmall,
         Cause::NotMysql => Kind::NotMysql,
-        Cause::Tls(TlsTrouble::WrongName(_)) => Kind::TlsWrongName,
-        Cause::Tls(TlsTrouble::UnknownIssuer(_)) => Kind::TlsUnknownIssuer,
-        Cause::Tls(TlsTrouble::NotOffered | TlsTrouble::Other(_)) => Kind::TlsFailed,
+        Cause::Tls(trouble) => match trouble {
+            TlsTrouble::WrongName(_) => Kind::TlsWrongName,
+            TlsTrouble::NoName(_) => Kind::TlsNoName,
+            TlsTrouble::UnknownIssuer(_) => Kind::TlsUnknownIssuer,
+            TlsTrouble::NotOffered => Kind::TlsNotOffered,
+            TlsTrouble::NothingInCommon(_) => Kind::TlsNothingInCommon,
+            TlsTrouble::ClientCertificate(_) => Kind::TlsClientCertificate,
+            TlsTrouble::ClientUnknown(_) => Kind::TlsClientUnknown,
+            TlsTrouble::ClientCertificateRequired(_) => Kind::TlsClientCertificateRequired,
+            TlsTrouble::Other(_) => Kind::TlsFailed,
+        },
         Cause::Plugin(_) => Kind::AuthenticationPlugin,
         Cause::Unsendable(_) => Kind::PasswordNotSent,
         Cause::Other(_) => Kind::Other,
@@ -537,7 +185,7 @@ fn text(cause: &Cause, name: &str, server: SocketAddr, protocol: Protocol) -> St
             "ERROR 2003 (HY000): Can't connect to MySQL server on '{name}:{}' ({errno})",
             server.port()
         ),
-        Cause::Server(error) => in_words(&Cause::Server(error.clone())),
+        Cause::Server(_) | Cause::DeniedUnderTls(_) => in_words(cause),
         Cause::Lost { stage, errno } => {
             let at = match stage {
                 Stage::Greeting => "reading initial communication packet",
@@ -556,6 +204,18 @@ fn text(cause: &Cause, name: &str, server: SocketAddr, protocol: Protocol) -> St
             "'{name}' had not finished {stage} after {:.1} s",
             after.as_secs_f64()
         ),
+        Cause::PoolNotOpen {
+            opened,
+            size,
+            after,
+        } => format!(
+            "only {opened} of the pool's {size} connections were open after {:.1} s",
+            after.as_secs_f64()
+        ),
+        Cause::PoolBusy { size, after } => format!(
+            "no connection of the pool came free within {:.1} s: all {size} were lent",
+            after.as_secs_f64()
+        ),
         Cause::NotMysql => format!("'{name}' does not speak the MySQL protocol"),
         Cause::Tls(trouble) => format!("ERROR 2026 (HY000): TLS/SSL error: {trouble}"),
         Cause::Plugin(plugin) => format!(
@@ -569,8 +229,8 @@ fn text(cause: &Cause, name: &str, server: SocketAddr, protocol: Protocol) -> St
 
 /// Why the watching connection ended.
 pub(super) fn in_words(cause: &Cause) -> String {
-    printable(&match cause {
-        Cause::Server(error) => {
+    shown(&match cause {
+        Cause::Server(error) | Cause::DeniedUnderTls(error) => {
             format!("ERROR {} ({}): {}", error.code, error.state, error.message)
         }
         Cause::Slow { stage, after } => format!(
@@ -612,7 +272,7 @@ mod tests {
 
     const FULL: Flow = Flow {
         has_source: true,
-        is_full: true,
+        shortage: Shortage::Taken,
     };
 
     #[test]
@@ -637,9 +297,9 @@ mod tests {
             stage: Stage::Login,
             errno: Some(104),
         };
-        let slow = Cause::Slow {
-            stage: Stage::Greeting,
-            after: Duration::from_secs(3),
+        let slow = |stage, seconds| Cause::Slow {
+            stage,
+            after: Duration::from_secs(seconds),
         };
         for (cause, kind) in [
             (system(98), Kind::SourcePortsExhausted),
@@ -654,7 +314,20 @@ mod tests {
             (system(104), Kind::LostDuringHandshake),
             (system(5), Kind::Other),
             (lost, Kind::LostDuringHandshake),
-            (slow, Kind::SlowHandshake),
+            (slow(Stage::Greeting, 3), Kind::TooLittleTime),
+            (slow(Stage::Login, 3), Kind::TooLittleTime),
+            (slow(Stage::Greeting, 10), Kind::NoGreeting),
+            (slow(Stage::Login, 10), Kind::SlowHandshake),
+            (
+                server(1226, "has exceeded the 'max_connections_per_hour' resource"),
+                Kind::HourlyLimit,
+            ),
+            (
+                server(1226, "has exceeded the 'max_user_connections' resource"),
+                Kind::UserLimit,
+            ),
+            (server(1203, "no"), Kind::UserLimit),
+            (server(1698, "no"), Kind::SocketAccount),
             (Cause::NotMysql, Kind::NotMysql),
             (server(1040, "no"), Kind::TooManyConnections),
             (server(1045, "no"), Kind::AccessDenied),
@@ -688,19 +361,30 @@ mod tests {
             call: Call::Bind,
             errno: 99,
         };
-        let flow = |has_source, is_full| Flow {
+        let flow = |has_source, shortage| Flow {
             has_source,
-            is_full,
+            shortage,
         };
+        let has = |shortage| flow(true, shortage);
         for (cause, flow, kind) in [
             (system(99), FULL, Kind::EphemeralPortsExhausted),
-            (system(99), flow(true, false), Kind::PortsHeldByBind),
-            (system(99), flow(false, false), Kind::AddressNotAvailable),
-            (bind, FULL, Kind::AddressNotAvailable),
+            (system(99), has(Shortage::HeldByBind), Kind::PortsHeldByBind),
+            (system(99), has(Shortage::Reserved), Kind::PortsReserved),
+            (system(99), has(Shortage::Unknown), Kind::NoPortUnexplained),
+            (
+                system(99),
+                flow(false, Shortage::Taken),
+                Kind::AddressNotAvailable,
+            ),
+            (bind, FULL, Kind::SourceNotHere),
         ] {
             let failure = told(&cause, flow);
             assert_eq!(failure.kind, kind, "{cause:?} {flow:?}");
-            assert_eq!(failure.is_exhaustion(), kind != Kind::AddressNotAvailable);
+            let is_open = matches!(
+                kind,
+                Kind::AddressNotAvailable | Kind::SourceNotHere | Kind::NoPortUnexplained
+            );
+            assert_eq!(failure.is_exhaustion(), !is_open);
         }
     }
 

@@ -2,6 +2,7 @@
 //! off before the login, and blocks the host after `max_connect_errors` of them (error 1129). A
 //! login that it denies is not counted so.
 
+use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,14 +16,31 @@ use super::wire::{Exchange, HEADER, greeting};
 /// Who is denied there, and shows in the server's log.
 pub const NOBODY: &str = "twcheck";
 
-/// Whether the server at the other end of `tcp` greets like MySQL within `patience`. From one that
-/// does it takes leave: it logs in as [`NOBODY`], is denied or let in, and quits.
-pub(super) fn is_mysql(tcp: TcpStream, patience: Duration) -> bool {
+/// How long MySQL may take to greet: it looks up the name of a host that it does not know yet, and
+/// a resolver asks twice for 5 s each where nobody answers (resolv.conf(5)).
+pub(super) const LONGEST: Duration = Duration::from_secs(11);
+
+/// How a server greets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Greets {
+    /// As MySQL does.
+    LikeMysql,
+    /// Otherwise: it says something else, or closes.
+    Otherwise,
+    /// Not yet: it waits for the client's word, or it is MySQL and looks up this host's name.
+    NotYet,
+}
+
+/// How the server at the other end of `tcp` greets within `patience`. From MySQL it takes leave: it
+/// logs in as [`NOBODY`], is denied or let in, and quits.
+pub(super) fn look(tcp: TcpStream, patience: Duration) -> Greets {
     /// How long the login may take behind the greeting.
-    const LOGIN: Duration = Duration::from_secs(2);
-    let first = first_bytes(&tcp, patience);
+    const LOGIN: Duration = Duration::from_secs(10);
+    let Some(first) = first_bytes(&tcp, patience) else {
+        return Greets::NotYet;
+    };
     if !greets_like_mysql(&first) {
-        return false;
+        return Greets::Otherwise;
     }
     // MariaDB counts it where it insists on TLS and gets none.
     let tls = offers_tls(&first).then(|| unverified(&tcp)).flatten();
@@ -33,11 +51,11 @@ pub(super) fn is_mysql(tcp: TcpStream, patience: Duration) -> bool {
     if let Ok(session) = Session::login(tcp, nobody, tls.as_ref(), Exchange::within(LOGIN)) {
         session.leave_for_good();
     }
-    true
+    Greets::LikeMysql
 }
 
-/// What the server says by itself, left where it is.
-fn first_bytes(tcp: &TcpStream, patience: Duration) -> Vec<u8> {
+/// What the server says by itself, left where it is; `None` where it says too little in time.
+fn first_bytes(tcp: &TcpStream, patience: Duration) -> Option<Vec<u8>> {
     /// They nearly always come in one piece.
     const NAP: Duration = Duration::from_millis(10);
     /// Enough to tell what it is.
@@ -48,16 +66,19 @@ fn first_bytes(tcp: &TcpStream, patience: Duration) -> Vec<u8> {
     while length < LEAST {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() || tcp.set_read_timeout(Some(left)).is_err() {
-            break;
+            return None;
         }
         match tcp.peek(&mut first) {
             Ok(more) if more > length => length = more,
             // It is there still, but no more of it.
             Ok(more) if more > 0 => thread::sleep(NAP),
-            _ => break,
+            // A process that was stopped and goes on.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+            Ok(_) | Err(_) => break,
         }
     }
-    first[..length].to_vec()
+    Some(first[..length].to_vec())
 }
 
 /// Whether the greeting, where it came in one piece, offers TLS.

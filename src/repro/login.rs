@@ -1,7 +1,9 @@
 //! Who logs in where: as the command line says, or else the option file, or else the environment.
 
 use std::env::{self, VarError};
+use std::fs;
 use std::io::{self, IsTerminal};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -9,11 +11,12 @@ use mysql::{Opts, UrlError};
 use nix::unistd::{User, getuid};
 
 use super::notice::Notice;
-use super::option_file::ClientOptions;
+use super::option_file::{ClientOptions, Place};
 use super::tls::{TlsMode, TlsWish};
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::system::file;
+use crate::words;
 
 /// MySQL's port.
 pub(super) const MYSQL_PORT: u16 = 3306;
@@ -54,6 +57,9 @@ pub struct Wanted {
     pub ask_password: bool,
     /// An option file instead of the user's own.
     pub defaults_file: Option<PathBuf>,
+    /// What the second group to read there ends with, behind `client`; `None` leaves it to the
+    /// environment.
+    pub group_suffix: Option<String>,
     /// How to speak TLS; `None` leaves it to the option file.
     pub tls: Option<TlsWish>,
 }
@@ -64,9 +70,12 @@ impl Wanted {
     /// # Errors
     /// When something that is named cannot be read or understood.
     pub fn login(&self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Login> {
+        let suffix = self.group_suffix.clone();
+        let suffix = suffix.or_else(|| environment("GROUP_SUFFIX", tell));
+        let suffix = suffix.unwrap_or_default();
         let file = match &self.defaults_file {
-            Some(path) => ClientOptions::read(path)?,
-            None => own_options(tell),
+            Some(path) => ClientOptions::read(path, &suffix)?,
+            None => own_options(&suffix, tell),
         };
         for note in &file.notes {
             tell(Notice::OptionFile(note));
@@ -82,8 +91,15 @@ impl Wanted {
             tell(Notice::PasswordInUrl);
         }
         let (host, port) = self.place(&said)?;
-        let environment = |name| env::var(name).ok().filter(|text| !text.is_empty());
-        let password = match self.password()?.or(said.password).or(file.password) {
+        let host = host.or(file.host).or_else(|| environment("HOST", tell));
+        if let (None, Some((named, place))) = (&host, &file.host_elsewhere) {
+            return Err(Refusal::new(
+                format!("{place} names the server {named} in a group that is not read here"),
+                format!("put it into [client], or say --host {named}"),
+            )
+            .into());
+        }
+        let password = match self.password(tell)?.or(said.password).or(file.password) {
             Some(password) => Some(password),
             None => environment_password()?,
         };
@@ -93,21 +109,18 @@ impl Wanted {
         };
         let user = [self.user.clone(), said.user, file.user].into_iter();
         Ok(Login {
-            host: host
-                .or(file.host)
-                .or_else(|| environment("MYSQL_HOST"))
-                .unwrap_or_else(|| "localhost".into()),
-            port: port
-                .or(file.port)
-                .or_else(|| environment("MYSQL_TCP_PORT")?.parse().ok())
-                .unwrap_or(MYSQL_PORT),
+            host: host.unwrap_or_else(|| "localhost".into()),
+            port: match port.or(file.port) {
+                Some(port) => port,
+                None => variable("MYSQL_TCP_PORT").map_or(Ok(MYSQL_PORT), |text| port_of(&text))?,
+            },
             user: user
                 .flatten()
                 .find(|user| !user.is_empty())
                 .or_else(system_user),
             database: self.database.clone().or(said.database).or(file.database),
             password,
-            tls: tls(self.tls.clone(), file.tls)?,
+            tls: tls(self.tls.clone(), file.tls, file.verify_ca.as_ref())?,
         })
     }
 
@@ -140,9 +153,14 @@ impl Wanted {
     }
 
     /// The password from a file of its own or from a prompt.
-    fn password(&self) -> Result<Option<Secret>> {
+    fn password(&self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Option<Secret>> {
         if let Some(path) = &self.password_file {
-            return first_line(path).map(Some);
+            let password = first_line(path)?;
+            let mode = fs::metadata(path).map_or(0, |kind| kind.mode());
+            if mode & 0o077 != 0 {
+                tell(Notice::PasswordFileIsOpen(path, mode & 0o777));
+            }
+            return Ok(Some(password));
         }
         if !self.ask_password {
             return Ok(None);
@@ -159,27 +177,62 @@ impl Wanted {
     }
 }
 
+/// A variable of the environment that says something.
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|text| !text.is_empty())
+}
+
+/// What the environment says of this `name` to mysql, or else to mariadb alone.
+fn environment(name: &str, tell: &mut dyn FnMut(Notice<'_>)) -> Option<String> {
+    let of = |client: &str| variable(&format!("{client}_{name}"));
+    let (mysqls, mariadbs) = (of("MYSQL"), of("MARIADB"));
+    if mariadbs.is_some() && mariadbs != mysqls {
+        tell(Notice::ForMariadbAlone(name, mysqls.is_some()));
+    }
+    mysqls.or(mariadbs)
+}
+
 /// The server that would be reached if the command line named none, and what names it; `None` where
 /// nothing does.
 #[must_use]
-pub fn named_elsewhere() -> Option<(String, &'static str)> {
-    let file = ClientOptions::of_home().and_then(Result::ok);
-    let in_file = file
-        .and_then(|file| file.host)
-        .map(|host| (host, "~/.my.cnf"));
-    in_file.or_else(|| {
-        let host = env::var("MYSQL_HOST").ok().filter(|host| !host.is_empty());
-        host.map(|host| (host, "MYSQL_HOST"))
-    })
+pub fn named_elsewhere() -> Option<(String, String)> {
+    let suffix = variable("MYSQL_GROUP_SUFFIX").or_else(|| variable("MARIADB_GROUP_SUFFIX"));
+    let suffix = suffix.unwrap_or_default();
+    let host = |file: ClientOptions| file.host;
+    let own = ClientOptions::of_home(&suffix)
+        .and_then(Result::ok)
+        .and_then(host);
+    let own = own.map(|host| (host, "~/.my.cnf".to_owned()));
+    let by_variable = || {
+        let of = |name: &str| variable(name).map(|host| (host, name.to_owned()));
+        of("MYSQL_HOST").or_else(|| of("MARIADB_HOST"))
+    };
+    let of_all = || {
+        OF_ALL_USERS.iter().find_map(|path| {
+            let file = ClientOptions::read(Path::new(path), &suffix).ok()?;
+            Some((file.host?, (*path).to_owned()))
+        })
+    };
+    own.or_else(by_variable).or_else(of_all)
 }
 
+/// Option files that the clients read before the user's own, in their order.
+const OF_ALL_USERS: [&str; 2] = ["/etc/my.cnf", "/etc/mysql/my.cnf"];
+
 /// The user's own option file; what is wrong with it does not stop the run.
-fn own_options(tell: &mut dyn FnMut(Notice<'_>)) -> ClientOptions {
+fn own_options(suffix: &str, tell: &mut dyn FnMut(Notice<'_>)) -> ClientOptions {
+    for path in OF_ALL_USERS {
+        if let Ok(file) = ClientOptions::read(Path::new(path), suffix)
+            && (file.host.is_some() || file.user.is_some() || file.tls.is_some())
+        {
+            tell(Notice::FileOfAllUsers(path));
+        }
+    }
     let encrypted = env::home_dir().map(|home| home.join(".mylogin.cnf"));
     if encrypted.is_some_and(|file| file.exists()) {
         tell(Notice::LoginPathNotRead);
     }
-    match ClientOptions::of_home() {
+    match ClientOptions::of_home(suffix) {
         Some(Ok(options)) => options,
         Some(Err(error)) => {
             tell(Notice::OwnFileIgnored(&error));
@@ -192,18 +245,31 @@ fn own_options(tell: &mut dyn FnMut(Notice<'_>)) -> ClientOptions {
 /// What a user typed for the server: a URL, `db.example`, `db.example:3307`, `[::1]:3306`.
 fn named(server: &Secret) -> Result<Login> {
     let text = server.reveal();
+    if let Some((host, database)) = text.split_once('/')
+        && !text.contains(['@', ':'])
+    {
+        return Err(Refusal::new(
+            format!("{text:?} is no server: a database has an option of its own"),
+            format!("--host {host} --database {database}"),
+        )
+        .into());
+    }
     // Whatever has a user in it, or another scheme, is meant for a URL.
     if text.contains("://") || text.contains(['@', '/']) {
         return from_url(text);
     }
-    let is_address = text.parse::<std::net::IpAddr>().is_ok();
+    // A link-local one has its interface behind it: fe80::1%eth0.
+    let address = text.split_once('%').map_or(text, |(address, _)| address);
+    let is_address = address.parse::<std::net::IpAddr>().is_ok();
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !is_address && !text.ends_with(']') => {
             let port: Option<u16> = port.parse().ok().filter(|port| *port != 0);
             let port = port.ok_or_else(|| {
+                // Who takes it for a login has put a password there.
+                let first = text.split(':').next().unwrap_or_default();
                 Refusal::new(
-                    format!("{text:?} does not end in a port, 1 to 65535"),
-                    format!("{host}:{MYSQL_PORT}"),
+                    format!("\"{first}:…\" does not end in a port, 1 to 65535"),
+                    format!("{first}:{MYSQL_PORT}"),
                 )
             })?;
             (host, port)
@@ -262,7 +328,12 @@ fn reason(error: &UrlError) -> &'static str {
 }
 
 /// The wish of the command line, with the files that only the option file names.
-fn tls(typed: Option<TlsWish>, file: Option<TlsWish>) -> Result<Option<TlsWish>> {
+fn tls(
+    typed: Option<TlsWish>,
+    file: Option<TlsWish>,
+    verify_ca: Option<&Place>,
+) -> Result<Option<TlsWish>> {
+    let by_file = verify_ca.filter(|_| typed.is_none());
     let wish = match (typed, file) {
         (None, wish) | (wish, None) => wish,
         (Some(typed), Some(file)) => Some(TlsWish {
@@ -273,6 +344,13 @@ fn tls(typed: Option<TlsWish>, file: Option<TlsWish>) -> Result<Option<TlsWish>>
     };
     let is_unsigned = |wish: &TlsWish| wish.mode == TlsMode::VerifyCa && wish.authority.is_none();
     if wish.as_ref().is_some_and(is_unsigned) {
+        if let Some(place) = by_file {
+            return Err(Refusal::new(
+                format!("{place}: ssl-mode=VERIFY_CA needs an authority, and ssl-ca names none"),
+                "add ssl-ca=FILE with the server's authority, as mysql demands too",
+            )
+            .into());
+        }
         return Err(Refusal::new(
             "--tls=verify-ca leaves the name out, so that any certificate that browsers trust \
              would do",
@@ -286,7 +364,7 @@ fn tls(typed: Option<TlsWish>, file: Option<TlsWish>) -> Result<Option<TlsWish>>
 fn first_line(path: &Path) -> Result<Secret> {
     let text = file::named_by_user(path).map_err(|error| {
         Refusal::new(
-            format!("reading the password from {}: {error}", path.display()),
+            format!("reading the password from {}: {error}", words::path(path)),
             "name a file whose first line is the password, or use --ask-password",
         )
     })?;
@@ -299,6 +377,21 @@ fn first_line(path: &Path) -> Result<Secret> {
         .into());
     }
     Ok(first.to_owned().into())
+}
+
+/// The port that MYSQL_TCP_PORT holds; the clients take the digits it begins with, or nothing.
+fn port_of(text: &str) -> Result<u16> {
+    let port = text.trim().parse().ok().filter(|port| *port != 0);
+    port.ok_or_else(|| {
+        Refusal::new(
+            format!(
+                "MYSQL_TCP_PORT={} is no port, 1 to 65535",
+                words::shown(text)
+            ),
+            "unset it, or name the port with --port",
+        )
+        .into()
+    })
 }
 
 fn environment_password() -> Result<Option<Secret>> {
@@ -331,6 +424,8 @@ mod tests {
             ("2001:db8::1", "2001:db8::1", 0),
             ("[2001:db8::1]", "[2001:db8::1]", 0),
             ("[2001:db8::1]:3306", "[2001:db8::1]", 3306),
+            ("fe80::1%eth0", "fe80::1%eth0", 0),
+            ("[fe80::1%eth0]:3306", "[fe80::1%eth0]", 3306),
             ("mysql://app@db.example/shop", "db.example", 3306),
             ("mysql://db.example:3307", "db.example", 3307),
         ] {
@@ -340,6 +435,7 @@ mod tests {
             ("db.example:0", "does not end in a port"),
             ("db.example:mysql", "does not end in a port"),
             (":3306", "names no server"),
+            ("192.0.2.1/shop", "a database has an option of its own"),
             ("", "names no server"),
             ("app@db.example", "not a MySQL URL"),
             ("app:hunter2@db.example:3306", "not a MySQL URL"),
@@ -410,7 +506,7 @@ mod tests {
                 authority: authority.map(PathBuf::from),
                 identity: None,
             };
-            tls(Some(wish), None)
+            tls(Some(wish), None, None)
         };
         assert!(wish(Some("ca.pem")).is_ok());
         assert!(

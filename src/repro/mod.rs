@@ -26,7 +26,7 @@ mod watch;
 mod wire;
 
 pub use dial::knock;
-pub use failure::{FAILURES, Failure, FailureKind, Row};
+pub use failure::Failure;
 pub use latency::Latency;
 pub use login::{Login, Wanted};
 pub use notice::Notice;

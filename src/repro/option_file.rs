@@ -2,6 +2,7 @@
 //! (<https://dev.mysql.com/doc/refman/9.7/en/option-files.html>). Read byte by byte as `mysys/my_default.cc`
 //! does, which all of MySQL's and MariaDB's programs share but for small things.
 
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use super::tls::{TlsMode, TlsWish};
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::system::file;
+use crate::words;
 
 /// One option of a file, as it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,12 +66,19 @@ impl OptionFile {
         /// Where the clients cut a line in two.
         const LONGEST_LINE: usize = 4094;
         *read += 1;
-        if depth > DEEPEST || *read > MOST {
+        if *read > MOST {
             return Err(refusal(
                 path,
                 "files include each other, or too many others",
                 "break the circle",
             ));
+        }
+        if depth > DEEPEST {
+            self.notes.push(format!(
+                "{} is not included once more, {DEEPEST} files deep: files include each other",
+                path.display()
+            ));
+            return Ok(());
         }
         let unreadable = |error: std::io::Error| {
             refusal(
@@ -110,14 +119,18 @@ impl OptionFile {
                 Line::Group(name) => group = Some(name),
                 Line::Include(include) => {
                     let file = Path::new(&include);
-                    // The clients go on without it.
-                    if let Err(error) = fs::metadata(file) {
-                        self.notes.push(format!(
-                            "{} line {number}: {include} is not included: {error}",
+                    // The clients go on without it; a pipe would hold them up.
+                    let why = match fs::metadata(file) {
+                        Err(error) => Some(error.to_string()),
+                        Ok(kind) if kind.is_file() || file == Path::new("/dev/null") => None,
+                        Ok(_) => Some("it is no file".into()),
+                    };
+                    match why {
+                        Some(why) => self.notes.push(format!(
+                            "{} line {number}: {include} is not included: {why}",
                             path.display()
-                        ));
-                    } else {
-                        self.add(file, depth + 1, read)?;
+                        )),
+                        None => self.add(file, depth + 1, read)?,
                     }
                 }
                 Line::IncludeFolder(folder) => {
@@ -147,7 +160,7 @@ impl OptionFile {
 
 fn refusal(path: &Path, why: &str, hint: &'static str) -> anyhow::Error {
     Refusal::new(
-        format!("reading options from {}: {why}", path.display()),
+        format!("reading options from {}: {why}", words::path(path)),
         hint,
     )
     .into()
@@ -235,7 +248,10 @@ fn files_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = fs::read_dir(folder)?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<Vec<_>, _>>()?;
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "cnf"));
+    // The clients read nothing out of a folder of that name, and a pipe would hold them up.
+    files.retain(|file| {
+        file.extension().is_some_and(|extension| extension == "cnf") && file.is_file()
+    });
     files.sort();
     Ok(files)
 }
@@ -302,15 +318,43 @@ pub struct ClientOptions {
     pub database: Option<String>,
     /// `ssl` and its companions; `None` where they do not insist on TLS.
     pub tls: Option<TlsWish>,
+    /// Where it asks for `ssl-mode=VERIFY_CA`; `None` where it does not.
+    pub verify_ca: Option<Place>,
+    /// A host of a group that is not read, and where it stands; `None` without any.
+    pub host_elsewhere: Option<(String, Place)>,
     /// What to tell the user: where mysql and mariadb differ about the file, and what is passed over.
     pub notes: Vec<String>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} line {}", self.file.display(), self.line)
+    }
 }
 
 /// The options that are about logging in. mariadb takes what begins like one of them, in letters of
 /// either size, for it; mysql does not.
 const OPTIONS: [&str; 9] = [
-    "database", "host", "password", "port", "ssl-ca", "ssl-cert", "ssl-key", "ssl-mode", "user",
+    "database",
+    "host",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-verify-server-cert",
+    "user",
 ];
+
+/// Names that are no option of either client, and that are meant for the login: mariadb stops at
+/// them, and mysql goes on without.
+const MEANT_FOR_LOGIN: [&str; 8] = ["h", "u", "p", "d", "db", "dbname", "pwd", "server"];
+
+/// What such a name begins with.
+const MEANT_BY_THEIR_BEGINNING: [&str; 6] = ["host", "user", "pass", "port", "database", "ssl"];
+
+/// Names that begin so, and are options of a client.
+const OTHERS_THAT_BEGIN_SO: [&str; 3] = ["port-open-timeout", "ssl-fips-mode", "ssl-session-data"];
 
 /// Groups beside `[client]`, and who reads them.
 const OTHER_GROUPS: [(&str, &str); 4] = [
@@ -321,18 +365,23 @@ const OTHER_GROUPS: [(&str, &str); 4] = [
 ];
 
 impl ClientOptions {
-    /// Reads `path`, and what it includes.
+    /// Reads `path`, and what it includes: of the group `client`, and of that with this `suffix`.
     ///
     /// # Errors
     /// As [`OptionFile::read`], and when an option has a value that it cannot have.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub fn read(path: &Path, suffix: &str) -> Result<Self> {
         let file = OptionFile::read(path)?;
         let mut options = Self {
             notes: file.notes,
             ..Self::default()
         };
         let mut tls = TlsOptions::default();
+        let suffixed = format!("client{}", suffix.to_ascii_lowercase());
         for entry in &file.entries {
+            if entry.group != "client" && entry.group != suffixed {
+                options.pass_over(entry);
+                continue;
+            }
             options.take(entry, &mut tls).map_err(|why| {
                 refusal(
                     &entry.place.file,
@@ -341,6 +390,11 @@ impl ClientOptions {
                 )
             })?;
         }
+        options.verify_ca.clone_from(&tls.verify_ca);
+        if !tls.is_on() && tls.on_by_mode.is_none() {
+            tls.note_skipped();
+        }
+        options.notes.append(&mut tls.notes);
         options.tls = tls.wish()?;
         Ok(options)
     }
@@ -350,30 +404,35 @@ impl ClientOptions {
     /// # Errors
     /// As [`Self::read`].
     #[must_use]
-    pub fn of_home() -> Option<Result<Self>> {
+    pub fn of_home(suffix: &str) -> Option<Result<Self>> {
         let file = std::env::home_dir()?.join(".my.cnf");
-        file.exists().then(|| Self::read(&file))
+        file.exists().then(|| Self::read(&file, suffix))
+    }
+
+    /// Passes over an option of a group that only one program reads.
+    fn pass_over(&mut self, entry: &Entry) {
+        let (written, _) = bare_name(entry);
+        let about_login =
+            ["host", "port", "user", "password", "database"].contains(&written.as_str());
+        let other = OTHER_GROUPS.iter().find(|(group, _)| *group == entry.group);
+        let Some((group, who)) = other.filter(|_| about_login) else {
+            return;
+        };
+        let place = &entry.place;
+        self.notes.push(format!(
+            "{place}: {written} of [{group}] is not taken: {who}; put it into [client]"
+        ));
+        if let Some(host) = entry.value.as_ref().filter(|_| written == "host") {
+            let host = String::from_utf8_lossy(host).into_owned();
+            self.host_elsewhere = Some((host, place.clone()));
+        }
     }
 
     /// Takes what is about logging in; the other options are for other programs.
     fn take(&mut self, entry: &Entry, tls: &mut TlsOptions) -> Result<(), String> {
-        let written = String::from_utf8_lossy(&entry.name).replace('_', "-");
-        let mut written = written.as_str();
-        for prefix in ["loose-", "maximum-"] {
-            written = written.strip_prefix(prefix).unwrap_or(written);
-        }
-        let place = format!("{} line {}", entry.place.file.display(), entry.place.line);
-        if entry.group != "client" {
-            let about_login = ["host", "port", "user", "password", "database"].contains(&written);
-            let other = OTHER_GROUPS.iter().find(|(group, _)| *group == entry.group);
-            if let Some((group, who)) = other.filter(|_| about_login) {
-                self.notes.push(format!(
-                    "{place}: {written} of [{group}] is not taken: {who}; put it into [client]"
-                ));
-            }
-            return Ok(());
-        }
-        let name = self.full_name(written, &place);
+        let (written, is_loose) = bare_name(entry);
+        let place = entry.place.to_string();
+        let name = self.full_name(&written, &place);
         let value = || {
             let value = entry.value.as_ref();
             let value = value.ok_or_else(|| format!("{name} has no value"))?;
@@ -386,10 +445,29 @@ impl ClientOptions {
             "user" => self.user = filled(value()?),
             "database" => self.database = filled(value()?),
             "password" => {
-                self.password = match entry.value {
-                    Some(_) => Some(Secret::from(value()?)),
-                    None => None,
-                };
+                if entry.value.is_none() {
+                    self.notes.push(format!(
+                        "{place}: password has no value: the clients ask for it there, and here \
+                         --ask-password does"
+                    ));
+                }
+                let typed = entry.value.as_ref().map(|_| value()).transpose()?;
+                self.password = typed.map(Secret::from);
+            }
+            "password1" => {
+                self.notes.push(format!(
+                    "{place}: password1 is taken for password, as mysql does; mariadb does not know \
+                     it"
+                ));
+                self.password = Some(Secret::from(value()?));
+            }
+            "password2" | "password3" => self.notes.push(format!(
+                "{place}: {name} is for another factor, which is not spoken here; mariadb does not \
+                 know it"
+            )),
+            // Not even that of the environment.
+            "skip-password" | "disable-password" => {
+                self.password = Some(Secret::from(String::new()));
             }
             "port" => {
                 let port: u16 = value()?
@@ -397,8 +475,20 @@ impl ClientOptions {
                     .map_err(|_| "it is no port, 1 to 65535, or 0 for the default")?;
                 self.port = Some(port).filter(|port| *port != 0);
             }
-            ssl if ssl.contains("ssl") => {
-                tls.take(ssl, entry.value.as_ref().map(|_| value()).transpose()?)?;
+            name if TlsOptions::knows(name) => {
+                tls.take(
+                    name,
+                    entry.value.as_ref().map(|_| value()).transpose()?,
+                    &entry.place,
+                )?;
+            }
+            name if !is_loose && is_meant_for_login(name) => {
+                return Err(
+                    "it is no option of mysql or mariadb, and seems to be meant for the login: one \
+                     stops at it, the other goes on without. A line of the login is host=…, port=…, \
+                     user=…, password=…, database=… or ssl-…=…"
+                        .into(),
+                );
             }
             _ => {}
         }
@@ -430,69 +520,190 @@ impl ClientOptions {
     }
 }
 
+/// The name of an option as the clients compare it, and whether it may be one that they do not know.
+fn bare_name(entry: &Entry) -> (String, bool) {
+    let written = String::from_utf8_lossy(&entry.name).replace('_', "-");
+    let mut bare = written.as_str();
+    for prefix in ["loose-", "maximum-"] {
+        bare = bare.strip_prefix(prefix).unwrap_or(bare);
+    }
+    (bare.to_owned(), written.starts_with("loose-"))
+}
+
+/// Whether `name`, which no client knows, stands where an option of the login is meant: `user u1`,
+/// `user: u1`, `--user`, `passwd`.
+fn is_meant_for_login(name: &str) -> bool {
+    let small = name.to_ascii_lowercase();
+    let word = small.trim_start_matches('-');
+    let word = word.split([' ', '\t', ':']).next().unwrap_or_default();
+    let bare = ["skip-", "disable-", "enable-"]
+        .iter()
+        .find_map(|prefix| word.strip_prefix(prefix))
+        .unwrap_or(word);
+    let begins = MEANT_BY_THEIR_BEGINNING
+        .iter()
+        .any(|beginning| bare.starts_with(beginning));
+    MEANT_FOR_LOGIN.contains(&bare) || begins && !OTHERS_THAT_BEGIN_SO.contains(&bare)
+}
+
 /// What a file says about TLS, as it goes on.
 #[derive(Default)]
 struct TlsOptions {
-    /// Whether to insist on it; `None` where only a mention of files does.
+    /// Whether to insist on it, as mariadb has it: the last mention counts, and each of a file or of
+    /// a fingerprint is one.
     on: Option<bool>,
+    /// The same of `ssl-mode`, which mysql alone knows, and which decides there.
+    on_by_mode: Option<bool>,
+    /// Where the last of them switches it off that mysql does not know.
+    skipped: Option<Place>,
+    /// What a client would look at that is not looked at here.
+    not_spoken: Option<(&'static str, Place)>,
+    verify_ca: Option<Place>,
+    notes: Vec<String>,
     mode: Option<TlsMode>,
     authority: Option<PathBuf>,
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
 }
 
+/// Options about the server's certificate that are not looked at here.
+const NOT_SPOKEN: [&str; 5] = [
+    "ssl-capath",
+    "ssl-crl",
+    "ssl-crlpath",
+    "ssl-fp",
+    "ssl-fplist",
+];
+
 impl TlsOptions {
-    fn take(&mut self, name: &str, value: Option<String>) -> Result<(), String> {
-        let is_on = |value: Option<String>| {
-            value.is_none_or(|on| matches!(on.to_ascii_uppercase().as_str(), "1" | "ON" | "TRUE"))
-        };
-        let file = |value: Option<String>| {
-            let value = value.ok_or_else(|| format!("{name} has no value"))?;
-            Ok::<_, String>(Some(PathBuf::from(value)).filter(|path| !path.as_os_str().is_empty()))
-        };
-        let (bare, is_negated) = ["skip-", "disable-", "enable-"]
+    /// The name without what switches it on or off, and whether it is switched off.
+    fn bare(name: &str) -> (&str, bool) {
+        ["skip-", "disable-", "enable-"]
             .iter()
             .find_map(|prefix| Some((name.strip_prefix(prefix)?, *prefix != "enable-")))
-            .unwrap_or((name, false));
+            .unwrap_or((name, false))
+    }
+
+    fn knows(name: &str) -> bool {
+        let (bare, _) = Self::bare(name);
+        let known = [
+            "ssl",
+            "ssl-verify-server-cert",
+            "ssl-mode",
+            "ssl-ca",
+            "ssl-cert",
+            "ssl-key",
+            "ssl-cipher",
+        ];
+        known.contains(&bare) || NOT_SPOKEN.contains(&bare)
+    }
+
+    fn take(&mut self, name: &str, value: Option<String>, place: &Place) -> Result<(), String> {
+        let is_on = |value: Option<&String>| {
+            value.is_none_or(|on| matches!(on.to_ascii_uppercase().as_str(), "1" | "ON" | "TRUE"))
+        };
+        let (bare, is_negated) = Self::bare(name);
         match bare {
-            "ssl" => self.on = Some(is_on(value) != is_negated),
+            "ssl" => {
+                let on = is_on(value.as_ref()) != is_negated;
+                self.on = Some(on);
+                self.skipped = (!on).then(|| place.clone());
+            }
             "ssl-verify-server-cert" => {
-                self.mode = Some(if is_on(value) == is_negated {
-                    TlsMode::Required
-                } else {
+                let verifies = is_on(value.as_ref()) != is_negated;
+                self.mode = Some(if verifies {
                     TlsMode::VerifyFull
+                } else {
+                    TlsMode::Required
                 });
+                // Where it is off mariadb goes on without TLS if need be.
+                if verifies {
+                    self.on.get_or_insert(true);
+                }
             }
-            "ssl-mode" => {
-                let value = value.ok_or("ssl-mode has no value")?;
-                let (on, mode) = match value.to_ascii_uppercase().as_str() {
-                    "DISABLED" | "PREFERRED" => (false, None),
-                    "REQUIRED" => (true, Some(TlsMode::Required)),
-                    "VERIFY_CA" => (true, Some(TlsMode::VerifyCa)),
-                    "VERIFY_IDENTITY" => (true, Some(TlsMode::VerifyFull)),
-                    _ => {
-                        return Err(
-                            "ssl-mode is none of DISABLED, PREFERRED, REQUIRED, VERIFY_CA \
-                                    and VERIFY_IDENTITY"
-                                .into(),
-                        );
+            "ssl-mode" => self.take_mode(value, place)?,
+            "ssl-ca" => {
+                let value = value.ok_or("ssl-ca has no value")?;
+                if value.is_empty() {
+                    return Err("ssl-ca is empty, at which both clients stop".into());
+                }
+                self.authority = Some(PathBuf::from(value));
+                self.on = Some(true);
+            }
+            "ssl-cert" | "ssl-key" => {
+                let value = value.ok_or_else(|| format!("{bare} has no value"))?;
+                let file = Some(PathBuf::from(value)).filter(|file| !file.as_os_str().is_empty());
+                if file.is_some() {
+                    self.on = Some(true);
+                }
+                if bare == "ssl-cert" {
+                    self.certificate = file;
+                } else {
+                    self.key = file;
+                }
+            }
+            _ => {
+                let known = NOT_SPOKEN.iter().find(|known| **known == bare);
+                let empty_print = bare.starts_with("ssl-fp") && value.is_some_and(|v| v.is_empty());
+                if let Some(known) = known.filter(|_| !empty_print) {
+                    self.not_spoken = Some((*known, place.clone()));
+                    if !bare.starts_with("ssl-crl") {
+                        self.on = Some(true);
                     }
-                };
-                (self.on, self.mode) = (Some(on), mode);
+                }
             }
-            "ssl-ca" => self.authority = file(value)?,
-            "ssl-cert" => self.certificate = file(value)?,
-            "ssl-key" => self.key = file(value)?,
-            _ => {}
         }
         Ok(())
     }
 
+    fn take_mode(&mut self, value: Option<String>, place: &Place) -> Result<(), String> {
+        let value = value.ok_or("ssl-mode has no value")?;
+        let (on, mode) = match value.to_ascii_uppercase().as_str() {
+            "DISABLED" | "PREFERRED" => (false, None),
+            "REQUIRED" => (true, Some(TlsMode::Required)),
+            "VERIFY_CA" => (true, Some(TlsMode::VerifyCa)),
+            "VERIFY_IDENTITY" => (true, Some(TlsMode::VerifyFull)),
+            _ => {
+                return Err(
+                    "ssl-mode is none of DISABLED, PREFERRED, REQUIRED, VERIFY_CA and \
+                            VERIFY_IDENTITY"
+                        .into(),
+                );
+            }
+        };
+        (self.on_by_mode, self.mode) = (Some(on), mode);
+        self.verify_ca = (mode == Some(TlsMode::VerifyCa)).then(|| place.clone());
+        Ok(())
+    }
+
+    /// The last mention of `ssl` switches it off, and mysql does not know that one.
+    fn note_skipped(&mut self) {
+        let files = self.authority.is_some() || self.certificate.is_some();
+        if let Some(place) = self.skipped.take().filter(|_| files) {
+            self.notes.push(format!(
+                "{place}: TLS is switched off, as mariadb does; mysql does not know that line, and \
+                 insists on TLS for the files that are named for it"
+            ));
+        }
+    }
+
+    fn is_on(&self) -> bool {
+        self.on_by_mode.or(self.on).unwrap_or(false)
+    }
+
     fn wish(self) -> Result<Option<TlsWish>> {
-        let files = [&self.authority, &self.certificate, &self.key];
-        let on = self.on.unwrap_or(files.iter().any(|file| file.is_some()));
-        if !on {
+        if !self.is_on() {
             return Ok(None);
+        }
+        if let Some((name, place)) = &self.not_spoken {
+            return Err(Refusal::new(
+                format!(
+                    "{place}: {name} is about the server's certificate, and is not looked at here"
+                ),
+                "name the authority's certificate with ssl-ca instead; or leave the file out, and \
+                 say --host, --user and --tls=required, which checks no certificate",
+            )
+            .into());
         }
         let identity = match (self.certificate, self.key) {
             (None, None) => None,
@@ -533,7 +744,7 @@ mod tests {
         fs::create_dir(&more).unwrap();
         fs::write(more.join("more.cnf"), "[client]\nport=3310\n").unwrap();
         fs::write(more.join("none.txt"), "[client]\nport=1\n").unwrap();
-        ClientOptions::read(&file)
+        ClientOptions::read(&file, "")
     }
 
     fn options(lines: &str) -> ClientOptions {
@@ -561,7 +772,7 @@ mod tests {
                     authority: Some("/ca.pem".into()),
                     ..TlsWish::default()
                 }),
-                notes: Vec::new(),
+                ..ClientOptions::default()
             }
         );
     }
@@ -569,14 +780,7 @@ mod tests {
     #[test]
     fn empty_values_and_port_0_are_the_default() {
         let none = ClientOptions::default();
-        for line in [
-            "host=",
-            "user=\"\"",
-            "port=0",
-            "database=",
-            "password",
-            "host=a\nhost=",
-        ] {
+        for line in ["host=", "user=\"\"", "port=0", "database=", "host=a\nhost="] {
             assert_eq!(options(line), none, "{line}");
         }
         assert_eq!(
@@ -605,6 +809,15 @@ mod tests {
             ("ssl-mode=PREFERRED", None),
             ("ssl-ca=/ca.pem\nssl_mode=DISABLED", None),
             ("ssl-cert=/c.pem\nssl-key=/k.pem", Some(VerifyFull)),
+            // mariadb's order of the lines; ssl-mode decides in mysql, wherever it stands.
+            ("skip-ssl\nssl-ca=/ca.pem", Some(VerifyFull)),
+            ("ssl-mode=DISABLED\nssl-ca=/ca.pem", None),
+            ("ssl-mode=DISABLED\nssl-capath=/c", None),
+            ("ssl-capath=/c\nskip-ssl", None),
+            ("ssl-verify-server-cert", Some(VerifyFull)),
+            ("ssl-verify", Some(VerifyFull)),
+            ("skip-ssl\nssl-verify-server-cert", None),
+            ("ssl-fp=", None),
         ] {
             assert_eq!(options(lines).tls.map(|wish| wish.mode), mode, "{lines}");
         }
@@ -621,7 +834,7 @@ mod tests {
         assert_eq!(meant("Host=a"), (host, None, 1));
         assert_eq!(meant("US=a"), (None, user, 1));
         // Not one option alone, or none of ours.
-        assert_eq!(meant("p=a\nssl=0\nss=1\nhostess=a"), (None, None, 0));
+        assert_eq!(meant("ssl=0\nss=1\nloose-hostess=a"), (None, None, 0));
         for (group, notes) in [("mysql", 1), ("client-mariadb", 1), ("mysqldump", 0)] {
             let options = read(&format!("[{group}]\nhost=a\ncompress")).unwrap();
             assert_eq!(
@@ -637,16 +850,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("my.cnf");
         fs::write(&file, b"# caf\xe9\n[client]\nhost=a\nprompt=\xff\n").unwrap();
-        assert_eq!(ClientOptions::read(&file).unwrap().host, Some("a".into()));
+        assert_eq!(
+            ClientOptions::read(&file, "").unwrap().host,
+            Some("a".into())
+        );
         fs::write(&file, b"[client]\nhost=a\xff\n").unwrap();
-        let error = ClientOptions::read(&file).unwrap_err().to_string();
+        let error = ClientOptions::read(&file, "").unwrap_err().to_string();
         assert!(error.ends_with("line 2: host is not UTF-8"), "{error}");
     }
 
     #[test]
     fn what_is_no_file_may_be_writable_by_everyone() {
         assert_eq!(
-            ClientOptions::read(Path::new("/dev/null")).unwrap(),
+            ClientOptions::read(Path::new("/dev/null"), "").unwrap(),
             ClientOptions::default()
         );
     }
@@ -666,7 +882,20 @@ mod tests {
             ("[client]\nssl-mode=hunter2", "line 2: ssl-mode is none of"),
             ("[client]\nssl-cert=/c.pem", "one of ssl-cert and ssl-key"),
             ("!includedir FOLDER/absent", "No such file"),
-            ("!include FOLDER/my.cnf", "include each other"),
+            ("[client]\nssl-ca=", "line 2: ssl-ca is empty"),
+            ("[client]\nssl-capath=/c", "line 2: ssl-capath is about"),
+            ("[client]\nskip-ssl\nssl-fp=AA", "line 3: ssl-fp is about"),
+            ("[client]\nssl\nssl-crl=/c", "line 3: ssl-crl is about"),
+            ("[client]\nuser hunter2", "line 2: it is no option"),
+            ("[client]\npassword hunter2", "line 2: it is no option"),
+            ("[client]\nuser: hunter2", "line 2: it is no option"),
+            ("[client]\n--user=hunter2", "line 2: it is no option"),
+            ("[client]\npasswd=hunter2", "line 2: it is no option"),
+            ("[client]\nh=hunter2", "line 2: it is no option"),
+            ("[client]\nu=hunter2", "line 2: it is no option"),
+            ("[client]\nhostname=hunter2", "line 2: it is no option"),
+            ("[client]\nskip-user", "line 2: it is no option"),
+            ("[client]\nssl-mod=REQUIRED", "line 2: it is no option"),
         ] {
             let error = format!("{:#}", read(text).unwrap_err());
             assert!(error.contains(why), "{error}");
@@ -675,6 +904,38 @@ mod tests {
         // The clients go on without a file that is not there.
         let options = read("!include FOLDER/absent.cnf\n[client]\nhost=a").unwrap();
         assert_eq!((options.host, options.notes.len()), (Some("a".into()), 1));
+        // And with what came before a circle.
+        let options = read("[client]\nhost=a\n!include FOLDER/my.cnf").unwrap();
+        assert_eq!((options.host, options.notes.len()), (Some("a".into()), 1));
+    }
+
+    #[test]
+    fn what_the_clients_obey_of_a_password_is_obeyed() {
+        let password = |lines: &str| {
+            let options = options(lines);
+            let password = options.password.map(|secret| secret.reveal().to_owned());
+            (password, options.notes.len())
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(password("password=a\nskip-password"), (some(""), 0));
+        assert_eq!(password("password=a\ndisable-password"), (some(""), 0));
+        assert_eq!(password("password1=a"), (some("a"), 1));
+        assert_eq!(password("pass=a"), (some("a"), 1));
+        // They ask for it.
+        assert_eq!(password("password"), (None, 1));
+        assert_eq!(password("password2=a"), (None, 1));
+    }
+
+    #[test]
+    fn a_suffix_adds_its_own_group() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("my.cnf");
+        let text = "[client]\nhost=a\n[client_prod]\nhost=b\n[client_test]\nhost=c\n";
+        fs::write(&file, text).unwrap();
+        for (suffix, host) in [("", "a"), ("_prod", "b"), ("_PROD", "b"), ("_x", "a")] {
+            let options = ClientOptions::read(&file, suffix).unwrap();
+            assert_eq!(options.host.as_deref(), Some(host), "{suffix}");
+        }
     }
 
     /// Three lines in each of ten depths would be 59,049 files.
@@ -691,7 +952,7 @@ mod tests {
             fs::write(name(&file), name(&next)).unwrap();
         }
         fs::write(name("FOLDER/conf.d/fork9.cnf"), "").unwrap();
-        let error = ClientOptions::read(Path::new(&name("FOLDER/conf.d/fork0.cnf")));
+        let error = ClientOptions::read(Path::new(&name("FOLDER/conf.d/fork0.cnf")), "");
         assert!(
             error
                 .unwrap_err()
@@ -706,7 +967,7 @@ mod tests {
         let file = folder.path().join("my.cnf");
         fs::write(&file, "[client]\nuser=app\n").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
-        let error = ClientOptions::read(&file).unwrap_err().to_string();
+        let error = ClientOptions::read(&file, "").unwrap_err().to_string();
         assert!(error.contains("writable by everyone"), "{error}");
     }
 

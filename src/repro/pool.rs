@@ -1,8 +1,8 @@
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::cause::{Cause, Stage};
-use super::session::{Close, Session};
+use super::cause::Cause;
+use super::session::Session;
 use super::target::Target;
 use super::wire::Exchange;
 
@@ -16,16 +16,18 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// A pool of `size` connections to `target`. `open` opens each.
+    /// A pool of `size` connections to `target`, open by `end`. `open` opens each.
     ///
     /// # Errors
     /// Why one could not be opened, and how many were before.
     pub fn open(
         target: &Target,
         size: usize,
+        end: Instant,
         open: impl Fn() -> Result<Session, Cause>,
     ) -> Result<Self, (Cause, u64)> {
         let size = size as u64;
+        let begun = Instant::now();
         let pool = Self {
             size,
             idle: Mutex::default(),
@@ -35,6 +37,14 @@ impl Pool {
         for opened in 0..size {
             match open() {
                 Ok(session) => pool.give_back(session),
+                Err(Cause::Slow { .. }) if Instant::now() >= end => {
+                    let cause = Cause::PoolNotOpen {
+                        opened,
+                        size,
+                        after: begun.elapsed(),
+                    };
+                    return Err((cause, opened));
+                }
                 Err(cause) => return Err((cause, opened)),
             }
         }
@@ -52,8 +62,8 @@ impl Pool {
             .wait_timeout_while(idle, self.patience, |idle| idle.is_empty())
             .unwrap_or_else(PoisonError::into_inner);
         let Some(mut session) = idle.pop() else {
-            return Err(Cause::Slow {
-                stage: Stage::Question,
+            return Err(Cause::PoolBusy {
+                size: self.size,
                 after: self.patience,
             });
         };
@@ -73,9 +83,13 @@ impl Pool {
 impl Drop for Pool {
     /// The server counts clients that do not take leave.
     fn drop(&mut self) {
+        /// How long the servers of all of them together may take to close their ends.
+        const LINGER: Duration = Duration::from_secs(1);
         let idle = self.idle.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for session in idle.drain(..) {
-            session.leave(Close::Quit);
+        let partings: Vec<_> = idle.drain(..).map(Session::part).collect();
+        let end = Instant::now() + LINGER;
+        for parting in partings {
+            parting.linger(Some(end.saturating_duration_since(Instant::now())));
         }
     }
 }

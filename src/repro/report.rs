@@ -12,7 +12,7 @@ use super::stop::Signal;
 use super::target::Target;
 use super::watch::{ServerStatus, Watched};
 use crate::judge::level::Level;
-use crate::judge::toward::PortsToward;
+use crate::judge::toward::{PortsToward, Shortage};
 use crate::model::Reuse;
 use crate::words;
 
@@ -25,6 +25,8 @@ pub struct TimeWaitSides {
     pub client_side_before: Option<u64>,
     /// At the server; `None` when it runs on another machine.
     pub server_side: Option<u64>,
+    /// Likewise, before the run.
+    pub server_side_before: Option<u64>,
     /// `tcp_max_tw_buckets`; `None` when unknown.
     pub limit: Option<u64>,
     /// Dropped at that limit during the run, on this whole machine; `None` when unknown.
@@ -139,15 +141,21 @@ impl fmt::Display for TargetReport {
 pub enum CameBack {
     /// TIME_WAIT reuse is in force.
     Reuse,
-    /// `tcp_max_tw_buckets` is below the ports: the kernel drops TIME_WAIT.
+    /// The kernel dropped TIME_WAIT at `tcp_max_tw_buckets` (`TCPTimeWaitOverflow`).
     BucketsFull,
     /// The server answered the client's close, and this machine reset the connection for that: no
-    /// TIME_WAIT (`TCPAbortOnData`).
+    /// TIME_WAIT (`TCPAbortOnData`). A server on this machine that resets counts there too.
     AnsweredAfterClose,
     /// The server closed or reset connections first, so their ports were not held here.
     ServerClosedFirst,
     /// The run was longer than TIME_WAIT.
     TimeWaitOver,
+    /// The kernel began to take another source address.
+    OtherSources,
+    /// The range or the reserved ports were changed.
+    SettingsChanged,
+    /// Nothing that was seen says why.
+    Unknown,
 }
 
 /// What ended a run.
@@ -286,20 +294,18 @@ pub struct Facts<'a> {
     /// Whether another connection could be made once all TIME_WAIT could be reused; `None` where
     /// that was not tried.
     pub again: Option<bool>,
-    /// Whether the loop closes while a server may still have something to say.
-    pub leaves_unread: bool,
 }
 
 impl Report {
-    /// The report of a run against `target`. `flow` tells, by whether most ports are taken, what
-    /// else is known of the flow.
+    /// The report of a run against `target`. `flow` tells, by why it has no port, what else is known
+    /// of the flow.
     #[must_use]
     pub fn new(
         target: TargetReport,
         client: ClientReport,
         outcome: Outcome,
         facts: Facts<'_>,
-        flow: impl FnOnce(bool) -> Flow,
+        flow: impl FnOnce(Shortage) -> Flow,
         server: ServerReport,
     ) -> Self {
         let Facts {
@@ -308,11 +314,7 @@ impl Report {
             again,
             ..
         } = facts;
-        // Where the ports are unknown, one that could connect before has run out of something.
-        let flow = || {
-            let told = after.and_then(|after| after.full);
-            flow(told.unwrap_or(outcome.turns > 0))
-        };
+        let flow = || flow(shortage(&outcome, before, after));
         let error = match &outcome.end {
             End::Failed(cause) => {
                 let server = (target.host.as_str(), target.address);
@@ -331,19 +333,16 @@ impl Report {
         #[expect(clippy::cast_precision_loss)] // Connections of one run, far below 2^53.
         let rate = outcome.turns as f64 / seconds.max(f64::EPSILON);
         let pooled = client.pool.is_some();
-        // Ports that the server's side holds, or that come back, leave the fast ones to the next.
-        let most_in_use = outcome
-            .timeline
-            .iter()
-            .filter_map(|moment| moment.ports_in_use)
-            .max();
         let cliff = outcome
             .cliff
-            .filter(|cliff| most_in_use.is_none_or(|most| u64::from(most) >= cliff.connections));
-        let [before_cliff, after_cliff] = outcome.around_cliff;
-        let reuse = shown(before, after, again);
+            .filter(|cliff| is_seen(cliff, &outcome, before));
+        let around_cliff = outcome.around_cliff;
+        // Of a cliff that was none there is neither side.
+        let is_split = outcome.cliff.is_none() || cliff.is_some();
+        let [before_cliff, after_cliff] = around_cliff.map(|part| part.filter(|_| is_split));
+        let reuse = shown(&outcome, before, after, again);
         let ports_came_back = (!pooled)
-            .then(|| came_back(outcome.turns, outcome.elapsed, facts, reuse))
+            .then(|| came_back(&outcome, facts, reuse))
             .flatten();
         let overflows = after.and_then(|after| after.overflows);
         Self {
@@ -371,6 +370,7 @@ impl Report {
                 client_side: after.map(|after| after.time_wait),
                 client_side_before: Some(before.time_wait),
                 server_side: after.and_then(|after| after.server_side),
+                server_side_before: before.server_side,
                 limit: before.limit,
                 dropped: overflows.and_then(|after| Some(after.saturating_sub(before.overflows?))),
             },
@@ -382,56 +382,147 @@ impl Report {
             shows_exhaustion: before
                 .cure()
                 .filter(|_| ports_came_back == Some(CameBack::BucketsFull)),
-            ports_return_seconds: after
-                .and_then(|after| after.returns)
-                .map(|(first, last)| [first, last].map(|time| words::rounded(time.as_secs_f64()))),
+            ports_return_seconds: after.and_then(|after| {
+                let (first, last) = after.returns?;
+                // The look after the run did not know yet what the run has shown.
+                let early = if reuse.works() && !after.reuse.works() {
+                    after.hold_time.saturating_sub(after.reuse_delay)
+                } else {
+                    Duration::ZERO
+                };
+                Some(
+                    [first, last]
+                        .map(|time| words::rounded(time.saturating_sub(early).as_secs_f64())),
+                )
+            }),
             server,
             timeline: outcome.timeline,
         }
     }
 }
 
+/// Why no port was left at the end of a run, where none was.
+fn shortage(outcome: &Outcome, before: &PortsToward, after: Option<&PortsToward>) -> Shortage {
+    /// The ports may come back as fast as a server answers a close.
+    const JUST: Duration = Duration::from_secs(1);
+    match after {
+        Some(after) if after.shortage != Shortage::Unknown => return after.shortage,
+        Some(after) if after.usable.is_some() => {}
+        // Where the ports are unknown, one that could connect before has run out of something.
+        _ if outcome.turns > 0 => return Shortage::Taken,
+        _ => return Shortage::Unknown,
+    }
+    // They may all be back when the run is over.
+    let since = outcome.elapsed.saturating_sub(JUST);
+    let last = outcome.timeline.iter();
+    let last = last.filter(|moment| moment.seconds >= since);
+    let most = last.filter_map(|moment| moment.ports_in_use).max();
+    match most.zip(before.usable) {
+        Some((most, usable)) if most * 2 >= usable => Shortage::Taken,
+        _ => Shortage::Unknown,
+    }
+}
+
 /// Whether TIME_WAIT is reused, as the run has shown it where the settings leave it open.
-fn shown(before: &PortsToward, after: Option<&PortsToward>, again: Option<bool>) -> Reuse {
+fn shown(
+    outcome: &Outcome,
+    before: &PortsToward,
+    after: Option<&PortsToward>,
+    again: Option<bool>,
+) -> Reuse {
     if !before.reuse.is_open() {
         return before.reuse;
     }
-    let recycled = after.and_then(|after| after.recycled).zip(before.recycled);
+    let recycled = grown(before.recycled, after.and_then(|after| after.recycled));
     let free = u64::from(before.free.unwrap_or(0));
+    // The counter is the whole machine's: only ports that this loop has had twice are its own.
+    let twice = outcome
+        .turns
+        .saturating_sub(free + outcome.closed_by_server);
     match again {
         Some(true) => Reuse::Seen,
         Some(false) => Reuse::Refuted,
-        // As often as there are ports: that is no other client's doing.
-        None if recycled.is_some_and(|(after, before)| after > before + free) => Reuse::Seen,
+        None if before.free.is_some() && twice > free / STRAY && recycled >= Some(twice) => {
+            Reuse::Seen
+        }
         None => after.map_or(before.reuse, |after| after.reuse),
     }
 }
 
-/// Why `turns` connections were more than the ports free before, or than still hold one after.
-fn came_back(turns: u64, elapsed: Duration, facts: Facts<'_>, reuse: Reuse) -> Option<CameBack> {
-    /// A bare FIN can cross the server's and leave no TIME_WAIT (RFC 1337).
-    const STRAY: u64 = 100;
+/// Whether the fast ports were taken when as many connections had been made: the server's side may
+/// hold them, they may come back, and another client may take some.
+fn is_seen(cliff: &Cliff, outcome: &Outcome, before: &PortsToward) -> bool {
+    /// One part in so many may be on its way.
+    const LOOSE: u64 = 10;
+    let mut moments = outcome.timeline.iter();
+    let Some(moment) = moments.find(|moment| moment.seconds >= cliff.seconds) else {
+        return true;
+    };
+    moment.ports_in_use.is_none_or(|in_use| {
+        let taken = u64::from(in_use.saturating_sub(before.in_use));
+        taken.abs_diff(moment.connections) <= moment.connections / LOOSE
+    })
+}
+
+/// A bare FIN can cross the server's and leave no TIME_WAIT (RFC 1337): one in so many does.
+const STRAY: u64 = 100;
+
+fn grown(before: Option<u64>, after: Option<u64>) -> Option<u64> {
+    Some(after?.saturating_sub(before?))
+}
+
+/// Why the turns were more than the ports free before, or than hold one after. What accounts
+/// for half of that counts: the kernel's counters are the whole machine's.
+fn came_back(outcome: &Outcome, facts: Facts<'_>, reuse: Reuse) -> Option<CameBack> {
     let Facts { before, after, .. } = facts;
+    let Outcome { turns, elapsed, .. } = *outcome;
     let free = u64::from(before.free?);
-    let dropped = after.is_some_and(|after| before.buckets_bound && after.time_wait < turns);
-    if dropped && !reuse.works() {
-        return Some(CameBack::BucketsFull);
-    }
-    if turns <= free + free / STRAY {
+    let kept = after.map(|after| after.time_wait.max(after.in_use.into()));
+    let growth = |part: fn(&PortsToward) -> Option<u64>| grown(part(before), part(after?));
+    let explains = |part: Option<u64>, whole: u64| {
+        whole > 0 && part.is_some_and(|part| part.saturating_mul(2) >= whole)
+    };
+    let closed = Some(outcome.closed_by_server);
+    let dropped = growth(|ports| ports.overflows);
+    // TIME_WAIT of others hides some that are missing, and never makes any up.
+    let missing = turns.saturating_sub(kept.unwrap_or(turns));
+    let over = turns.saturating_sub(free);
+    let more = over.max(missing);
+    if over <= free / STRAY && missing <= 1 + turns / STRAY {
         return None;
     }
-    let reset = after
-        .filter(|_| facts.leaves_unread)
-        .and_then(|after| Some(after.reset?.saturating_sub(before.reset?)));
-    if reuse.works() {
-        Some(CameBack::Reuse)
-    } else if reset.is_some_and(|reset| reset >= (turns - free) / 2) {
-        Some(CameBack::AnsweredAfterClose)
-    } else if elapsed >= before.hold_time {
-        Some(CameBack::TimeWaitOver)
+    let can_be_reused = reuse.works() || after.is_some_and(|after| after.reuse.works());
+    let recycled = growth(|ports| ports.recycled);
+    let is_reused = can_be_reused && (recycled.is_none() || explains(recycled, more));
+    // Of those that were closed within the hold time TIME_WAIT is there.
+    let is_over = elapsed >= before.hold_time && explains(kept, recent(outcome, before.hold_time));
+    Some(if explains(closed, more) {
+        CameBack::ServerClosedFirst
+    } else if explains(dropped, more) {
+        CameBack::BucketsFull
+    } else if is_reused {
+        CameBack::Reuse
+    } else if explains(growth(|ports| ports.reset), more) {
+        CameBack::AnsweredAfterClose
+    } else if after.is_some_and(|after| after.addresses > before.addresses) {
+        CameBack::OtherSources
+    } else if after.is_some_and(|after| after.range != before.range) {
+        CameBack::SettingsChanged
+    } else if is_over {
+        CameBack::TimeWaitOver
+    } else if explains(growth(|ports| ports.server_side), more) {
+        CameBack::ServerClosedFirst
     } else {
-        Some(CameBack::ServerClosedFirst)
-    }
+        CameBack::Unknown
+    })
+}
+
+/// The turns within the last `time` of a run.
+fn recent(outcome: &Outcome, time: Duration) -> u64 {
+    let since = outcome.elapsed.saturating_sub(time);
+    let earlier = outcome.timeline.iter().rev();
+    let earlier = { earlier }.find(|moment| moment.seconds <= since);
+    outcome.turns - earlier.map_or(0, |moment| moment.connections)
 }
 
 impl Report {
@@ -447,12 +538,32 @@ impl Report {
     /// Whether the run shows that the database had nothing to do with its end.
     #[must_use]
     pub fn database_was_idle(&self) -> bool {
-        self.stopped_by == StoppedBy::Exhausted && self.server.threads_connected_max.is_some()
+        /// Seconds in which it was looked at ten times; the embedded server counts by itself.
+        const LOOKED_AT: f64 = 1.0;
+        self.stopped_by == StoppedBy::Exhausted
+            && self.server.threads_connected_max.is_some()
+            && (self.target.embedded || self.seconds >= LOOKED_AT)
+    }
+
+    /// Connections of the run itself among those that the server counts before and after it: the
+    /// pool's, and that which watches.
+    #[must_use]
+    pub fn own_threads(&self) -> u64 {
+        let pool = self.client.pool.map_or(0, |size| size as u64);
+        pool + u64::from(self.server.before.is_some())
+    }
+
+    /// Whether the server was watched over a connection that is none of the loop's.
+    #[must_use]
+    pub fn watches_apart(&self) -> bool {
+        self.client.pool.is_some() && self.server.before.is_some()
     }
 }
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::PortRange;
+    use crate::repro::cause::Cause;
 
     const ALL: [StoppedBy; 5] = [
         StoppedBy::Exhausted,
@@ -491,6 +602,9 @@ mod tests {
             usable: Some(1000),
             free: Some(1000),
             full: Some(false),
+            shortage: Shortage::Unknown,
+            range: PortRange::parse("40000 40999").zip(Some(0)),
+            addresses: 1,
             fast_free: Some(500),
             in_use: 0,
             reuse: Reuse::Off,
@@ -509,99 +623,111 @@ mod tests {
         }
     }
 
-    fn facts<'a>(before: &'a PortsToward, after: Option<&'a PortsToward>) -> Facts<'a> {
+    fn facts<'a>(before: &'a PortsToward, after: &'a PortsToward) -> Facts<'a> {
         Facts {
             before,
-            after,
+            after: Some(after),
             again: None,
-            leaves_unread: false,
+        }
+    }
+
+    /// A run of so many turns.
+    fn ran(turns: u64, seconds: u64) -> Outcome {
+        Outcome {
+            turns,
+            elapsed: Duration::from_secs(seconds),
+            ..Outcome::failed(Cause::NotMysql, 0)
         }
     }
 
     #[test]
-    fn more_connections_than_ports_have_a_reason() {
-        let (short, long) = (Duration::from_secs(9), Duration::from_secs(60));
-        let dropping = PortsToward {
-            buckets_bound: true,
-            ..ports()
-        };
+    fn more_connections_than_ports_have_a_reason_only_where_one_was_seen() {
         let left = |time_wait| PortsToward {
             time_wait,
             ..ports()
         };
-        for (turns, elapsed, before, after, reuse, reason) in [
-            (1000, short, ports(), left(1000), Reuse::Off, None),
+        let reused = PortsToward {
+            recycled: Some(1007),
+            reuse: Reuse::Seen,
+            ..left(1000)
+        };
+        let answered = |resets: u64| PortsToward {
+            reset: Some(resets + 3),
+            ..left(1000)
+        };
+        let dropped = |number: u64, time_wait| PortsToward {
+            overflows: Some(number + 5),
+            ..left(time_wait)
+        };
+        let elsewhere = PortsToward {
+            addresses: 2,
+            ..left(1000)
+        };
+        let changed = PortsToward {
+            range: PortRange::parse("50000 50999").zip(Some(0)),
+            ..left(1000)
+        };
+        let server = PortsToward {
+            server_side: Some(900),
+            ..left(1000)
+        };
+        let short = ran(2000, 9);
+        let closed = |closed_by_server| Outcome {
+            closed_by_server,
+            ..ran(2000, 9)
+        };
+        for (outcome, after, reason) in [
+            (ran(1000, 9), left(1000), None),
             // A stray FIN frees a port in a thousand.
-            (1001, short, ports(), left(1000), Reuse::Off, None),
+            (ran(1001, 9), left(1000), None),
+            (ran(2000, 9), left(1000), Some(CameBack::Unknown)),
+            (closed(1000), left(1000), Some(CameBack::ServerClosedFirst)),
+            (closed(499), left(1000), Some(CameBack::Unknown)),
+            // Whatever else the machine does, that was seen of these very connections.
             (
-                2000,
-                short,
-                ports(),
-                left(1000),
-                Reuse::Off,
+                closed(1000),
+                answered(5000),
                 Some(CameBack::ServerClosedFirst),
             ),
+            (ran(2000, 60), left(1000), Some(CameBack::TimeWaitOver)),
+            (ran(2000, 60), left(20), Some(CameBack::Unknown)),
+            (ran(2000, 9), reused, Some(CameBack::Reuse)),
             (
-                2000,
-                long,
-                ports(),
-                left(1000),
-                Reuse::Off,
-                Some(CameBack::TimeWaitOver),
+                ran(2000, 9),
+                answered(500),
+                Some(CameBack::AnsweredAfterClose),
             ),
+            (ran(2000, 9), answered(499), Some(CameBack::Unknown)),
+            (ran(2000, 9), elsewhere, Some(CameBack::OtherSources)),
+            (ran(2000, 9), changed, Some(CameBack::SettingsChanged)),
             (
-                2000,
-                short,
-                ports(),
-                left(1000),
-                Reuse::Seen,
-                Some(CameBack::Reuse),
-            ),
-            // Dropped ones are missing even before the ports are through.
-            (
-                900,
-                short,
-                dropping,
-                left(400),
-                Reuse::Off,
+                ran(2000, 9),
+                dropped(1600, 400),
                 Some(CameBack::BucketsFull),
             ),
-            (900, short, dropping, left(900), Reuse::Off, None),
+            // Dropped ones are missing even before the ports are through.
+            (ran(900, 9), dropped(500, 400), Some(CameBack::BucketsFull)),
+            (ran(900, 9), dropped(0, 400), Some(CameBack::Unknown)),
+            (ran(900, 9), dropped(0, 895), None),
+            (ran(1, 9), left(0), None),
+            (ran(20, 9), left(25), None),
+            (ran(900, 60), left(600), Some(CameBack::TimeWaitOver)),
         ] {
-            assert_eq!(
-                came_back(turns, elapsed, facts(&before, Some(&after)), reuse),
-                reason,
-                "{turns} in {elapsed:?}, reuse {reuse:?}"
-            );
+            let said = came_back(&outcome, facts(&ports(), &after), Reuse::Off);
+            assert_eq!(said, reason, "{outcome:?} {after:?}");
         }
+        let here = PortsToward {
+            server_side: Some(0),
+            ..ports()
+        };
+        let said = came_back(&short, facts(&here, &server), Reuse::Off);
+        assert_eq!(said, Some(CameBack::ServerClosedFirst));
         let unknown = PortsToward {
             free: None,
             ..ports()
         };
-        let facts = facts(&unknown, None);
-        assert_eq!(came_back(2000, short, facts, Reuse::Off), None);
-    }
-
-    #[test]
-    fn a_server_that_answers_a_close_is_told_by_the_resets_where_that_can_be() {
-        let before = ports();
-        for (leaves_unread, resets, reason) in [
-            (true, Some(1000), CameBack::AnsweredAfterClose),
-            (true, Some(499), CameBack::ServerClosedFirst),
-            (true, None, CameBack::ServerClosedFirst),
-            (false, Some(1000), CameBack::ServerClosedFirst),
-        ] {
-            let after = PortsToward {
-                reset: resets.map(|resets| resets + 3),
-                ..ports()
-            };
-            let facts = Facts {
-                leaves_unread,
-                ..facts(&before, Some(&after))
-            };
-            let came_back = came_back(2000, Duration::from_secs(9), facts, Reuse::Off);
-            assert_eq!(came_back, Some(reason), "{resets:?}");
-        }
+        let said = came_back(&short, facts(&unknown, &left(0)), Reuse::Off);
+        assert_eq!(said, None);
     }
 
     #[test]
@@ -612,25 +738,51 @@ mod tests {
             ..ports()
         };
         let open = with(Reuse::Allowed, Some(7));
-        let again = |again| shown(&open, None, again);
+        let again = |again| shown(&ran(12, 9), &open, None, again);
         assert_eq!(again(Some(true)), Reuse::Seen);
         assert_eq!(again(Some(false)), Reuse::Refuted);
         assert_eq!(again(None), Reuse::Allowed);
-        // Less than a round through all the ports may be another client's.
-        for (recycled, reuse) in [
-            (Some(1007), Reuse::Allowed),
-            (Some(1008), Reuse::Seen),
-            (None, Reuse::Allowed),
+        // What others do on this machine is no sign of it.
+        for (turns, recycled, reuse) in [
+            (1500, Some(506), Reuse::Allowed),
+            (1500, Some(507), Reuse::Seen),
+            (12, Some(9000), Reuse::Allowed),
+            (1500, None, Reuse::Allowed),
         ] {
             let after = with(Reuse::Allowed, recycled);
-            assert_eq!(shown(&open, Some(&after), None), reuse, "{recycled:?}");
+            let said = shown(&ran(turns, 9), &open, Some(&after), None);
+            assert_eq!(said, reuse, "{turns} {recycled:?}");
         }
         let off = with(Reuse::Off, Some(7));
         assert_eq!(
-            shown(&off, None, Some(true)),
+            shown(&ran(12, 9), &off, None, Some(true)),
             Reuse::Off,
             "it was no question"
         );
+    }
+
+    #[test]
+    fn ports_that_were_gone_when_the_run_ended_are_known_by_its_last_moments() {
+        let in_use = |ports_in_use| Outcome {
+            timeline: vec![Moment {
+                seconds: Duration::ZERO,
+                connections: 400,
+                rate: 0.0,
+                ports_in_use: Some(ports_in_use),
+                connect_latency_us: None,
+            }],
+            ..ran(400, 1)
+        };
+        let after = ports();
+        for (used, said) in [(500, Shortage::Taken), (499, Shortage::Unknown)] {
+            assert_eq!(shortage(&in_use(used), &ports(), Some(&after)), said);
+        }
+        let reserved = PortsToward {
+            shortage: Shortage::Reserved,
+            ..ports()
+        };
+        let said = shortage(&in_use(500), &ports(), Some(&reserved));
+        assert_eq!(said, Shortage::Reserved);
     }
 
     #[test]

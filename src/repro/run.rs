@@ -72,6 +72,8 @@ pub struct Cliff {
 pub struct Outcome {
     /// Turns of the loop: connections opened and closed, or checkouts of a pool.
     pub turns: u64,
+    /// Connections that the server had closed or reset before the client closed.
+    pub closed_by_server: u64,
     /// Connections that were opened for them, where that is another number: of a pool, or before it
     /// failed.
     pub opened: Option<u64>,
@@ -119,6 +121,8 @@ struct Run {
     working: AtomicUsize,
     end: Mutex<Option<(End, Option<Duration>)>>,
     samples: Mutex<Samples>,
+    /// Time that stalls have taken from the pace.
+    stalled: Mutex<Duration>,
     observer: Thread,
 }
 
@@ -151,15 +155,21 @@ pub fn run(
         working: AtomicUsize::new(0),
         end: Mutex::new(None),
         samples: Mutex::new(samples),
+        stalled: Mutex::default(),
         observer: thread::current(),
     });
-    for _ in 0..limits.threads {
+    for number in 1..=limits.threads {
         run.working.fetch_add(1, Ordering::Relaxed);
         let worker = Arc::clone(&run);
         let started = thread::Builder::new().spawn(move || worker.work());
         if let Err(error) = started {
             run.working.fetch_sub(1, Ordering::Relaxed);
-            run.finish(End::Failed(Cause::Other(error.to_string())), None);
+            let why = format!(
+                "starting thread {number} of {}: {error}; take fewer (--threads), or look at `ulimit \
+                 -u` and the limits of the container",
+                limits.threads
+            );
+            run.finish(End::Failed(Cause::Other(why)), None);
         }
     }
     let mut timeline = Timeline::new(run.start);
@@ -233,6 +243,9 @@ impl Run {
                         (None, Cause::Slow { after, .. }) if Instant::now() >= up => {
                             (End::Duration, Some(after))
                         }
+                        (None, Cause::PoolBusy { .. }) if Instant::now() >= up => {
+                            (End::Duration, None)
+                        }
                         (None, cause) => (End::Failed(cause), None),
                     });
                 }
@@ -261,6 +274,19 @@ impl Run {
         (self.start.elapsed() >= self.limits.duration).then_some(End::Duration)
     }
 
+    /// When a turn is due that would be without any stall: what one took is not made up for by a
+    /// burst.
+    fn behind(&self, due: Duration, elapsed: Duration) -> Duration {
+        /// Less than that is the machine's own unrest.
+        const STALL: Duration = Duration::from_millis(250);
+        let mut stalled = lock(&self.stalled);
+        let late = elapsed.saturating_sub(due.saturating_add(*stalled));
+        if late > STALL {
+            *stalled += late;
+        }
+        due.saturating_add(*stalled)
+    }
+
     /// Waits until the turn of this `number` is due, or the run ends instead.
     fn wait_for(&self, number: u64) -> Wait {
         /// How long Ctrl-C may take.
@@ -275,6 +301,7 @@ impl Run {
             .map_or(Duration::ZERO, |rate| later(number as f64 / rate));
         loop {
             let elapsed = self.start.elapsed();
+            let due = self.limits.rate.map_or(due, |_| self.behind(due, elapsed));
             if let Some(end) = self.is_up() {
                 return Wait::Ends(end);
             }
@@ -309,6 +336,7 @@ fn later(seconds: f64) -> Duration {
 #[derive(Default)]
 struct Samples {
     turns: u64,
+    closed_by_server: u64,
     ends: Ends,
     cliff: Option<Cliff>,
     before_cliff: Latencies,
@@ -321,6 +349,7 @@ struct Samples {
 impl Samples {
     fn add(&mut self, turn: Turn, fast_ports: Option<u64>, start: Instant) {
         self.turns += 1;
+        self.closed_by_server += u64::from(turn.closed_by_server);
         self.ends.add(turn.connect);
         self.recent.add(turn.connect);
         if let Some(login) = turn.login {
@@ -347,6 +376,7 @@ impl Samples {
     ) -> Outcome {
         Outcome {
             turns: self.turns,
+            closed_by_server: self.closed_by_server,
             opened: None,
             unfinished,
             elapsed,

@@ -4,6 +4,7 @@
 //! server may send, or on how long.
 
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mysql::consts::CapabilityFlags as Can;
@@ -13,7 +14,7 @@ use mysql_common::packets::{AuthPlugin, HandshakeResponse, SslRequest};
 use super::auth::Plugin;
 use super::cause::{Cause, Stage, TlsTrouble};
 use super::tls::Tls;
-use super::wire::{Exchange, Wire, greeting};
+use super::wire::{Exchange, Parting, Wire, greeting};
 
 /// How a connection ends. Either way the client sends the first FIN.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -31,6 +32,8 @@ pub(super) struct Account<'a> {
     pub user: Option<&'a str>,
     pub password: &'a str,
     pub database: Option<&'a str>,
+    /// Hears when the password has been sent under a key that the server showed.
+    pub under_shown_key: Option<&'a AtomicBool>,
 }
 
 /// A connection that is logged in.
@@ -41,6 +44,11 @@ pub(super) struct Session {
 /// What a client may send at once; any value does for a login.
 const MAX_PACKET: u32 = 16 * 1024 * 1024;
 const UTF8MB4: u8 = 45;
+/// From this version on mysql_common asks for that: what the server calls itself may be no number.
+const KNOWS_UTF8MB4: (u16, u16, u16) = (5, 5, 3);
+
+/// An account of MariaDB can have several methods, each of which is asked for in turn.
+const MOST_SWITCHES: usize = 16;
 
 impl Session {
     /// Logs in over `tcp` as `account`, by TLS where there is any, before the `exchange` is over.
@@ -48,6 +56,22 @@ impl Session {
     /// # Errors
     /// Why not.
     pub fn login(
+        tcp: TcpStream,
+        account: Account<'_>,
+        tls: Option<&Tls>,
+        exchange: Exchange,
+    ) -> Result<Self, Cause> {
+        /// `ER_ACCESS_DENIED_ERROR`
+        const DENIED: u16 = 1045;
+        Self::enter(tcp, account, tls, exchange).map_err(|cause| match cause {
+            Cause::Server(error) if error.code == DENIED && tls.is_some() => {
+                Cause::DeniedUnderTls(error)
+            }
+            cause => cause,
+        })
+    }
+
+    fn enter(
         tcp: TcpStream,
         account: Account<'_>,
         tls: Option<&Tls>,
@@ -85,7 +109,7 @@ impl Session {
         let answer = Some(answer).filter(|_| !password.is_empty());
         wire.write_struct(&HandshakeResponse::new(
             answer,
-            greeting.server_version_parsed().unwrap_or_default(),
+            KNOWS_UTF8MB4,
             account.user.map(str::as_bytes),
             account.database.map(str::as_bytes),
             Some(AuthPlugin::from_bytes(plugin.name().as_bytes())),
@@ -94,15 +118,16 @@ impl Session {
             MAX_PACKET,
         ))?;
 
-        // A server asks each thing once at most.
-        let (mut switched, mut proved) = (false, false);
+        // Of each method a server asks one thing more at most.
+        let (mut switches, mut proved) = (0, false);
         loop {
             let packet = wire.read()?;
             match packet.as_slice() {
                 [0x00, ..] => return Ok(Self { wire }),
                 [0xfe] => return Err(Cause::Plugin("mysql_old_password".into())),
-                [0xfe, request @ ..] if !switched => {
-                    switched = true;
+                [0xfe, request @ ..] if switches < MOST_SWITCHES => {
+                    switches += 1;
+                    proved = false;
                     let mut parts = request.splitn(2, |byte| *byte == 0);
                     plugin = Plugin::named(parts.next().unwrap_or_default())?;
                     nonce = parts.next().unwrap_or_default().to_vec();
@@ -111,7 +136,10 @@ impl Session {
                 // The first releases of parsec send its salt without the 1.
                 [0x01, more @ ..] | more if !proved => {
                     proved = true;
-                    plugin.go_on(&mut wire, more, password, &nonce)?;
+                    let under_shown_key = plugin.go_on(&mut wire, more, password, &nonce)?;
+                    if let Some(told) = account.under_shown_key.filter(|_| under_shown_key) {
+                        told.store(true, Ordering::Relaxed);
+                    }
                 }
                 _ => return Err(Cause::NotMysql),
             }
@@ -158,16 +186,23 @@ impl Session {
         }
     }
 
-    /// Takes leave and closes first.
-    pub fn leave(self, close: Close) {
-        self.wire.close(farewell(close), None);
+    /// Takes leave and closes first: whether the server had closed before.
+    pub fn leave(self, close: Close) -> bool {
+        let parting = self.wire.part(farewell(close));
+        parting.linger(None);
+        parting.was_closed
+    }
+
+    /// The same without a wait.
+    pub fn part(self) -> Parting {
+        self.wire.part(farewell(Close::Quit))
     }
 
     /// The same, and waits a moment until the server has closed too.
     pub fn leave_for_good(self) {
         /// A busy server takes some milliseconds.
         const MOMENT: Duration = Duration::from_secs(1);
-        self.wire.close(farewell(Close::Quit), Some(MOMENT));
+        self.part().linger(Some(MOMENT));
     }
 }
 
@@ -289,6 +324,10 @@ oQIDAQAB
             ("sha256", script(&[&sha256, &key, &OK])),
             ("ed25519", script(&[&ed25519, &OK])),
             ("parsec", script(&[&parsec, &salt, &OK])),
+            (
+                "several",
+                script(&[&parsec, &salt, &ed25519, &sha256, &key, &native, &OK]),
+            ),
         ];
         let mut asked = script(&[&fast]);
         asked.push(Step::Say(OK.to_vec()));
@@ -387,6 +426,7 @@ oQIDAQAB
         user: Some("app"),
         password: "correct horse",
         database: None,
+        under_shown_key: None,
     };
 
     /// A login, and a question after it where there is to be one.
@@ -425,6 +465,14 @@ oQIDAQAB
         let heard = heard.join().unwrap();
         assert_eq!(heard[1], [2], "request_public_key");
         assert_eq!(heard[2].len(), 256, "RSA of 2,048 bits");
+    }
+
+    #[test]
+    fn a_server_that_asks_for_method_after_method_is_left() {
+        let native = switch("mysql_native_password", &NONCE_SENT[..]);
+        let (server, heard) = serve(script(&vec![native.as_slice(); 40]), None);
+        assert_eq!(login(server), Err(Cause::NotMysql));
+        assert_eq!(heard.join().unwrap().len(), 17, "the first, and 16 more");
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! The place of a run: this machine, the server, and who watches it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use super::cause::Cause;
 use super::client::{Client, Turn, login};
 use super::failure::{Flow, in_words};
+use super::guard::{self, Greets};
 use super::login::{Login, MYSQL_PORT, named_elsewhere};
 use super::notice::Notice;
 use super::protocol::Protocol;
@@ -113,7 +114,7 @@ impl Site {
             .with_context(|| format!("starting the embedded server on {}", sandbox.address()))?;
         tell(Notice::Embedded);
         if let Some((host, place)) = named_elsewhere() {
-            tell(Notice::NotReached(&host, place));
+            tell(Notice::NotReached(&host, &place));
         }
         let target = Arc::new(Target::embedded(server.address()));
         let around = Around::look(&target, &plan)?;
@@ -133,8 +134,13 @@ impl Site {
     /// first that takes a connection is it, or else the first. A server that says no is not asked
     /// again at its next address: it counts failed logins.
     fn elsewhere(plan: &Plan, login: &Login, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Self> {
+        /// With several that are silent it is over soon.
+        const LONGEST: Duration = Duration::from_secs(10);
+        let end = Instant::now() + plan.limits.duration.min(LONGEST);
         let mut refused = None;
+        let mut tried = Vec::new();
         for target in Target::resolve(login)? {
+            tried.push(target.address());
             let target = Arc::new(target.patient_for(plan.limits.duration));
             tell(Notice::Connecting(
                 &TargetReport::new(&target, false).to_string(),
@@ -143,12 +149,18 @@ impl Site {
             let knocked = match plan.client.protocol {
                 Protocol::Mysql => plan.log_in(&target),
                 Protocol::Tcp => {
+                    if !plan.force {
+                        tell(Notice::WhetherMysql(guard::LONGEST));
+                    }
                     let knocked = plan.spare_mysql(&target)?;
                     // The look at its greeting took a port.
                     around = Around::look(&target, plan)?;
                     knocked
                 }
             };
+            if target.has_shown_a_key() {
+                tell(Notice::UnderShownKey);
+            }
             // Who watches the server has a connection to it.
             around.snapshot.note_timestamps(around.machine.timestamps());
             let unreached = matches!(&knocked.client, Err((cause, _)) if !cause.is_from_a_server());
@@ -157,6 +169,12 @@ impl Site {
                 return Ok(site);
             }
             refused.get_or_insert(site);
+            if Instant::now() >= end {
+                break;
+            }
+        }
+        if tried.len() > 1 {
+            tell(Notice::NoneAnswers(&tried));
         }
         refused.context("the host name has no address")
     }
@@ -181,10 +199,15 @@ impl Site {
             .is_ok_and(|client| client.pooled().is_none())
     }
 
+    /// The way to the server as it is now.
+    fn path_now(&self) -> Path {
+        route::path(self.target.address())
+    }
+
     fn way(&self) -> Way<'_> {
         Way {
             sources: &self.sources,
-            server: self.target.address(),
+            server: in_the_table(self.target.address()),
             is_here: matches!(self.peer, Peer::Embedded(_)) || self.path.local == Some(true),
         }
     }
@@ -227,10 +250,11 @@ impl Site {
             (self.peer.finish(), after)
         };
         let again = self.tried_again(&outcome);
-        let path = &self.path;
-        let flow = |full| Flow {
-            has_source: !self.plan.client.sources.is_empty() || path.errno.is_none(),
-            is_full: full,
+        // Addresses and routes may have gone during the run.
+        let has_source = !self.plan.client.sources.is_empty() || self.path_now().errno.is_none();
+        let flow = |shortage| Flow {
+            has_source,
+            shortage,
         };
         Report::new(
             TargetReport::new(&self.target, matches!(self.peer, Peer::Embedded(_))),
@@ -240,7 +264,6 @@ impl Site {
                 before: &self.before,
                 after: after.as_ref(),
                 again,
-                leaves_unread: self.plan.close == Close::Abrupt,
             },
             flow,
             server,
@@ -278,10 +301,20 @@ impl Site {
     /// table cannot be read.
     fn settled(&self) -> Option<PortsToward> {
         const LOOKS: usize = 10;
+        // The kernel may have begun to choose another address.
+        let chosen = self.path_now().source;
+        let mut sources = self.sources.clone();
+        if self.plan.client.sources.is_empty() && !sources.is_empty() {
+            sources.extend(chosen.filter(|chosen| !self.sources.contains(chosen)));
+        }
+        let way = Way {
+            sources: &sources,
+            ..self.way()
+        };
         let mut ports = None;
         for _ in 0..LOOKS {
             let snapshot = (self.plan.look)(&self.machine, View::Everything).ok()?;
-            ports = Some(PortsToward::new(&snapshot, self.way()));
+            ports = Some(PortsToward::new(&snapshot, way));
             if ports.as_ref().is_none_or(|ports| !ports.closing) {
                 break;
             }
@@ -295,7 +328,7 @@ impl Plan {
     fn client(&self, target: &Arc<Target>) -> Result<Client, (Cause, u64)> {
         let sources = self.client.sources.clone();
         match (self.client.pool, self.client.protocol) {
-            (Some(size), _) => Client::pool(target, size),
+            (Some(size), _) => Client::pool(target, size, self.limits.duration),
             (None, Protocol::Tcp) => Ok(Client::tcp(target, sources)),
             (None, Protocol::Mysql) => Ok(Client::mysql(Arc::clone(target), sources, self.close)),
         }
@@ -304,18 +337,25 @@ impl Plan {
     /// Makes the loop's first connection, and watches the server over it. Beside a pool, which has
     /// to have its connections first, the watch needs one more.
     fn log_in(&self, target: &Arc<Target>) -> Knocked {
-        let exchange = Exchange::within(target.patience());
         let dialer = target.dialer(self.client.sources.clone());
-        let unreached = || Peer::Unwatched("the loop's own first login failed".into());
-        let watch = |session| match Watch::start(session, self.close) {
+        let log_in = || login(target, &dialer, 0, Exchange::within(target.patience()));
+        let unreached = |cause: &Cause| {
+            let what = match (self.client.pool, cause.is_from_a_server()) {
+                (Some(_), _) => "the pool could not open all of its connections",
+                (None, true) => "the loop's own first login failed",
+                (None, false) => "the loop's own first connection failed",
+            };
+            Peer::Unwatched(what.into())
+        };
+        let watch = |session| match Watch::start(session, self.close, self.limits.duration / 4) {
             Ok(watch) => Peer::Watched(Arc::new(watch)),
             Err(error) => Peer::Unwatched(error.to_string()),
         };
         if self.client.pool.is_some() {
             let client = self.client(target);
             let peer = match &client {
-                Err(_) => unreached(),
-                Ok(_) => match login(target, &dialer, 0, exchange) {
+                Err((cause, _)) => unreached(cause),
+                Ok(_) => match log_in() {
                     Ok((session, _)) => watch(session),
                     Err(cause) => Peer::Unwatched(in_words(&cause)),
                 },
@@ -326,7 +366,7 @@ impl Plan {
                 client,
             };
         }
-        match login(target, &dialer, 0, exchange) {
+        match log_in() {
             Ok((session, turn)) => {
                 let peer = watch(session);
                 let watch = match &peer {
@@ -340,7 +380,7 @@ impl Plan {
                 }
             }
             Err(cause) => Knocked {
-                peer: unreached(),
+                peer: unreached(&cause),
                 first: None,
                 client: Err((cause, 0)),
             },
@@ -348,21 +388,38 @@ impl Plan {
     }
 
     /// Looks who is there. MySQL is spared: it counts connections that do not log in, and blocks
-    /// the host.
+    /// the host. One that says nothing may be MySQL all the same.
     fn spare_mysql(&self, target: &Arc<Target>) -> Result<Knocked> {
-        let greeted = target.is_mysql();
-        if matches!(greeted, Ok(true)) && !self.force {
-            return Err(Refusal::new(
-                format!(
-                    "{} greets like MySQL, which blocks a host after some connections that do not \
-                     log in (error 1129, max_connect_errors)",
-                    target.address()
-                ),
-                "leave out --protocol tcp, so that each connection logs in; or add --force",
-            )
-            .into());
+        const COST: &str = "blocks a host after some connections that do not log in (error 1129, \
+                            max_connect_errors)";
+        let greets = if self.force {
+            target.lets_in()
+        } else {
+            target.greets()
+        };
+        match &greets {
+            Ok(Greets::LikeMysql) => {
+                return Err(Refusal::new(
+                    format!("{} greets like MySQL, which {COST}", target.address()),
+                    "leave out --protocol tcp, so that each connection logs in; or add --force",
+                )
+                .into());
+            }
+            Ok(Greets::NotYet) => {
+                return Err(Refusal::new(
+                    format!(
+                        "{} has said nothing for {} s: it waits for the client's word, as Redis and \
+                         HTTP do, or it is MySQL and still looks up this host's name, which {COST}",
+                        target.address(),
+                        guard::LONGEST.as_secs()
+                    ),
+                    "add --force where it is no MySQL",
+                )
+                .into());
+            }
+            Ok(Greets::Otherwise) | Err(_) => {}
         }
-        let client = match greeted {
+        let client = match greets {
             // The address that the kernel chooses is none of those asked for.
             Err(cause) if self.client.sources.is_empty() => Err((cause, 0)),
             _ => self.client(target),
@@ -401,7 +458,7 @@ impl Around {
         let path = route::path(target.address());
         let chosen: Vec<_> = path.source.into_iter().collect();
         Ok(Self {
-            snapshot: (plan.look)(&machine, View::Ports)?,
+            snapshot: (plan.look)(&machine, View::Everything)?,
             machine,
             sources: if plan.client.sources.is_empty() {
                 chosen
@@ -415,7 +472,7 @@ impl Around {
     fn with(self, plan: Plan, target: Arc<Target>, knocked: Knocked) -> Site {
         let way = Way {
             sources: &self.sources,
-            server: target.address(),
+            server: in_the_table(target.address()),
             is_here: matches!(knocked.peer, Peer::Embedded(_)) || self.path.local == Some(true),
         };
         Site {
@@ -430,4 +487,9 @@ impl Around {
             target,
         }
     }
+}
+
+/// A server as the socket table has it, which tells the interface of a link-local one apart.
+fn in_the_table(server: SocketAddr) -> SocketAddr {
+    SocketAddr::new(server.ip(), server.port())
 }

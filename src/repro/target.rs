@@ -1,20 +1,20 @@
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
 
 use super::cause::Cause;
 use super::dial::Dialer;
-use super::guard;
+use super::guard::{self, Greets};
 use super::login::Login;
 use super::session::Account;
 use super::tls::Tls;
+use super::wire::PATIENCE;
 use crate::refusal::Refusal;
 use crate::secret::Secret;
-
-/// How long a login or an answer may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A server at one address, reached by TCP only.
 #[derive(Clone)]
@@ -27,6 +27,8 @@ pub struct Target {
     patience: Duration,
     /// How long connect() may take.
     connecting: Duration,
+    /// Whether the password has been sent under a key that the server showed.
+    under_shown_key: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Target {
@@ -74,7 +76,7 @@ impl Target {
             .map(|wish| Tls::new(bare, wish))
             .transpose()?;
         Ok(addresses
-            .map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
+            .map(reached)
             .map(|address| Self::at(bare, address, login.clone(), tls.clone()))
             .collect())
     }
@@ -97,6 +99,7 @@ impl Target {
             tls,
             patience: PATIENCE,
             connecting: PATIENCE,
+            under_shown_key: Arc::default(),
         }
     }
 
@@ -129,7 +132,13 @@ impl Target {
             user: self.login.user.as_deref(),
             password: self.login.password.as_ref().map_or("", Secret::reveal),
             database: self.login.database.as_deref(),
+            under_shown_key: Some(&self.under_shown_key),
         }
+    }
+
+    /// Whether the password has been sent under a key that the server showed.
+    pub(super) fn has_shown_a_key(&self) -> bool {
+        self.under_shown_key.load(Ordering::Relaxed)
     }
 
     pub(super) fn tls(&self) -> Option<&Tls> {
@@ -148,22 +157,39 @@ impl Target {
         }
     }
 
-    /// Whether the server greets like MySQL, if it does so at once; MySQL is left as it would be
-    /// left by a client that is denied.
+    /// How the server greets; MySQL is left as it would be left by a client that is denied.
     ///
     /// # Errors
     /// When it lets no connection in.
-    pub(super) fn is_mysql(&self) -> Result<bool, Cause> {
-        /// Longer than a server a continent away takes.
-        const SHORT: Duration = Duration::from_secs(1);
-        /// Where one is expected it may first have to look up this host's name.
-        const MYSQL: u16 = 3306;
+    pub(super) fn greets(&self) -> Result<Greets, Cause> {
         let tcp = self.dialer(Vec::new()).dial(0)?;
-        let patience = if self.address.port() == MYSQL {
-            self.connecting
-        } else {
-            SHORT.min(self.connecting)
-        };
-        Ok(guard::is_mysql(tcp, patience))
+        Ok(guard::look(tcp, guard::LONGEST))
+    }
+
+    /// The same where it does not matter how.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub(super) fn lets_in(&self) -> Result<Greets, Cause> {
+        self.dialer(Vec::new()).dial(0).map(|_| Greets::Otherwise)
+    }
+}
+
+/// Where a connect() to `address` goes: IPv4 in IPv6's clothes is IPv4, and the unspecified address
+/// is loopback (ip(7)). The interface of a link-local address stays with it.
+fn reached(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip().to_canonical() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let mut reached = address;
+    reached.set_ip(ip);
+    match (&mut reached, address) {
+        (SocketAddr::V6(reached), SocketAddr::V6(address)) => {
+            reached.set_scope_id(address.scope_id());
+            SocketAddr::V6(*reached)
+        }
+        _ => reached,
     }
 }

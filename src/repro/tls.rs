@@ -3,19 +3,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme,
 };
 use serde::Serialize;
 
 use super::cause::TlsTrouble;
 use crate::refusal::Refusal;
 use crate::system::file;
+use crate::words;
 
 /// What the server's certificate must show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -90,7 +92,7 @@ impl Tls {
                     lenient, trusted, provider,
                 )?)),
         };
-        let config = match &wish.identity {
+        let mut config = match &wish.identity {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
                 let chain = certificates(certificate, &IDENTITY)?;
@@ -103,6 +105,8 @@ impl Tls {
                     .map_err(|error| refusal(key, &error, &IDENTITY))?
             }
         };
+        // The clients of MySQL resume no session of another connection, and each pays for its own.
+        config.resumption = Resumption::disabled();
         Ok(Self {
             config: Arc::new(config),
             name,
@@ -197,14 +201,15 @@ pub(super) fn trouble(error: &Error) -> TlsTrouble {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
-            let is_for = if names.is_empty() {
-                "no name at all".to_owned()
-            } else {
-                names.join(", ")
-            };
+            let expected = expected.to_str();
+            if names.is_empty() {
+                return TlsTrouble::NoName(format!(
+                    "the certificate is for no name at all, not for {expected}"
+                ));
+            }
             TlsTrouble::WrongName(format!(
-                "the certificate is for {is_for}{more}, not for {}",
-                expected.to_str()
+                "the certificate is for {}{more}, not for {expected}",
+                names.join(", ")
             ))
         }
         Error::InvalidCertificate(
@@ -214,7 +219,32 @@ pub(super) fn trouble(error: &Error) -> TlsTrouble {
         Error::InvalidCertificate(CertificateError::Other(_)) => {
             TlsTrouble::UnknownIssuer(error.to_string())
         }
+        Error::AlertReceived(alert) => of_the_server(*alert),
+        Error::PeerIncompatible(_) => TlsTrouble::NothingInCommon(error.to_string()),
         _ => TlsTrouble::Other(error.to_string()),
+    }
+}
+
+/// What the server means by this alert (RFC 8446, 6.2).
+fn of_the_server(alert: AlertDescription) -> TlsTrouble {
+    use AlertDescription as Alert;
+    let said = format!("the server's alert is {alert:?}");
+    match alert {
+        Alert::ProtocolVersion | Alert::HandshakeFailure | Alert::InsufficientSecurity => {
+            TlsTrouble::NothingInCommon(said)
+        }
+        Alert::UnknownCA => TlsTrouble::ClientUnknown(said),
+        Alert::CertificateRequired | Alert::NoCertificate => {
+            TlsTrouble::ClientCertificateRequired(said)
+        }
+        Alert::BadCertificate
+        | Alert::UnsupportedCertificate
+        | Alert::CertificateRevoked
+        | Alert::CertificateExpired
+        | Alert::CertificateUnknown
+        | Alert::AccessDenied
+        | Alert::DecryptError => TlsTrouble::ClientCertificate(said),
+        _ => TlsTrouble::Other(said),
     }
 }
 
@@ -248,7 +278,7 @@ fn certificates(path: &Path, named: &Named) -> Result<Vec<CertificateDer<'static
 fn refusal(path: &Path, why: &dyn fmt::Display, named: &Named) -> Refusal {
     let Named { what, hint } = named;
     Refusal::new(
-        format!("reading {what} from {}: {why}", path.display()),
+        format!("reading {what} from {}: {why}", words::path(path)),
         *hint,
     )
 }
@@ -265,7 +295,7 @@ mod tests {
                 presented: names.to_vec(),
             };
             match trouble(&Error::InvalidCertificate(wrong)) {
-                TlsTrouble::WrongName(text) => text,
+                TlsTrouble::WrongName(text) | TlsTrouble::NoName(text) => text,
                 other => panic!("{other:?}"),
             }
         };
@@ -280,5 +310,39 @@ mod tests {
             told(&[]),
             "the certificate is for no name at all, not for db.example"
         );
+    }
+
+    #[test]
+    fn what_the_server_does_not_like_is_told_by_its_alert() {
+        let said = |alert: AlertDescription| format!("the server's alert is {alert:?}");
+        for (alert, kind) in [
+            (
+                AlertDescription::UnknownCA,
+                TlsTrouble::ClientUnknown as fn(String) -> TlsTrouble,
+            ),
+            (
+                AlertDescription::CertificateExpired,
+                TlsTrouble::ClientCertificate,
+            ),
+            (
+                AlertDescription::BadCertificate,
+                TlsTrouble::ClientCertificate,
+            ),
+            (
+                AlertDescription::CertificateRequired,
+                TlsTrouble::ClientCertificateRequired,
+            ),
+            (
+                AlertDescription::ProtocolVersion,
+                TlsTrouble::NothingInCommon,
+            ),
+            (
+                AlertDescription::HandshakeFailure,
+                TlsTrouble::NothingInCommon,
+            ),
+            (AlertDescription::InternalError, TlsTrouble::Other),
+        ] {
+            assert_eq!(trouble(&Error::AlertReceived(alert)), kind(said(alert)));
+        }
     }
 }

@@ -61,11 +61,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Watch {
-    /// Starts to watch over `session`; at its end it closes as `close` says.
+    /// Starts to watch over `session`, whose first answer may take this `time` of the run's; at its
+    /// end it closes as `close` says.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub(super) fn start(session: Session, close: Close) -> std::io::Result<Self> {
+    pub(super) fn start(session: Session, close: Close, time: Duration) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::new(Mutex::new(Watched::default()));
         let (tell, told) = mpsc::channel();
@@ -78,7 +79,7 @@ impl Watch {
             watch(session, close, &stopped, &written, ready);
         })?;
         // What the server counted before the run, and not during it.
-        let _ = told.recv_timeout(PATIENCE);
+        let _ = told.recv_timeout(time.min(PATIENCE));
         Ok(Self {
             stop,
             thread: thread.thread().clone(),
@@ -122,7 +123,14 @@ impl Watch {
             match over.recv_timeout(PATIENCE) {
                 // It is ready only now.
                 Ok(()) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => {
+                    let mut seen = lock(&self.seen);
+                    if seen.after.is_none() {
+                        let fell_over = || "twcheck met a fault of its own there".into();
+                        seen.ended.get_or_insert_with(fell_over);
+                    }
+                    return;
+                }
                 Err(RecvTimeoutError::Timeout) => break,
             }
         }
@@ -145,7 +153,7 @@ fn watch(
     match close {
         // The next login may need its place.
         Close::Quit => session.leave_for_good(),
-        Close::Abrupt => session.leave(close),
+        Close::Abrupt => drop(session.leave(close)),
     }
 }
 
@@ -158,13 +166,17 @@ fn observe(
     let before = status(session);
     ready();
     let before = before?;
-    lock(seen).before = Some(before);
+    {
+        let mut seen = lock(seen);
+        seen.before = Some(before);
+        seen.most = before.threads_connected;
+    }
     loop {
         let rows = session.ask(
             "SHOW GLOBAL STATUS LIKE 'Threads_connected'",
             Exchange::within(PATIENCE),
         )?;
-        let now = value(&rows, "Threads_connected");
+        let now = connections(&rows, "Threads_connected");
         let most = {
             let mut seen = lock(seen);
             seen.most = seen.most.max(now);
@@ -187,8 +199,17 @@ fn observe(
 
 /// The value of the variable `name`; a proxy may answer anything.
 fn value(rows: &[[String; 2]], name: &str) -> Option<u64> {
+    /// No server has counted so far.
+    const MOST: u64 = 1 << 48;
     let row = rows.iter().find(|row| row[0].eq_ignore_ascii_case(name));
     row.and_then(|row| row[1].parse().ok())
+        .filter(|value| *value < MOST)
+}
+
+/// A number of connections, the one that asks among them, and no more than a machine can have.
+fn connections(rows: &[[String; 2]], name: &str) -> Option<u64> {
+    const MOST: u64 = 1_000_000;
+    value(rows, name).filter(|value| (1..=MOST).contains(value))
 }
 
 fn status(session: &mut Session) -> Result<ServerStatus, Cause> {
@@ -199,9 +220,9 @@ fn status(session: &mut Session) -> Result<ServerStatus, Cause> {
     )?;
     let value = |name: &str| value(&rows, name);
     Ok(ServerStatus {
-        threads_connected: value("Threads_connected"),
+        threads_connected: connections(&rows, "Threads_connected"),
         aborted_clients: value("Aborted_clients"),
         aborted_connects: value("Aborted_connects"),
-        max_used_connections: value("Max_used_connections"),
+        max_used_connections: connections(&rows, "Max_used_connections"),
     })
 }

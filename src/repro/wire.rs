@@ -10,11 +10,15 @@ use mysql::consts::CapabilityFlags as Can;
 use mysql_common::io::ParseBuf;
 use mysql_common::packets::{ErrPacket, HandshakePacket};
 use mysql_common::proto::MySerialize;
+use nix::sys::socket::getsockopt;
 use rustls::{ClientConnection, StreamOwned};
 use socket2::SockRef;
 
 use super::cause::{Cause, Stage};
 use super::tls::{Tls, trouble};
+
+/// How long a login or an answer may take, where the run itself is not shorter.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// When an exchange of packets began, and when it has to be over.
 #[derive(Debug, Clone, Copy)]
@@ -119,7 +123,7 @@ impl Wire {
         self.fill(&mut packet)?;
         if packet[0] == 0xff {
             // Before the greeting the server cannot know that the client understands a state.
-            let with_state = packet.get(3) == Some(&b'#');
+            let with_state = packet.get(3..9).is_some_and(is_state);
             let capabilities = if with_state {
                 Can::CLIENT_PROTOCOL_41
             } else {
@@ -208,15 +212,15 @@ impl Wire {
     }
 
     /// Closes first, every time: `farewell` and the FIN leave in one packet, as over a network,
-    /// where the client's FIN is on its way long before the server could answer. Under TLS, and
-    /// where `patience` is given, waits so long for the server's FIN.
-    pub fn close(self, farewell: &[u8], patience: Option<Duration>) {
-        /// How long a server may take to close its end under TLS.
-        const LINGER: Duration = Duration::from_secs(2);
+    /// where the client's FIN is on its way long before the server could answer.
+    pub fn part(self, farewell: &[u8]) -> Parting {
+        /// How long the words may take to leave.
+        const LEAVING: Duration = Duration::from_secs(1);
         let mut stream = self.stream.into_inner();
-        let encrypted = matches!(stream, Stream::Tls(_));
+        let is_encrypted = matches!(stream, Stream::Tls(_));
         let bounded = stream.bounded();
-        bounded.exchange = Exchange::within(LINGER);
+        let was_closed = is_closed_by_peer(&bounded.tcp);
+        bounded.exchange = Exchange::within(LEAVING);
         // Where the server is gone there is nobody to take leave of.
         let _ = SockRef::from(&bounded.tcp).set_tcp_cork(true);
         if !farewell.is_empty() {
@@ -225,17 +229,65 @@ impl Wire {
         // No close_notify of TLS: the server would close without reading it, and the kernel would
         // send a reset for that, which ends TIME_WAIT.
         let _ = stream.flush();
-        let tcp = &mut stream.bounded().tcp;
+        let tcp = match stream {
+            Stream::Plain(bounded) => bounded.tcp,
+            Stream::Tls(tls) => tls.sock.tcp,
+        };
         let _ = tcp.shutdown(Shutdown::Write);
-        if let Some(patience) = patience.or(encrypted.then_some(LINGER)) {
-            drain(tcp, patience);
+        Parting {
+            tcp,
+            is_encrypted,
+            was_closed,
         }
     }
 }
 
+/// A connection whose client has taken leave.
+pub(super) struct Parting {
+    tcp: TcpStream,
+    is_encrypted: bool,
+    /// Whether the server had closed before.
+    pub was_closed: bool,
+}
+
+impl Parting {
+    /// Waits for the server's FIN: under TLS, and where `patience` is given, for so long.
+    pub fn linger(&self, patience: Option<Duration>) {
+        /// How long a server may take to close its end under TLS.
+        const LINGER: Duration = Duration::from_secs(2);
+        if let Some(patience) = patience.or(self.is_encrypted.then_some(LINGER)) {
+            drain(&self.tcp, patience);
+        }
+    }
+}
+
+/// Whether the other end has closed the connection, or reset it: CLOSE_WAIT or CLOSE, the first
+/// octet of `struct tcp_info` (include/uapi/linux/tcp.h).
+pub(super) fn is_closed_by_peer(tcp: &TcpStream) -> bool {
+    const CLOSE: u8 = 7;
+    const CLOSE_WAIT: u8 = 8;
+    let state = getsockopt(tcp, option::State);
+    state.is_ok_and(|state| matches!(state, CLOSE | CLOSE_WAIT))
+}
+
+mod option {
+    //! Of `TCP_INFO` the state alone: nix reads as many octets as there are in what it returns.
+
+    use nix::{getsockopt_impl, libc, sockopt_impl};
+
+    sockopt_impl!(
+        /// The state of a TCP socket.
+        State,
+        GetOnly,
+        libc::IPPROTO_TCP,
+        libc::TCP_INFO,
+        u8
+    );
+}
+
 /// Reads what the server still has to say, for this `time`: closed with unread data, the kernel
 /// would send a reset and keep no TIME_WAIT (RFC 2525, 2.17).
-pub(super) fn drain(tcp: &mut TcpStream, time: Duration) {
+pub(super) fn drain(mut tcp: &TcpStream, time: Duration) {
     let start = Instant::now();
     let mut rest = [0; 4096];
     loop {
@@ -243,10 +295,28 @@ pub(super) fn drain(tcp: &mut TcpStream, time: Duration) {
         if left.is_zero() || tcp.set_read_timeout(Some(left)).is_err() {
             return;
         }
-        if !matches!(tcp.read(&mut rest), Ok(length) if length > 0) {
-            return;
+        match uninterrupted(|| tcp.read(&mut rest)) {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return,
         }
     }
+}
+
+/// Calls again where a process that was stopped goes on: with a timeout of the socket in force the
+/// kernel does not do that by itself (signal(7)).
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// Whether it is an SQL state with its mark, and no text that begins like one.
+fn is_state(bytes: &[u8]) -> bool {
+    let is_letter = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
+    matches!(bytes, [b'#', state @ ..] if state.iter().all(is_letter))
 }
 
 /// The greeting that a connection begins with.
@@ -300,7 +370,8 @@ impl Read for Bounded {
         }
         self.tcp.set_read_timeout(Some(self.time()?))?;
         let most = buffer.len().min(self.left);
-        let read = self.tcp.read(&mut buffer[..most]).map_err(timed_out)?;
+        let tcp = &mut self.tcp;
+        let read = uninterrupted(|| tcp.read(&mut buffer[..most])).map_err(timed_out)?;
         self.left -= read;
         Ok(read)
     }
@@ -309,7 +380,8 @@ impl Read for Bounded {
 impl Write for Bounded {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.tcp.set_write_timeout(Some(self.time()?))?;
-        self.tcp.write(buffer).map_err(timed_out)
+        let tcp = &mut self.tcp;
+        uninterrupted(|| tcp.write(buffer)).map_err(timed_out)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -367,7 +439,7 @@ mod tests {
             let packet = [begins, &rest].concat();
             if let Ok(greeting) = greeting(&packet) {
                 let _ = (greeting.scramble_1_ref().len(), greeting.scramble_2_ref());
-                let _ = (greeting.server_version_parsed(), greeting.auth_plugin_name_ref());
+                let _ = greeting.auth_plugin_name_ref();
                 let _ = greeting.capabilities();
             }
             for capabilities in [Can::empty(), Can::CLIENT_PROTOCOL_41] {

@@ -15,8 +15,8 @@ use super::proc_tcp::Hand;
 use super::trial::Care;
 use super::{counters, host, proc_tcp, sock_diag, sysctl, trial};
 use crate::model::{
-    Counters, Disagreement, Gap, Listeners, PortRule, PortSet, Snapshot, SourceName, Tally,
-    TcpState, Unseen, Weight,
+    BoundPorts, Counters, Disagreement, Gap, Listeners, PortRule, PortSet, Snapshot, SourceName,
+    Tally, TcpState, Unseen, Weight,
 };
 use crate::refusal::Refusal;
 use crate::words::{count, counted, errno_words};
@@ -67,7 +67,7 @@ impl Reading<'_> {
 /// The table as one source tells it.
 struct Table {
     /// As [`Snapshot::bound`].
-    bound: Result<PortSet, Unseen>,
+    bound: BoundPorts,
     /// As [`Snapshot::passed_over`].
     passed_over: Option<PortSet>,
     tally: Tally,
@@ -128,14 +128,30 @@ impl Machine {
         }
         Ok(Snapshot {
             host: host::read(&self.proc, self.netns()),
-            addresses: self.is_here().then(addresses).flatten(),
+            addresses: self.addresses(),
             counters,
             bound: table.bound,
             passed_over: table.passed_over,
-            tick: (!self.is_recorded()).then(tick).flatten(),
+            tick: self.tick(),
             gaps,
             ..Snapshot::new(tunables, table.tally, source)
         })
+    }
+
+    /// Its own addresses; `None` where they are unknown.
+    fn addresses(&self) -> Option<Vec<IpAddr>> {
+        match &self.taken {
+            Some(taken) => taken.answers.addresses.clone(),
+            None => self.is_here().then(addresses).flatten(),
+        }
+    }
+
+    /// Its timer tick; `None` where it is unknown.
+    fn tick(&self) -> Option<Duration> {
+        match &self.taken {
+            Some(taken) => taken.answers.tick_ns.map(Duration::from_nanos),
+            None => (!self.is_recorded()).then(tick).flatten(),
+        }
     }
 
     /// What is known only in part because it is looked at from outside.
@@ -179,13 +195,21 @@ impl Machine {
         if reading.is_about_ports() && self.is_here() {
             self.try_ports(&mut table, reading.judgement);
         }
+        if let Some(taken) = self.taken.as_ref().filter(|_| reading.is_about_ports()) {
+            if table.bound.unseen.is_some() {
+                table.bound = taken.bound();
+            }
+            table.passed_over.clone_from(&taken.answers.passed_over);
+        }
         let Some(better) = better(rule, &table).filter(|_| reading.is_about_ports()) else {
             gaps.extend(told);
             return Ok((source, table));
         };
         let (source, mut again) = self.read_once(&better, reading, gaps)?;
         again.tally.count_shared();
-        again.bound = again.bound.or(table.bound);
+        if again.bound.unseen.is_some() {
+            again.bound = table.bound;
+        }
         again.passed_over = table.passed_over;
         Ok((source, again))
     }
@@ -202,7 +226,7 @@ impl Machine {
         let Some(passed_over) = trial::passed_over(&table.tally, used, sample) else {
             return;
         };
-        if table.bound.is_err() {
+        if table.bound.unseen.is_some() {
             let outside = counters::outside_the_table(&self.proc);
             let care = if (judgement.bound_matters)(&table.tally, outside) {
                 Care::Each // Their number is told.
@@ -217,7 +241,12 @@ impl Machine {
             let bound = trial::passed_over(&table.tally, &unused, care);
             // A sample that finds none says nothing about a few.
             let bound = bound.filter(|bound| care == Care::Each || !bound.is_empty());
-            table.bound = bound.map_or(table.bound.clone(), Ok);
+            if let Some(bound) = bound {
+                table.bound = BoundPorts {
+                    known: table.bound.known.union(&bound),
+                    unseen: None,
+                };
+            }
         }
         table.passed_over = Some(passed_over);
     }
@@ -228,6 +257,10 @@ impl Machine {
         reading: Reading,
         gaps: &mut Vec<Gap>,
     ) -> Result<(SourceName, Table)> {
+        if let Some(taken) = &self.taken {
+            gaps.extend(taken.gaps());
+            return Ok((taken.source, self.ask_sock_diag(rule, reading, gaps)?));
+        }
         match self.source {
             SourceChoice::Proc => Ok((SourceName::Proc, self.read_proc(rule, gaps)?)),
             SourceChoice::SockDiag => Ok((
@@ -263,7 +296,7 @@ impl Machine {
         };
         for path in listeners {
             // Whatever is wrong with the file is told by the full read below.
-            let _ = proc_tcp::rows(path, hand, |socket| {
+            let _ = proc_tcp::rows(self.proc.open(path), hand, |socket| {
                 match socket.state {
                     TcpState::Listen => listening.insert(socket.local),
                     // Before Linux 4.4 a listener's half-open connections followed it.
@@ -281,7 +314,7 @@ impl Machine {
         };
         let mut is_reversed = false;
         let mut read = |path: &Path| {
-            proc_tcp::rows(path, hand, |socket| {
+            proc_tcp::rows(self.proc.open(path), hand, |socket| {
                 is_reversed |= !is_told && byte_order::is_reversed(socket.local.ip());
                 tally.add(socket);
                 ControlFlow::Continue(())
@@ -340,7 +373,10 @@ impl Machine {
             gap(&tcp, why, Weight::Decisive);
         }
         Ok(Table {
-            bound: Err(Unseen::InProc),
+            bound: BoundPorts {
+                known: PortSet::default(),
+                unseen: Some(Unseen::InProc),
+            },
             passed_over: None,
             tally,
             malformed: 0, // Told already, file by file.
@@ -364,25 +400,26 @@ impl Machine {
         let mut bound = if reading.is_about_ports() && is_small {
             self.bound(rule, gaps)
         } else {
-            Err(Unseen::Unasked)
+            BoundPorts {
+                known: PortSet::default(),
+                unseen: Some(Unseen::Unasked),
+            }
         };
         let rule = PortRule {
-            bound: bound
-                .as_ref()
-                .map_or_else(|_| rule.bound.clone(), |bound| rule.bound.union(bound)),
+            bound: rule.bound.union(&bound.known),
             ..rule.clone()
         };
         let (mut tally, malformed) = retried(|| {
             let mut tally = Tally::new(rule.clone(), Listeners::default());
             let states = sock_diag::ALL_STATES;
-            let malformed = sock_diag::rows(states, ports, |socket| tally.add(socket))?;
+            let malformed = self.rows(states, ports, |socket| tally.add(socket))?;
             Ok((tally, malformed))
         })
         .map_err(unanswered)?;
         if let (Some(total), Some(_)) = (counted, ports) {
             tally.set_time_wait(total);
             if (reading.judgement.inbound_matters)(&tally, reading.counters) {
-                count_inbound(&mut tally);
+                self.count_inbound(&mut tally);
             }
         }
         let outside = counters::outside_the_table(&self.proc);
@@ -398,8 +435,29 @@ impl Machine {
         })
     }
 
+    /// Counts the CLOSE_WAIT that a look at the ephemeral ports alone has left out.
+    fn count_inbound(&self, tally: &mut Tally) {
+        let waiting = 1 << TcpState::CloseWait as u32;
+        let range = tally.rule().range;
+        // Without an answer they are not counted, as they were not before.
+        let _ = retried(|| {
+            let mut inbound = tally.inbound_close_wait.clone();
+            self.rows(waiting, None, |socket| {
+                let port = socket.local.port();
+                if range.is_some_and(|range| !range.contains(port)) {
+                    *inbound.entry(port).or_default() += 1;
+                }
+            })?;
+            Ok(inbound)
+        })
+        .map(|inbound| tally.inbound_close_wait = inbound);
+    }
+
     /// Ports of the range that somebody bound, besides those that listen.
-    fn bound(&self, rule: &PortRule, gaps: &mut Vec<Gap>) -> Result<PortSet, Unseen> {
+    fn bound(&self, rule: &PortRule, gaps: &mut Vec<Gap>) -> BoundPorts {
+        if let Some(taken) = &self.taken {
+            return taken.bound();
+        }
         let mut failed = |error: Failure| {
             gaps.push(Gap {
                 what: "sock_diag".into(),
@@ -412,13 +470,25 @@ impl Machine {
             PortSet::default()
         });
         if counters::outside_the_table(&self.proc) == Some(0) {
-            return Ok(chosen);
+            return BoundPorts {
+                known: chosen,
+                unseen: None,
+            };
         }
         let idle = retried(|| sock_diag::bound(rule.range)).unwrap_or_else(|error| {
             failed(error);
             Err(Unseen::WithoutAnswer)
         });
-        idle.map(|idle| idle.union(&chosen))
+        match idle {
+            Ok(idle) => BoundPorts {
+                known: idle.union(&chosen),
+                unseen: None,
+            },
+            Err(why) => BoundPorts {
+                known: chosen,
+                unseen: Some(why),
+            },
+        }
     }
 }
 
@@ -444,24 +514,6 @@ fn unanswered(failure: Failure) -> anyhow::Error {
     }
 }
 
-/// Counts the CLOSE_WAIT that a look at the ephemeral ports alone has left out.
-fn count_inbound(tally: &mut Tally) {
-    let waiting = 1 << TcpState::CloseWait as u32;
-    let range = tally.rule().range;
-    // Without an answer they are not counted, as they were not before.
-    let _ = retried(|| {
-        let mut inbound = tally.inbound_close_wait.clone();
-        sock_diag::rows(waiting, None, |socket| {
-            let port = socket.local.port();
-            if range.is_some_and(|range| !range.contains(port)) {
-                *inbound.entry(port).or_default() += 1;
-            }
-        })?;
-        Ok(inbound)
-    })
-    .map(|inbound| tally.inbound_close_wait = inbound);
-}
-
 /// The rule under which the rows of `table` are to be folded, where that is another than the one
 /// they were folded under: TIME_WAIT lasts longer than the settings say, ports turned out to be
 /// bound, or flows bound to an interface share ports with one that is not.
@@ -477,7 +529,10 @@ fn better(rule: &PortRule, table: &Table) -> Option<PortRule> {
     };
     let better = PortRule {
         hold_time,
-        bound: table.bound.clone().unwrap_or_else(|_| folded.bound.clone()),
+        bound: match table.bound.unseen {
+            None => table.bound.known.clone(),
+            Some(_) => folded.bound.union(&table.bound.known),
+        },
         passed_over: table.passed_over.clone().unwrap_or_default(),
         shared: table.tally.flows_to_share(),
         ..rule.clone()

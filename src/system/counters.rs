@@ -31,7 +31,7 @@ pub(super) fn read(proc: &ProcRoot, gaps: &mut Vec<Gap>) -> Counters {
 /// The counters of a file like /proc/net/netstat by name; what cannot be read becomes a gap.
 fn snmp(proc: &ProcRoot, name: &str, line: &str, gaps: &mut Vec<Gap>) -> HashMap<String, u64> {
     let path = proc.net(name);
-    let why = match file::text(&path) {
+    let why = match proc.open(&path).and_then(file::text) {
         Ok(text) => match named(&text, line) {
             Some(counters) => return counters,
             None => format!("it has no {} lines", line.trim_end_matches(':')),
@@ -83,7 +83,7 @@ fn conntrack(proc: &ProcRoot) -> Option<(u64, u64)> {
 fn conntrack_stat(proc: &ProcRoot) -> Option<String> {
     ["stat/nf_conntrack", "stat/ip_conntrack"]
         .into_iter()
-        .find_map(|name| file::text(&proc.net(name)).ok())
+        .find_map(|name| proc.open(&proc.net(name)).and_then(file::text).ok())
 }
 
 /// Whether `insert_failed` counts resolved clashes too: these have a column of their own since they
@@ -147,7 +147,7 @@ pub(super) fn sockets(proc: &ProcRoot) -> Option<u64> {
 
 /// The counts of /proc/net/sockstat or sockstat6, by line and name: `TCP: inuse 5 orphan 0 tw 3 …`.
 fn sockstat(proc: &ProcRoot, name: &str) -> Option<impl Fn(&str, &str) -> Option<u64>> {
-    let text = file::text(&proc.net(name)).ok()?;
+    let text = proc.open(&proc.net(name)).and_then(file::text).ok()?;
     Some(move |line: &str, name: &str| {
         let mut words = text
             .lines()

@@ -35,9 +35,9 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// The text of a file of /proc/net or of a recorded copy.
 ///
 /// # Errors
-/// Whatever open() or read() say; and where it is longer than [`LONGEST`] or no text.
-pub fn text(path: &Path) -> io::Result<String> {
-    as_text(bounded(open(path)?)?)
+/// Whatever read() says; and where it is longer than [`LONGEST`] or no text.
+pub fn text(file: File) -> io::Result<String> {
+    as_text(bounded(file)?)
 }
 
 /// The text of a file that the user named, which may be a pipe: `--password-file <(pass show db)`.
@@ -62,10 +62,10 @@ pub fn bytes_named_by_user(path: &Path) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// As [`text`].
-pub fn in_one_read(path: &Path) -> io::Result<String> {
+pub fn in_one_read(open: impl Fn() -> io::Result<File>) -> io::Result<String> {
     for size in [SHORT, LONGEST] {
         let mut bytes = vec![0; size];
-        let read = one_read(&mut open(path)?, &mut bytes)?;
+        let read = one_read(&mut open()?, &mut bytes)?;
         // A value that fills the buffer may go on behind it.
         if read < size {
             bytes.truncate(read);
@@ -111,7 +111,11 @@ mod tests {
     use super::*;
 
     type Reader = fn(&Path) -> io::Result<String>;
-    const READERS: [Reader; 3] = [text, named_by_user, in_one_read];
+    const READERS: [Reader; 3] = [
+        |path| text(open(path)?),
+        named_by_user,
+        |path| in_one_read(|| open(path)),
+    ];
 
     #[test]
     fn what_fits_is_read_whole_and_what_does_not_is_refused() {
@@ -150,7 +154,7 @@ mod tests {
         mkfifo(&pipe, Mode::S_IRWXU).unwrap();
         let start = Instant::now();
         for path in [&pipe, Path::new("/dev/zero"), folder.path()] {
-            for read in [text, in_one_read] {
+            for read in [READERS[0], READERS[2]] {
                 let error = read(path).unwrap_err().to_string();
                 assert_eq!(error, "it is not a regular file", "{}", path.display());
             }

@@ -45,7 +45,7 @@ fn read(proc: &ProcRoot) -> Result<PortSet> {
     let hand = Hand::of(proc)?;
     for name in PROTOCOLS.iter().flat_map(|(_, names)| names) {
         let path = proc.net(name);
-        let rest = proc_tcp::rows(&path, hand, |socket| {
+        let rest = proc_tcp::rows(proc.open(&path), hand, |socket| {
             if socket.remote.port() == 0 {
                 ports.insert(socket.local.port());
             }

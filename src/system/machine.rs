@@ -1,14 +1,18 @@
 use std::collections::HashMap;
+use std::fs::File;
+use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
-use super::netlink::retried;
+use super::netlink::{Failure, retried};
 use super::owners::{netns, own_netns};
 use super::proc_tcp::Hand;
+use super::recording::Taken;
 use super::{ProcRoot, counters, holders, proc_tcp, sock_diag, sysctl};
 use crate::model::{
-    Counters, Flow, Gap, Holders, PortRange, Snapshot, Socket, SourceName, TcpState, Timestamps,
-    Weight,
+    Counters, Flow, Gap, Growth, Holders, PortRange, Snapshot, Socket, SourceName, TcpState,
+    Timestamps, Weight,
 };
 
 /// Where to read the socket table.
@@ -30,7 +34,14 @@ pub enum SourceChoice {
 pub struct Machine {
     pub(super) proc: ProcRoot,
     pub(super) source: SourceChoice,
+    /// What was asked and answered when it was recorded.
+    pub(super) taken: Option<Arc<Taken>>,
+    /// Where the sockets of the last look are kept, to be recorded.
+    tape: Option<Tape>,
 }
+
+/// The sockets of one look.
+type Tape = Arc<Mutex<Vec<Socket>>>;
 
 impl Machine {
     /// This machine, through `source`.
@@ -47,6 +58,7 @@ impl Machine {
         Self {
             proc: ProcRoot::of_process(pid),
             source: SourceChoice::Proc,
+            ..Self::default()
         }
     }
 
@@ -56,13 +68,107 @@ impl Machine {
         Self {
             proc: ProcRoot::recorded(root),
             source: SourceChoice::Proc,
+            ..Self::default()
         }
+    }
+
+    /// A recorded one whose sockets and answers were kept too.
+    pub(super) fn taken(proc: ProcRoot, taken: Option<Taken>) -> Self {
+        Self {
+            proc,
+            source: if taken.is_some() {
+                SourceChoice::Auto
+            } else {
+                SourceChoice::Proc
+            },
+            taken: taken.map(Arc::new),
+            tape: None,
+        }
+    }
+
+    /// The same, read in this way: a recording has no netlink, and may have no other.
+    #[must_use]
+    pub fn through(mut self, source: SourceChoice) -> Self {
+        if source == SourceChoice::Proc && self.proc.has_tables() {
+            self.taken = None;
+            self.source = source;
+        }
+        self
+    }
+
+    /// The same, whose sockets are kept to be recorded.
+    #[must_use]
+    pub fn on_tape(&self) -> Self {
+        Self {
+            tape: Some(Tape::default()),
+            ..self.clone()
+        }
+    }
+
+    /// Where the file called `name` in a recording is.
+    pub(super) fn recorded_file(&self, name: &str) -> PathBuf {
+        match (name.strip_prefix("net/"), name.strip_prefix("sys/")) {
+            (Some(name), _) => self.proc.net(name),
+            (_, Some(key)) => self.proc.sysctl(&key.replace('/', ".")),
+            _ => self.proc.join(name),
+        }
+    }
+
+    /// Opens a file of it.
+    pub(super) fn open(&self, path: &Path) -> io::Result<File> {
+        self.proc.open(path)
+    }
+
+    /// The sockets of the last look; none where it did not ask by netlink.
+    pub(super) fn taped(&self) -> Vec<Socket> {
+        let tape = self.tape.as_ref();
+        tape.map_or_else(Vec::new, |tape| {
+            std::mem::take(&mut tape.lock().expect("no look panics"))
+        })
+    }
+
+    /// Streams the sockets in one of `states`, and with a local port in `ports` where there are any:
+    /// how many were not understood.
+    pub(super) fn rows(
+        &self,
+        states: u32,
+        ports: Option<PortRange>,
+        mut row: impl FnMut(&Socket),
+    ) -> Result<u64, Failure> {
+        let is_wanted = |socket: &Socket| {
+            let port = socket.local.port();
+            states & (1 << socket.state as u32) != 0 && ports.is_none_or(|it| it.contains(port))
+        };
+        if let Some(taken) = &self.taken {
+            taken.rows.iter().filter(|it| is_wanted(it)).for_each(row);
+            return Ok(0);
+        }
+        let Some(tape) = &self.tape else {
+            return sock_diag::rows(states, ports, row);
+        };
+        let mut kept = tape.lock().expect("no look panics");
+        kept.clear();
+        sock_diag::rows(sock_diag::ALL_STATES, None, |socket| {
+            kept.push(*socket);
+            if is_wanted(socket) {
+                row(socket);
+            }
+        })
+    }
+
+    /// What the kernel counted between two looks, on a recorded host where that was kept.
+    #[must_use]
+    pub fn recorded_growth(&self) -> Option<Growth> {
+        self.taken.as_ref()?.answers.growth
     }
 
     /// The other ends of live outbound sockets by whether they have TCP timestamps; nothing where
     /// only netlink would tell.
     #[must_use]
     pub fn timestamps(&self) -> HashMap<Flow, Timestamps> {
+        if let Some(taken) = &self.taken {
+            return taken.by_flow(|kept| kept.timestamps);
+        }
         if self.source == SourceChoice::Proc {
             return HashMap::new();
         }
@@ -90,7 +196,7 @@ impl Machine {
             return;
         };
         for name in ["tcp", "tcp6"] {
-            let _ = proc_tcp::rows(&self.proc.net(name), hand, |socket| {
+            let _ = proc_tcp::rows(self.proc.open(&self.proc.net(name)), hand, |socket| {
                 if socket.state == TcpState::TimeWait && range.contains(socket.local.port()) {
                     row(socket);
                 }
@@ -122,7 +228,7 @@ impl Machine {
         };
         for name in ["tcp", "tcp6"] {
             // What cannot be read here has no owner, which the report shows.
-            let _ = proc_tcp::rows(&self.proc.net(name), hand, |socket| {
+            let _ = proc_tcp::rows(self.proc.open(&self.proc.net(name)), hand, |socket| {
                 if let Some(inode) = socket.inode {
                     row(inode, None, Some(socket));
                 }
@@ -142,13 +248,14 @@ impl Machine {
     pub(super) fn netns(&self) -> Option<u64> {
         match self.proc.process() {
             Some(pid) => netns(pid).ok(),
-            None if self.is_recorded() => None,
+            None if self.is_recorded() => self.taken.as_ref()?.answers.netns,
             None => own_netns(),
         }
     }
 
     /// Whether it is a recorded one, whose processes are gone.
-    pub(super) fn is_recorded(&self) -> bool {
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
         self.proc.is_recorded()
     }
 
@@ -156,6 +263,11 @@ impl Machine {
     /// What cannot be read becomes a gap.
     #[must_use]
     pub fn holders(&self, snapshot: &Snapshot) -> Holders {
+        if let Some(taken) = &self.taken
+            && let Some(holders) = taken.answers.holders.clone()
+        {
+            return holders.into();
+        }
         let range = snapshot.tunables.ip_local_port_range;
         let by_netlink = snapshot.source == SourceName::SockDiag;
         let mut holders = Holders::default();
@@ -164,8 +276,7 @@ impl Machine {
             let idle = retried(|| sock_diag::bound(range))
                 .ok()
                 .and_then(Result::ok);
-            let known = snapshot.bound.clone().unwrap_or_default();
-            holders.bound = idle.map(|idle| idle.union(&known));
+            holders.bound = idle.map(|idle| idle.union(&snapshot.bound.known));
         }
         if let Some(range) = range {
             self.held_sockets(false, |_, _, socket| {
@@ -176,6 +287,7 @@ impl Machine {
                     .extend(port.filter(|&port| !range.contains(port)));
             });
         }
+        holders.node_ports = self.node_ports();
         match holders::udp(&self.proc, by_netlink, self.source == SourceChoice::Auto) {
             Ok(ports) => holders.udp = Some(ports),
             Err(error) => holders.gaps.push(Gap {

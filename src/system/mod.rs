@@ -3,6 +3,7 @@
 pub mod byte_order;
 mod census;
 mod collect;
+mod conntrack;
 mod counters;
 pub mod file;
 mod holders;
@@ -12,14 +13,18 @@ mod names;
 mod namespaces;
 pub mod netlink;
 pub mod netns;
+mod nft;
 mod owners;
+mod place;
 mod proc_root;
 pub mod proc_tcp;
+mod recording;
 mod resolve;
 pub mod route;
 pub mod sock_diag;
 mod stopwatch;
 pub mod sysctl;
+pub mod text;
 pub mod trial;
 mod visit;
 
@@ -29,6 +34,9 @@ pub use machine::{Machine, SourceChoice};
 pub use namespaces::other_namespaces;
 pub use owners::{LONGEST_SAMPLE, Search, owners};
 pub use proc_root::ProcRoot;
+pub use recording::{
+    Recorded, Recording, Subject, check as can_be_recorded, open as open_recording, take,
+};
 pub use resolve::resolve;
 pub use stopwatch::Stopwatch;
 pub use visit::{Door, Wanted};

@@ -19,6 +19,9 @@ const NAMESPACES: usize = 64;
 /// network (`PrivateNetwork=` of systemd) have no sockets.
 #[must_use]
 pub fn other_namespaces(machine: &Machine) -> Option<OtherNamespaces> {
+    if let Some(taken) = &machine.taken {
+        return taken.answers.other_namespaces;
+    }
     if !machine.is_here() {
         return None;
     }

@@ -1,10 +1,18 @@
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::file;
+use super::recording::Archive;
 
 /// Where procfs is mounted, or a recorded copy of it lies.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ProcRoot {
     path: PathBuf,
     kind: Kind,
+    /// Files that lie in no folder, by their paths below `path`.
+    archive: Option<Arc<Archive>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +21,12 @@ enum Kind {
     Own,
     /// A process's view of its network namespace, seen from another one.
     OfProcess(i32),
+    /// A copy, in a folder.
     Recorded,
+    /// A copy of which nothing but the archive is left.
+    Archived,
+    /// What ss or netstat printed, which is no copy.
+    Text,
 }
 
 impl Default for ProcRoot {
@@ -21,6 +34,7 @@ impl Default for ProcRoot {
         Self {
             path: PathBuf::from("/proc"),
             kind: Kind::Own,
+            archive: None,
         }
     }
 }
@@ -31,7 +45,52 @@ impl ProcRoot {
         Self {
             path: path.into(),
             kind: Kind::Recorded,
+            archive: None,
         }
+    }
+
+    /// A copy below `path` of which further files are in `archive`, or all of them.
+    pub(super) fn archived(path: PathBuf, archive: Archive, is_all: bool) -> Self {
+        Self {
+            path,
+            kind: if is_all {
+                Kind::Archived
+            } else {
+                Kind::Recorded
+            },
+            archive: Some(Arc::new(archive)),
+        }
+    }
+
+    /// What was printed into the file at `path`, and settings beside it.
+    pub(super) fn printed(path: PathBuf, settings: Archive) -> Self {
+        Self {
+            path,
+            kind: Kind::Text,
+            archive: Some(Arc::new(settings)),
+        }
+    }
+
+    /// Whether it may hold socket tables: what ss or netstat printed is none.
+    pub(super) fn has_tables(&self) -> bool {
+        self.kind != Kind::Text
+    }
+
+    /// Opens a file below the root.
+    ///
+    /// # Errors
+    /// As [`file::open`].
+    pub fn open(&self, path: &Path) -> io::Result<File> {
+        if let Some(archive) = &self.archive
+            && let Ok(path) = path.strip_prefix(&self.path)
+            && let Some(file) = archive.open(path)
+        {
+            return file;
+        }
+        if matches!(self.kind, Kind::Archived | Kind::Text) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        file::open(path)
     }
 
     /// What a process sees of its own network namespace: its tables, not its settings.
@@ -39,13 +98,14 @@ impl ProcRoot {
         Self {
             path: format!("/proc/{pid}").into(),
             kind: Kind::OfProcess(pid),
+            archive: None,
         }
     }
 
     /// Whether it is a recorded copy.
     #[must_use]
     pub fn is_recorded(&self) -> bool {
-        self.kind == Kind::Recorded
+        !matches!(self.kind, Kind::Own | Kind::OfProcess(_))
     }
 
     /// Whether it is the calling thread's own network namespace, so that the kernel can be asked
@@ -60,7 +120,7 @@ impl ProcRoot {
     pub fn process(&self) -> Option<i32> {
         match self.kind {
             Kind::OfProcess(pid) => Some(pid),
-            Kind::Own | Kind::Recorded => None,
+            _ => None,
         }
     }
 
@@ -69,7 +129,10 @@ impl ProcRoot {
     #[must_use]
     pub fn absence(&self) -> &'static str {
         match self.kind {
-            Kind::Recorded => "missing from the recording",
+            Kind::Recorded | Kind::Archived => "missing from the recording",
+            Kind::Text => {
+                "not told by ss or netstat; lines of `sysctl -a` in the same file tell settings"
+            }
             Kind::OfProcess(_) => "told only to who enters the namespace (CAP_SYS_ADMIN)",
             Kind::Own => "this kernel, or this container, does not show it",
         }

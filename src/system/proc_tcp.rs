@@ -1,14 +1,14 @@
 //! Rows of /proc/net/tcp and tcp6 (`tcp4_seq_show` in net/ipv4/tcp_ipv4.c, `tcp6_seq_show` in
 //! net/ipv6/tcp_ipv6.c).
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::time::Duration;
 
+use super::ProcRoot;
 use super::byte_order::ByteOrder;
-use super::{ProcRoot, file};
 use crate::model::{Socket, TcpState};
 use crate::refusal::Refusal;
 
@@ -65,11 +65,11 @@ pub struct Rest {
 /// Whatever open() or read() say; and where it is no regular file, or larger than any table, or has a
 /// line longer than any.
 pub fn rows(
-    path: &Path,
+    file: io::Result<File>,
     hand: Hand,
     mut row: impl FnMut(&Socket) -> ControlFlow<()>,
 ) -> io::Result<Option<Rest>> {
-    let file = match file::open(path) {
+    let file = match file {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
@@ -300,6 +300,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::system::file;
 
     fn hand(ticks_per_second: u64) -> Hand {
         Hand {
@@ -395,7 +396,7 @@ mod tests {
         let path = folder.path().join("tcp");
         std::fs::write(&path, text).unwrap();
         let mut ports = Vec::new();
-        let rest = rows(&path, hand(100), |socket| {
+        let rest = rows(file::open(&path), hand(100), |socket| {
             ports.push(socket.local.port());
             ControlFlow::Continue(())
         });
@@ -536,7 +537,8 @@ mod tests {
         ] {
             file.set_len(0).unwrap();
             file.set_len(length).unwrap();
-            let refused = rows(&path, hand(100), |_| ControlFlow::Continue(())).unwrap_err();
+            let refused =
+                rows(file::open(&path), hand(100), |_| ControlFlow::Continue(())).unwrap_err();
             assert!(refused.to_string().contains(why), "{refused}");
         }
     }

@@ -24,10 +24,23 @@ const IPPROTO_UDP: u8 = 17;
 pub fn paths(machine: &Machine, toward: &Toward) -> Vec<Path> {
     /// More than any name has that one machine can be reached by.
     const MOST: usize = 64;
+    let addresses = toward.addresses.iter().take(MOST);
+    if let Some(taken) = &machine.taken {
+        let known = |server: &SocketAddr| {
+            let mut routes = taken.answers.routes.iter();
+            routes
+                .find(|(there, _)| there == server)
+                .map(|(_, path)| path.clone())
+        };
+        // Where one was not asked for, what holds for the others says too little.
+        return addresses
+            .map(known)
+            .collect::<Option<_>>()
+            .unwrap_or_default();
+    }
     if !machine.is_here() {
         return Vec::new();
     }
-    let addresses = toward.addresses.iter().take(MOST);
     addresses.map(|&address| path(address)).collect()
 }
 

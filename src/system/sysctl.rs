@@ -16,7 +16,7 @@ use crate::model::{Gap, PortRange, PortSet, TimeWaitReuse, Tunables, Weight};
 /// When the file is there and cannot be read; the error names it.
 pub fn read(proc: &ProcRoot, key: &str) -> Result<Option<String>> {
     let path = proc.sysctl(key);
-    match file::in_one_read(&path) {
+    match file::in_one_read(|| proc.open(&path)) {
         Ok(text) => Ok(Some(text.trim_end().to_owned())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),

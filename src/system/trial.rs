@@ -95,6 +95,17 @@ const DISCARD: u16 = 9;
 /// it would reuse it gives up. Nothing where the kernel does not tell.
 #[must_use]
 pub fn ports(machine: &Machine, snapshot: &Snapshot, flows: &[Flow]) -> HashMap<Flow, Trial> {
+    if let Some(taken) = &machine.taken {
+        let mut told = taken.by_flow(|kept| {
+            let has_port = kept.trial?.has_port;
+            Some(Trial {
+                has_port,
+                ..Trial::default()
+            })
+        });
+        told.retain(|flow, _| flows.contains(flow));
+        return told;
+    }
     if !machine.is_here() || flows.is_empty() || nobody(&snapshot.tally).is_none() {
         return HashMap::new();
     }
@@ -120,6 +131,19 @@ pub fn reuse(machine: &Machine, snapshot: &Snapshot, flows: &[Flow]) -> HashMap<
     const ROUNDING: Duration = Duration::from_secs(1);
     /// Between the end of a connection and the read of its time left.
     const MARGIN: Duration = Duration::from_millis(100);
+    if let Some(taken) = &machine.taken {
+        let mut told = taken.by_flow(|kept| {
+            let trial = kept
+                .trial
+                .filter(|trial| trial.reused + trial.refused > 0)?;
+            Some(Trial {
+                has_port: None,
+                ..trial
+            })
+        });
+        told.retain(|flow, _| flows.contains(flow));
+        return told;
+    }
     let mut trials: HashMap<Flow, Trial> = HashMap::new();
     let Some(range) = snapshot.tunables.ip_local_port_range else {
         return trials;

@@ -293,6 +293,10 @@ impl Door {
         work: impl FnOnce(Option<nix::Result<()>>) -> T + Send,
     ) -> Result<T> {
         in_thread(|| {
+            // Nobody needs a right to be where he is.
+            if self.namespace.is_own {
+                return work(Some(Ok(())));
+            }
             let file = self.file.as_ref();
             work(file.map(|file| setns(file, CloneFlags::CLONE_NEWNET)))
         })

@@ -242,13 +242,19 @@ impl Database {
 
     /// Its own client, with these arguments.
     pub fn client(&self, arguments: &[&str]) -> Output {
+        let arguments = [&["--no-defaults"], arguments].concat();
+        self.bare_client(&arguments).output().unwrap()
+    }
+
+    /// The same, with no argument but these.
+    pub fn bare_client(&self, arguments: &[&str]) -> Command {
         let name = match self.suite {
             Suite::Trixie => "bin/mariadb",
             _ => "bin/mysql",
         };
         let mut client = self.suite.program(name);
-        client.arg("--no-defaults").args(arguments);
-        client.env_remove("MYSQL_PWD").output().unwrap()
+        client.args(arguments).env_remove("MYSQL_PWD");
+        client
     }
 
     /// What root is answered over the socket.

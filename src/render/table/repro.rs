@@ -5,9 +5,7 @@ use rasciigraph::{Config, plot};
 use super::under_sentence;
 use crate::model::Reuse;
 use crate::render::Screen;
-use crate::repro::{
-    CameBack, Failure, Latency, Moment, Protocol, Report, ServerReport, ServerStatus, StoppedBy,
-};
+use crate::repro::{CameBack, Failure, Latency, Moment, Protocol, Report, ServerStatus, StoppedBy};
 use crate::words::{count, counted, latency, rate, sparkline};
 
 /// `twcheck repro`.
@@ -66,25 +64,7 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
         }
         lines.push(("that is", error.meaning(report.target.address)));
     }
-    let parts = report.connect_latency_us;
-    lines.push((
-        opening(report),
-        match (report.cliff, parts.after_cliff) {
-            (Some(cliff), Some(after)) => format!(
-                "{} until the fast ports were spent, after {} in {:.1} s; then {}",
-                percentiles(parts.before_cliff),
-                counted(cliff.connections, "connection"),
-                cliff.seconds.as_secs_f64(),
-                percentiles(Some(after)),
-            ),
-            _ if turns(report) <= ALL_TOLD => percentiles(parts.before_cliff),
-            _ => format!(
-                "the first 1,000: {}; the last 1,000: {}",
-                percentiles(parts.first_1000),
-                percentiles(parts.last_1000)
-            ),
-        },
-    ));
+    lines.push((opening(report), openings(report)));
     if report.login_latency_us.is_some() {
         lines.push(("login", percentiles(report.login_latency_us)));
     }
@@ -100,34 +80,25 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
     {
         lines.push((
             "unfinished",
-            format!("a login that had been going on for {seconds:.1} s when the time was up"),
+            format!(
+                "a {} that had been going on for {seconds:.1} s when the time was up",
+                if report.checkouts.is_some() {
+                    "question"
+                } else {
+                    "login"
+                }
+            ),
         ));
     }
     lines.push(("ports", ports(report)));
-    let sides = report.time_wait;
-    lines.push((
-        "TIME_WAIT",
-        format!(
-            "{} on the client's side{}, {}{}",
-            sides.client_side.map_or_else(|| "unknown".into(), count),
-            match sides.client_side_before {
-                None | Some(0) => String::new(),
-                Some(before) => format!(" ({} before the run)", count(before)),
-            },
-            sides.server_side.map_or_else(
-                || "the server's side is another machine".into(),
-                |server| format!("{} on the server's", count(server))
-            ),
-            dropped(report)
-        ),
-    ));
+    lines.push(("TIME_WAIT", time_wait(report)));
     if let Some(text) = reuse(report) {
         lines.push(("reuse", text.into()));
     }
     if report.client.protocol == Protocol::Mysql {
         lines.push(("database", database(report)));
     }
-    if let Some(counters) = counters(&report.server) {
+    if let Some(counters) = counters(report) {
         lines.push(("its counters", counters));
     }
     if let Some([first, last]) = report.ports_return_seconds {
@@ -157,6 +128,65 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
     lines
 }
 
+/// How long connect() took, or a checkout, in the parts of the run.
+fn openings(report: &Report) -> String {
+    let parts = report.connect_latency_us;
+    match (report.cliff, parts.after_cliff) {
+        (Some(cliff), Some(after)) => format!(
+            "{} until the fast ports were spent, after {} in {:.1} s; then {}",
+            percentiles(parts.before_cliff),
+            counted(cliff.connections, "connection"),
+            cliff.seconds.as_secs_f64(),
+            percentiles(Some(after)),
+        ),
+        _ if turns(report) <= ALL_TOLD && parts.before_cliff.is_some() => {
+            percentiles(parts.before_cliff)
+        }
+        _ if turns(report) <= WINDOW => percentiles(parts.first_1000),
+        _ => format!(
+            "the first 1,000: {}; the last 1,000: {}",
+            percentiles(parts.first_1000),
+            percentiles(parts.last_1000)
+        ),
+    }
+}
+
+/// TIME_WAIT on either side.
+fn time_wait(report: &Report) -> String {
+    let sides = report.time_wait;
+    format!(
+        "{} on the client's side{}, {}{}{}",
+        sides.client_side.map_or_else(|| "unknown".into(), count),
+        before_the_run(sides.client_side_before),
+        sides.server_side.map_or_else(
+            || "the server's side is another machine".into(),
+            |server| format!(
+                "{} on the server's{}",
+                count(server),
+                before_the_run(sides.server_side_before)
+            )
+        ),
+        dropped(report),
+        of_a_pool(report)
+    )
+}
+
+/// What is still to come: the count is of the time while the pool was open.
+fn of_a_pool(report: &Report) -> String {
+    let Some(size) = report.checkouts.and(report.client.pool) else {
+        return String::new();
+    };
+    let own = size + usize::from(report.watches_apart());
+    format!(" while the pool was open, and {own} more now that it is closed")
+}
+
+fn before_the_run(number: Option<u64>) -> String {
+    match number {
+        None | Some(0) => String::new(),
+        Some(before) => format!(" ({} before the run)", count(before)),
+    }
+}
+
 /// How much TIME_WAIT was dropped, and what that means.
 fn dropped(report: &Report) -> String {
     let sides = report.time_wait;
@@ -171,11 +201,13 @@ fn dropped(report: &Report) -> String {
     )
 }
 
-/// What MariaDB's client prints, where it has words of its own for what MySQL's calls 2003.
+/// What MariaDB's client prints where no port is left: MySQL's calls it 2003. Of other errors it
+/// prints other numbers than the system's, as 115 of a connection that is refused.
 fn mariadbs_words(report: &Report, error: &Failure) -> Option<String> {
+    const EADDRNOTAVAIL: i32 = 99;
     let errno = error
         .errno
-        .filter(|_| error.text.starts_with("ERROR 2003"))?;
+        .filter(|errno| *errno == EADDRNOTAVAIL && error.text.starts_with("ERROR 2003"))?;
     let host = &report.target.host;
     Some(format!(
         "ERROR 2002 (HY000): Can't connect to server on '{host}' ({errno})"
@@ -229,10 +261,19 @@ fn ports(report: &Report) -> String {
         several => format!(" from {several} addresses"),
     };
     let made = counted(report.connections, "connection");
+    let watch = if report.watches_apart() {
+        ", and one more that watches the server"
+    } else {
+        ""
+    };
     let why = match report.ports_came_back {
         None => "",
         Some(CameBack::Reuse) => ": TIME_WAIT reuse is in force",
         Some(CameBack::BucketsFull) => ": TIME_WAIT that is dropped holds no port",
+        Some(CameBack::AnsweredAfterClose) if report.time_wait.server_side.is_some() => {
+            ": they were reset on this machine (TCPAbortOnData), because the server answered each \
+             close, or by the server itself: no TIME_WAIT, and the port is free"
+        }
         Some(CameBack::AnsweredAfterClose) => {
             ": the server answered each close, for which this machine reset the connection \
              (TCPAbortOnData): no TIME_WAIT, and the port is free"
@@ -241,12 +282,25 @@ fn ports(report: &Report) -> String {
             ": the server closed first, and its connections hold no port here"
         }
         Some(CameBack::TimeWaitOver) => ": the first TIME_WAIT were over",
+        Some(CameBack::OtherSources) => {
+            ": the kernel began to take another source address, which has ports of its own"
+        }
+        Some(CameBack::SettingsChanged) => {
+            ": net.ipv4.ip_local_port_range or ip_local_reserved_ports were changed meanwhile"
+        }
+        Some(CameBack::Unknown) => {
+            ": not all of them hold a port here, and why is not known; a server that resets them \
+             leaves no trace"
+        }
     };
-    format!("{predicted} predicted free{sources}, {made} made{why}")
+    format!("{predicted} predicted free{sources}, {made} made{watch}{why}")
 }
 
 /// So few are all of them among the first or the last 1,000: one line tells them.
 const ALL_TOLD: u64 = 2000;
+
+/// So few are the first 1,000.
+const WINDOW: u64 = 1000;
 
 /// Connections, or checkouts of a pool.
 fn turns(report: &Report) -> u64 {
@@ -264,8 +318,13 @@ fn database(report: &Report) -> String {
     let seen = match server.threads_connected_max {
         None => "does not tell how many threads are connected".into(),
         Some(most) => format!(
-            "at most {} seen connected at a time{}",
+            "at most {} seen connected at a time{}{}",
             counted(most, "thread"),
+            if report.target.embedded {
+                ""
+            } else {
+                ", in a look every 0.1 s"
+            },
             if report.database_was_idle() {
                 ": it was not the bottleneck"
             } else {
@@ -280,7 +339,8 @@ fn database(report: &Report) -> String {
 }
 
 /// What the server counted before and after.
-fn counters(server: &ServerReport) -> Option<String> {
+fn counters(report: &Report) -> Option<String> {
+    let server = &report.server;
     let (before, after) = (server.before?, server.after?);
     if after == ServerStatus::default() {
         return None;
@@ -293,12 +353,16 @@ fn counters(server: &ServerReport) -> Option<String> {
             format!("{name} {}, then {}", known(before), known(after))
         }
     };
+    let threads = change(
+        "Threads_connected",
+        before.threads_connected,
+        after.threads_connected,
+    );
     Some(
         [
-            change(
-                "Threads_connected",
-                before.threads_connected,
-                after.threads_connected,
+            format!(
+                "{threads} ({} of them this run's own)",
+                report.own_threads()
             ),
             change(
                 "Aborted_clients",

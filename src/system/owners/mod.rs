@@ -46,6 +46,9 @@ pub struct Search {
 /// Finds who holds the live sockets of `flows` on `machine`: TIME_WAIT has no owner.
 #[must_use]
 pub fn owners(machine: &Machine, flows: &[Flow], search: Search) -> Owners {
+    if let Some(owners) = machine.taken.as_ref().and_then(|it| it.owners(flows)) {
+        return owners;
+    }
     if machine.is_recorded() {
         return Owners {
             gap: Some(Gap {

@@ -1,0 +1,101 @@
+//! `twcheck explain`
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+
+use super::{closer, place};
+use crate::cli::{ExplainArgs, SourceArgs};
+use crate::exit::Exit;
+use crate::judge::explain::{Explanation, Kinds, Now, Reading};
+use crate::judge::level::Thresholds;
+use crate::judge::verdict::verdict;
+use crate::model::Destination;
+use crate::refusal::Refusal;
+use crate::render::Screen;
+use crate::system::{View, route, text};
+
+/// Destinations that are looked at: a name may take seconds to resolve.
+const LOOKED_AT: usize = 3;
+
+/// Says what an error or a log tells, and whether it is so here and now.
+///
+/// # Errors
+/// When the log cannot be read, or standard output not written.
+pub fn run(args: &ExplainArgs) -> Result<Exit> {
+    args.check()?;
+    let screen = Screen::of_stdout();
+    let format = args.format.get();
+    if args.list {
+        format.write_kinds(&Kinds::all(), screen, &mut screen.lock())?;
+        return Ok(Exit::Ok);
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(0));
+    let mut reading = Reading::new(now);
+    match args.text() {
+        Some(text) if text::is_file(&text) => return Err(a_file_is_piped(&text).into()),
+        Some(text) => reading.read(text.as_bytes(), 0),
+        None if text::is_typed() => return Err(nothing_to_read().into()),
+        None => text::read_standard_input(|text, known| reading.read(text, known))?,
+    }
+    let mut explanation = reading.finish();
+    explanation.now = look(&args.source, &explanation);
+    format.write(&explanation, screen, &mut screen.lock())?;
+    Ok(Exit::Ok)
+}
+
+fn a_file_is_piped(path: &str) -> Refusal {
+    Refusal::new(
+        format!(
+            "{path:?} is a file, and what is explained is the error itself, or a log on standard input"
+        ),
+        format!("twcheck explain < {path}"),
+    )
+}
+
+fn nothing_to_read() -> Refusal {
+    Refusal::new(
+        "there is nothing to explain: no error was given, and nothing is piped in",
+        "twcheck explain \"Can't connect to MySQL server on '10.0.0.5' (99)\", or `journalctl -u app | \
+         twcheck explain`; `twcheck explain --list` names what is recognised",
+    )
+}
+
+/// Whether the flows that are said to have run out are exhausted on this machine at this moment.
+fn look(source: &SourceArgs, explanation: &Explanation) -> Vec<Now> {
+    let exhausted = explanation
+        .causes
+        .iter()
+        .filter(|cause| cause.is_exhaustion());
+    let mut asked: Vec<Option<Destination>> = Vec::new();
+    for cause in exhausted {
+        let destination = cause.asked();
+        if !asked.contains(&destination) && asked.len() < LOOKED_AT {
+            asked.push(destination);
+        }
+    }
+    asked
+        .iter()
+        .map(|asked| look_toward(source, asked.as_ref()))
+        .collect()
+}
+
+/// The same as `verdict` says of one destination, or of the worst flow.
+fn look_toward(source: &SourceArgs, asked: Option<&Destination>) -> Now {
+    let looked = place::one(source, asked, |machine, toward| {
+        let mut snapshot = closer::look(machine, View::Ports)?;
+        if let Some(toward) = toward.clone() {
+            snapshot.tally.only_toward(toward);
+        }
+        let mut verdict = verdict(&snapshot, Thresholds::default(), 1);
+        if let Some(toward) = toward {
+            verdict.speak_of(route::paths(machine, &toward), None);
+        }
+        Ok(Now::of(asked, &verdict))
+    });
+    looked.map_or_else(
+        |error| Now::unknown(asked, format!("{error:#}")),
+        |(now, _)| now,
+    )
+}

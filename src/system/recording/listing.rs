@@ -1,0 +1,429 @@
+//! What `ss -tan`, `ss -tanoe`, `netstat -ant` and `netstat -anto` print, as it was pasted: with or
+//! without its heading, with prompts around it.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::model::{Interface, Socket, TcpState};
+
+/// No line of either is longer; what is longer is no line of theirs.
+const LONGEST_LINE: u64 = 16 * 1024;
+
+/// More than any machine has: each takes some 120 bytes.
+const MOST_SOCKETS: usize = 4_000_000;
+
+/// Settings kept: `sysctl -a` prints some thousand.
+const MOST_SETTINGS: usize = 20_000;
+
+/// Who printed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// ss, of iproute2.
+    Ss,
+    /// netstat, of net-tools or busybox.
+    Netstat,
+}
+
+impl Program {
+    /// What it is called.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ss => "ss",
+            Self::Netstat => "netstat",
+        }
+    }
+}
+
+/// What a text holds.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Its sockets.
+    pub sockets: Vec<Socket>,
+    /// Who printed it; `None` where nothing in it is of ss or netstat.
+    pub program: Option<Program>,
+    /// Settings, as `sysctl -a` prints them.
+    pub settings: Vec<(String, String)>,
+    /// Rows that were not understood.
+    pub malformed: u64,
+    /// The line of the first of them.
+    pub first_malformed: u64,
+    /// Rows that have names instead of numbers.
+    pub named: u64,
+    /// IPv6 addresses that may have been cut at netstat's width.
+    pub cut: u64,
+    /// Whether timers are told.
+    pub has_timers: bool,
+    /// Whether it begins as /proc/net/tcp does.
+    pub is_proc_table: bool,
+    /// Whether it holds anything.
+    pub is_empty: bool,
+}
+
+impl Listing {
+    /// Reads a text.
+    ///
+    /// # Errors
+    /// Whatever read() says; and where it is no text, or longer than any.
+    pub fn read(from: impl Read) -> io::Result<Self> {
+        let mut listing = Self {
+            is_empty: true,
+            ..Self::default()
+        };
+        let mut reader = BufReader::new(from);
+        let mut bytes = Vec::new();
+        for number in 1_u64.. {
+            bytes.clear();
+            let read = reader
+                .by_ref()
+                .take(LONGEST_LINE)
+                .read_until(b'\n', &mut bytes)?;
+            if read == 0 {
+                break;
+            }
+            if read as u64 == LONGEST_LINE || bytes.contains(&0) {
+                return Err(io::Error::other(format!(
+                    "line {number} is no line of text"
+                )));
+            }
+            listing.is_empty = false;
+            listing.take(&String::from_utf8_lossy(&bytes), number);
+            if listing.sockets.len() > MOST_SOCKETS {
+                return Err(io::Error::other("it has more sockets than any machine"));
+            }
+        }
+        Ok(listing)
+    }
+
+    fn take(&mut self, line: &str, number: u64) {
+        let words: Vec<_> = line.split_whitespace().collect();
+        if let Some((key, value)) = setting(line) {
+            if self.settings.len() < MOST_SETTINGS {
+                self.settings.push((key.to_owned(), value.to_owned()));
+            }
+            return;
+        }
+        if line.contains("local_address") && line.contains("rem_address") {
+            self.is_proc_table = true;
+            return;
+        }
+        if let Some(program) = heading(line) {
+            self.program = self.program.or(Some(program));
+            return;
+        }
+        let (program, row) = match words.as_slice() {
+            [
+                "tcp" | "tcp6",
+                received,
+                sent,
+                local,
+                remote,
+                state,
+                more @ ..,
+            ] if is_number(received) && is_number(sent) && netstat_state(state).is_some() => {
+                let row = self.row(
+                    netstat_state(state),
+                    local,
+                    remote,
+                    more,
+                    words[0] == "tcp6",
+                );
+                (Program::Netstat, row)
+            }
+            ["tcp", state, received, sent, local, remote, more @ ..]
+            | [state, received, sent, local, remote, more @ ..]
+                if ss_state(state).is_some() && is_number(received) && is_number(sent) =>
+            {
+                (
+                    Program::Ss,
+                    self.row(ss_state(state), local, remote, more, false),
+                )
+            }
+            // Cut off, or damaged.
+            ["tcp" | "tcp6", received, ..] if is_number(received) => (Program::Netstat, None),
+            [state, received, ..] if ss_state(state).is_some() && is_number(received) => {
+                (Program::Ss, None)
+            }
+            _ => return,
+        };
+        self.program = self.program.or(Some(program));
+        if let Some(socket) = row {
+            self.sockets.push(socket);
+            return;
+        }
+        self.malformed += 1;
+        if self.malformed == 1 {
+            self.first_malformed = number;
+        }
+    }
+
+    fn row(
+        &mut self,
+        state: Option<TcpState>,
+        local: &str,
+        remote: &str,
+        more: &[&str],
+        is_six: bool,
+    ) -> Option<Socket> {
+        // net-tools cuts off what is longer without --wide.
+        self.cut += u64::from(is_six && [local, remote].iter().any(|end| end.len() >= CUT));
+        let ends = (end(local), end(remote));
+        let (Some((local_end, interface)), Some((remote_end, _))) = ends else {
+            let is_named = [local, remote].iter().any(|end| !is_numeric(end));
+            self.named += u64::from(is_named);
+            return None;
+        };
+        let timer = more.iter().position(|word| is_timer(word));
+        let (kind, left, retransmits) = timer
+            .and_then(|place| read_timer(&more[place..]))
+            .unwrap_or_default();
+        self.has_timers |= timer.is_some();
+        let state = state?;
+        let is_waiting = kind == "timewait";
+        Some(Socket {
+            state,
+            local: local_end,
+            remote: remote_end,
+            time_wait_left: left.filter(|_| is_waiting),
+            inode: more
+                .iter()
+                .find_map(|word| word.strip_prefix("ino:")?.parse().ok())
+                .filter(|inode| *inode != 0),
+            interface,
+            retransmits: if is_waiting { 0 } else { retransmits },
+        })
+    }
+}
+
+/// The width of an address and its port in net-tools, 23 letters.
+const CUT: usize = 23;
+
+/// `net.ipv4.tcp_tw_reuse = 2`, of the tree that matters.
+fn setting(line: &str) -> Option<(&str, &str)> {
+    let (key, value) = line.split_once('=')?;
+    // With a prompt in front of it, it is a command.
+    let key = key.trim();
+    let is_key = key.starts_with("net.") || key.starts_with("kernel.");
+    let is_one = is_key
+        && key
+            .chars()
+            .all(|it| it.is_ascii_alphanumeric() || "._-".contains(it));
+    is_one.then_some((key, value.trim()))
+}
+
+fn heading(line: &str) -> Option<Program> {
+    if line.contains("Recv-Q") && line.contains("Send-Q") {
+        return Some(if line.contains("Proto") {
+            Program::Netstat
+        } else {
+            Program::Ss
+        });
+    }
+    line.starts_with("Active Internet connections")
+        .then_some(Program::Netstat)
+}
+
+fn is_number(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|letter| letter.is_ascii_digit())
+}
+
+/// Whether nothing in it is a name of a host or a service.
+fn is_numeric(end: &str) -> bool {
+    let (host, port) = end.rsplit_once(':').unwrap_or((end, ""));
+    let is_port = port == "*" || is_number(port);
+    let host = host.split('%').next().unwrap_or_default();
+    is_port
+        && host
+            .chars()
+            .all(|it| it.is_ascii_hexdigit() || ".:[]*".contains(it))
+}
+
+/// As ss spells them (misc/ss.c).
+fn ss_state(word: &str) -> Option<TcpState> {
+    Some(match word {
+        "ESTAB" => TcpState::Established,
+        "SYN-SENT" => TcpState::SynSent,
+        "SYN-RECV" => TcpState::SynRecv,
+        "FIN-WAIT-1" => TcpState::FinWait1,
+        "FIN-WAIT-2" => TcpState::FinWait2,
+        "TIME-WAIT" => TcpState::TimeWait,
+        "UNCONN" => TcpState::Close,
+        "CLOSE-WAIT" => TcpState::CloseWait,
+        "LAST-ACK" => TcpState::LastAck,
+        "LISTEN" => TcpState::Listen,
+        "CLOSING" => TcpState::Closing,
+        _ => return None,
+    })
+}
+
+fn netstat_state(word: &str) -> Option<TcpState> {
+    TcpState::ALL.into_iter().find(|state| state.name() == word)
+}
+
+/// `192.0.2.1:40000`, `[::1]:22`, `:::22`, `*:22`, `0.0.0.0:*`, `[fe80::1]%eth0:22`; the interface
+/// without its number, which neither tells.
+fn end(text: &str) -> Option<(SocketAddr, Option<Interface>)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = match port {
+        "*" => 0,
+        port => port.parse().ok()?,
+    };
+    let (host, interface) = match host.split_once('%') {
+        Some((host, interface)) => (host, Some(interface.trim_end_matches(']'))),
+        None => (host, None),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let address = match host {
+        "*" => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        host => match host.parse::<Ipv4Addr>() {
+            Ok(four) => IpAddr::V4(four),
+            Err(_) => host.parse::<Ipv6Addr>().ok()?.to_canonical(),
+        },
+    };
+    let interface = interface.map(|name| Interface::new(u32::from(name == "lo"), name));
+    Some((SocketAddr::new(address, port), interface))
+}
+
+fn is_timer(word: &str) -> bool {
+    const OF_NETSTAT: [&str; 6] = ["off", "on", "on2", "keepalive", "timewait", "probe"];
+    word.starts_with("timer:(") || OF_NETSTAT.contains(&word)
+}
+
+/// `timer:(timewait,59sec,0)` of ss, or `timewait (59.04/0/0)` of netstat: its kind, the time left
+/// and the retransmits.
+fn read_timer(words: &[&str]) -> Option<(String, Option<Duration>, u8)> {
+    let first = words.first()?;
+    if let Some(inside) = first.strip_prefix("timer:(") {
+        let mut parts = inside.trim_end_matches(')').split(',');
+        let (kind, left, retransmits) = (parts.next()?, parts.next()?, parts.next()?);
+        return Some((kind.into(), ss_time(left), retransmits.parse().ok()?));
+    }
+    let mut parts = words
+        .get(1)?
+        .strip_prefix('(')?
+        .trim_end_matches(')')
+        .split('/');
+    let (left, retransmits) = (parts.next()?.parse::<f64>().ok()?, parts.next()?);
+    let left = Duration::try_from_secs_f64(left).ok();
+    Some((
+        (*first).into(),
+        left,
+        retransmits.parse().unwrap_or(u8::MAX),
+    ))
+}
+
+/// `59sec`, `1min30sec`, `850ms`, `1.040ms` (a point for thousands) (`print_ms_timer` in misc/ss.c).
+fn ss_time(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut time = Duration::ZERO;
+    while !rest.is_empty() {
+        let end = rest.find(|it: char| !it.is_ascii_digit() && it != '.')?;
+        let (number, after) = rest.split_at(end);
+        let unit = after
+            .find(|it: char| it.is_ascii_digit())
+            .unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit);
+        time += match unit {
+            "min" => Duration::from_secs(number.parse::<u64>().ok()?.checked_mul(60)?),
+            "sec" => {
+                let (whole, thousandths) = number.split_once('.').unwrap_or((number, ""));
+                let millis: u64 = match thousandths {
+                    "" => 0,
+                    digits => format!("{digits:0<3}").get(..3)?.parse().ok()?,
+                };
+                Duration::from_secs(whole.parse().ok()?) + Duration::from_millis(millis)
+            }
+            "ms" => Duration::from_millis(number.replace('.', "").parse().ok()?),
+            _ => return None,
+        };
+        rest = after;
+    }
+    Some(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Listing {
+        Listing::read(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_time_of_ss_is_read_in_all_its_units() {
+        for (text, millis) in [
+            ("59sec", Some(59_000)),
+            ("1min3sec", Some(63_000)),
+            ("850ms", Some(850)),
+            ("1.040ms", Some(1_040)),
+            ("5.992ms", Some(5_992)),
+            ("2min", Some(120_000)),
+            ("", Some(0)),
+            ("59", None),
+            ("x", None),
+            ("9lightyears", None),
+        ] {
+            let millis = millis.map(Duration::from_millis);
+            assert_eq!(ss_time(text), millis, "{text}");
+        }
+    }
+
+    #[test]
+    fn ends_are_read_as_either_program_writes_them() {
+        for (text, address, interface) in [
+            ("192.0.2.1:40000", Some("192.0.2.1:40000"), None),
+            ("0.0.0.0:*", Some("0.0.0.0:0"), None),
+            ("*:22", Some("[::]:22"), None),
+            (":::22", Some("[::]:22"), None),
+            ("::1:3306", Some("[::1]:3306"), None),
+            ("[::1]:3306", Some("[::1]:3306"), None),
+            ("[::ffff:10.0.0.7]:80", Some("10.0.0.7:80"), None),
+            ("[fe80::1]%eth0:22", Some("[fe80::1]:22"), Some("eth0")),
+            ("127.0.0.1%lo:53", Some("127.0.0.1:53"), Some("lo")),
+            ("localhost:mysql", None, None),
+            ("10.0.0.1:70000", None, None),
+        ] {
+            let read = end(text);
+            let read = read.map(|(end, on)| (end.to_string(), on.map(|it| it.to_string())));
+            let expected = address.map(|it| (it.to_owned(), interface.map(str::to_owned)));
+            assert_eq!(read, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_stands_around_the_rows_is_left_out_and_settings_are_kept() {
+        let listing = read(
+            "root@web:~# sysctl -a | grep ip_local\n\
+             net.ipv4.ip_local_port_range = 40000\t40099\n\
+             root@web:~# ss -tanoe\n\
+             State      Recv-Q Send-Q Local Address:Port   Peer Address:Port Process\n\
+             LISTEN     0      128    0.0.0.0:22           0.0.0.0:*  ino:17 sk:1 <->\n\
+             TIME-WAIT  0      0      192.0.2.1:40000      192.0.2.2:3306  timer:(timewait,59sec,0) ino:0 sk:2\n\
+             ESTAB      0      0      192.0.2.1:40002      192.0.2.2:3306  timer:(keepalive,1min3sec,0) uid:7 ino:90 sk:3 <->\n\
+             \t skmem:(r0,rb131072)\n\
+             root@web:~# \n",
+        );
+        let settings = [(
+            "net.ipv4.ip_local_port_range".to_owned(),
+            "40000\t40099".to_owned(),
+        )];
+        assert_eq!(listing.settings, settings);
+        assert_eq!((listing.sockets.len(), listing.malformed), (3, 0));
+        assert_eq!(listing.program, Some(Program::Ss));
+        let left = listing.sockets[1].time_wait_left;
+        assert_eq!(left, Some(Duration::from_secs(59)));
+        assert_eq!(listing.sockets[2].time_wait_left, None);
+        assert_eq!(listing.sockets[2].inode, Some(90));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text: String, word in "[a-z0-9.:(),%\\[\\]]{0,40}") {
+            let _ = Listing::read(text.as_bytes());
+            let _ = (end(&word), ss_time(&word), read_timer(&[&word, &word]), is_numeric(&word));
+        }
+    }
+}
