@@ -91,6 +91,7 @@ fn tables_and_lines_are_as_reviewed() {
         for arguments in [
             &["verdict"][..],
             &["verdict", "--format", "plain"],
+            &["verdict", "--format", "markdown"],
             &["verdict", "192.0.2.1:3306"],
             &["states", "192.0.2.1"],
             &["states", "--all", "--by", "flow"],

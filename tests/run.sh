@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need, unpacks the servers of tests/servers.rs below the target folder (some
-# 220 MB to fetch, once), and runs all tests. Its last lines say what was skipped, if anything.
+# Installs what the tests need, unpacks the servers of tests/servers.rs and tests/monitoring.rs below
+# the target folder (some 270 MB to fetch, once), and runs all tests. Its last lines say what was skipped, if anything.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

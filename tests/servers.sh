@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Unpacks the servers that people run today into private roots below the target folder, for
-# tests/servers.rs: Debian's own packages by a private apt configuration, with lists and a cache of
-# its own and the machine's mirror and keys. The machine's packages stay as they are.
+# Unpacks the servers that people run today, and what they watch machines with, into private roots
+# below the target folder, for tests/servers.rs and tests/monitoring.rs: Debian's own packages by a
+# private apt configuration, with lists and a cache of its own and the machine's mirror and keys. The
+# machine's packages stay as they are, and no service is started.
 #
 #   tests/servers.sh            all of them
-#   tests/servers.sh RUN PROGRAM ARGUMENTS…   runs one of its programs, RUN being unstable, trixie or machine
+#   tests/servers.sh RUN PROGRAM ARGUMENTS…   runs one of its programs, RUN being unstable, trixie, machine or monitoring
 #
 # A suite that cannot be had leaves the reason in a file called "unavailable", which the tests repeat.
 set -euo pipefail
@@ -20,7 +21,7 @@ run() {
     local loader libraries
     loader=$(compgen -G "$root/usr/lib*/ld-linux*.so.*" | head -n 1)
     libraries=$(compgen -G "$root/usr/lib/*-linux-gnu" | head -n 1)
-    exec "$loader" --library-path "$libraries:$root/usr/lib/mysql-router:$root/usr/lib/mysql-router/private" "$root/usr/$program" "$@"
+    exec "$loader" --library-path "$libraries:$root/usr/lib/mysql-router:$root/usr/lib/mysql-router/private:$libraries/systemd" "$root/usr/$program" "$@"
 }
 
 if [ $# -gt 0 ]; then
@@ -93,6 +94,7 @@ suites=(
     "unstable unstable mysql-server-core mysql-router mysql-client-core"
     "trixie trixie mariadb-server-core mariadb-server mariadb-client-core"
     "machine $codename haproxy redis-server postgresql nginx-light"
+    "monitoring $codename prometheus prometheus-node-exporter monitoring-plugins-common systemd"
 )
 for suite in "${suites[@]}"; do
     read -r name from packages <<<"$suite"
@@ -107,6 +109,6 @@ for suite in "${suites[@]}"; do
     else
         echo "Debian $from cannot be had: ${why:-see $folder/log}" | tee "$folder/unavailable"
         # The machine's own suite is there wherever its other packages are.
-        [ "$name" != machine ]
+        [[ $name != machine && $name != monitoring ]]
     fi
 done

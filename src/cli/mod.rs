@@ -382,7 +382,10 @@ mod tests {
     #[test]
     fn each_command_has_its_own_formats() {
         for (line, formats) in [
-            ("verdict", "table, plain, json"),
+            (
+                "verdict",
+                "table, plain, json, prometheus, nagios, markdown",
+            ),
             ("states", "table, plain, json"),
             ("advise", "table, plain, json, sysctl, kubernetes"),
             ("repro", "table, plain, json"),

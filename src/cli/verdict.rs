@@ -1,5 +1,6 @@
 //! `twcheck verdict`
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -42,6 +43,9 @@ pub struct VerdictArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub format: FormatArgs<VerdictFormat>,
+    /// Write the report to this file, which is replaced as a whole: for a timer and node_exporter
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// A flow is WARNING from this share of its usable ports on
     #[arg(
         long,
@@ -104,7 +108,8 @@ impl VerdictArgs {
     pub fn check(&self) -> Result<(), Refusal> {
         self.source.check()?;
         a_warning_comes_before_critical(self)?;
-        a_connection_goes_to_a_host_and_a_port(self)
+        a_connection_goes_to_a_host_and_a_port(self)?;
+        metrics_are_in_their_format(self)
     }
 }
 
@@ -128,6 +133,23 @@ fn a_connection_goes_to_a_host_and_a_port(args: &VerdictArgs) -> Result<(), Refu
         ));
     }
     Ok(())
+}
+
+/// node_exporter reads nothing else in a file of that name, and drops it with an error that nobody
+/// sees.
+fn metrics_are_in_their_format(args: &VerdictArgs) -> Result<(), Refusal> {
+    let is_for_exporter = |path: &PathBuf| path.extension().is_some_and(|it| it == "prom");
+    let output = args.output.as_ref().filter(|path| is_for_exporter(path));
+    match output {
+        Some(path) if args.format.get() != VerdictFormat::Prometheus => Err(Refusal::new(
+            format!(
+                "--output {}: node_exporter reads *.prom, and metrics alone",
+                path.display()
+            ),
+            format!("--format prometheus --output {}", path.display()),
+        )),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -173,6 +195,28 @@ mod tests {
             "verdict --connect 10.0.0.5:3306",
             "verdict [::1]:3306 --connect",
             "verdict :3306",
+        ] {
+            assert_fine(line);
+        }
+    }
+
+    #[test]
+    fn metrics_are_in_their_format() {
+        for line in [
+            "verdict --output a.prom",
+            "verdict --json --output a.prom",
+            "verdict --format nagios --output a.prom",
+        ] {
+            assert_refused(
+                line,
+                "--output a.prom: node_exporter reads *.prom, and metrics alone",
+                "--format prometheus --output a.prom",
+            );
+        }
+        for line in [
+            "verdict --format prometheus --output a.prom",
+            "verdict --format prometheus --output metrics",
+            "verdict --json --output a.json",
         ] {
             assert_fine(line);
         }

@@ -1,8 +1,10 @@
 //! One file per subcommand, named as the user types it: collect → judge → render.
 
 pub mod advise;
+mod beside;
 mod closer;
 pub mod explain;
+mod output;
 mod picture;
 mod place;
 pub mod record;

@@ -3,11 +3,10 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process;
-use std::time::SystemTime;
 
 use anyhow::Result;
 
+use super::beside::{beside, replace};
 use crate::refusal::Refusal;
 use crate::render::{self, Screen};
 use crate::repro::Report;
@@ -83,7 +82,7 @@ impl Picture {
                 (name, written)
             }
             Self::Beside(name) => {
-                let written = replace(&name, &picture);
+                let written = replace(&name, &picture, |_| Ok(()));
                 (name, written)
             }
         };
@@ -95,27 +94,6 @@ impl Picture {
             .into()
         })
     }
-}
-
-/// Puts `picture` at `path`, in place of what was there.
-fn replace(path: &Path, picture: &[u8]) -> io::Result<()> {
-    let (mut file, name) = beside(path)?;
-    let done = file
-        .write_all(picture)
-        .and_then(|()| fs::rename(&name, path));
-    if done.is_err() {
-        let _ = fs::remove_file(&name);
-    }
-    done
-}
-
-/// A new file in the folder of `path`; processes of other containers there may have this one's
-/// number.
-fn beside(path: &Path) -> io::Result<(File, PathBuf)> {
-    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    let name = format!(".twcheck-{}-{}.svg", process::id(), now.as_nanos());
-    let name = path.with_file_name(name);
-    Ok((File::create_new(&name)?, name))
 }
 
 #[cfg(test)]
@@ -175,7 +153,7 @@ mod tests {
             panic!("it is a file");
         };
         assert_eq!(fs::read_to_string(&file).unwrap(), "old");
-        replace(&name, b"new").unwrap();
+        replace(&name, b"new", |_| Ok(())).unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "new");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(names(folder.path()), ["file", "link"]);
@@ -186,7 +164,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let taken = folder.path().join("taken");
         fs::create_dir(&taken).unwrap();
-        assert!(replace(&taken, b"new").is_err());
+        assert!(replace(&taken, b"new", |_| Ok(())).is_err());
         assert_eq!(names(folder.path()), ["taken"]);
     }
 

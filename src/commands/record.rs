@@ -10,6 +10,7 @@ use crate::exit::Exit;
 use crate::judge::flow::FlowReport;
 use crate::judge::level::Thresholds;
 use crate::judge::verdict::verdict as judge;
+use crate::model::Cost;
 use crate::render::{self, Screen, VerdictFormat};
 use crate::system::{
     Machine, Recording, Search, Subject, View, can_be_recorded, open_recording, other_namespaces,
@@ -53,7 +54,8 @@ pub fn run(args: &RecordArgs) -> Result<Exit> {
     drop(recording);
     let verdict = verdict::of_recording(open_recording(&args.to)?)?;
     let screen = Screen::of_stdout();
-    VerdictFormat::Table.write(&verdict, screen, &mut screen.lock())?;
+    // A table does not tell what the look took.
+    VerdictFormat::Table.write(&verdict, Cost::default(), screen, &mut screen.lock())?;
     Ok(Exit::Ok)
 }
 

@@ -1,9 +1,11 @@
 //! `twcheck verdict`
 
+use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::Result;
 
+use super::output::Output;
 use super::{closer, place};
 use crate::cli::VerdictArgs;
 use crate::exit::Exit;
@@ -11,9 +13,9 @@ use crate::judge::destination::Attempt;
 use crate::judge::level::Thresholds;
 use crate::judge::verdict::{Verdict, verdict};
 use crate::model::{Gap, SourceName, Toward, Weight};
-use crate::render::{self, Screen};
+use crate::render::{self, Screen, VerdictFormat};
 use crate::repro::knock;
-use crate::system::{Machine, Recorded, Search, View, other_namespaces, owners, route};
+use crate::system::{Machine, Recorded, Search, Stopwatch, View, other_namespaces, owners, route};
 
 /// Says whether ports run out, toward which destination, by whom, and what to do.
 ///
@@ -21,7 +23,9 @@ use crate::system::{Machine, Recorded, Search, View, other_namespaces, owners, r
 /// When no socket table can be read, or standard output not written.
 pub fn run(args: &VerdictArgs) -> Result<Exit> {
     args.check()?;
-    let screen = Screen::of_stdout();
+    let watch = Stopwatch::start();
+    let output = args.output.as_deref().map(Output::at).transpose()?;
+    let format = args.format.get();
     let destination = args.destination.as_ref();
     let asked = Asked {
         thresholds: args.thresholds(),
@@ -31,13 +35,15 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
         connect: args.connect,
         only_used: args.source.all_netns,
         nat: args.nat,
+        states: format == VerdictFormat::Prometheus,
     };
     if args.source.all_netns {
         let all = place::all(&args.source, destination, |machine, toward| {
             look(machine, toward, &asked)
         })?;
-        let format = args.format.get();
-        format.write_all(&all, args.top, screen, &mut screen.lock())?;
+        write(output, format, |screen, out| {
+            format.write_all(&all, args.top, watch.cost(), screen, out)
+        })?;
         return Ok(all.level.into());
     }
     let (mut verdict, namespace) = place::one(&args.source, destination, |machine, toward| {
@@ -54,10 +60,29 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
     let minor = |gap: &&Gap| gap.weight == Weight::Minor;
     let notes: Vec<_> = verdict.gaps.iter().filter(minor).cloned().collect();
     render::note_gaps(&notes);
-    args.format
-        .get()
-        .write(&verdict, screen, &mut screen.lock())?;
+    write(output, format, |screen, out| {
+        format.write(&verdict, watch.cost(), screen, out)
+    })?;
     Ok(verdict.level.into())
+}
+
+/// Writes a report where it goes.
+fn write(
+    output: Option<Output>,
+    format: VerdictFormat,
+    report: impl FnOnce(Screen, &mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
+    let Some(output) = output else {
+        let screen = match format {
+            // A name that is spelled in other letters is another one.
+            VerdictFormat::Prometheus => Screen::FILE,
+            _ => Screen::of_stdout(),
+        };
+        return Ok(report(screen, &mut screen.lock())?);
+    };
+    let mut text = Vec::new();
+    report(Screen::FILE, &mut text)?;
+    output.write(&text)
 }
 
 /// What a recording says, as it is said without any option.
@@ -88,6 +113,8 @@ struct Asked {
     only_used: bool,
     /// Translated connections too.
     nat: bool,
+    /// Every socket by state.
+    states: bool,
 }
 
 impl Default for Asked {
@@ -100,17 +127,27 @@ impl Default for Asked {
             connect: false,
             only_used: false,
             nat: false,
+            states: false,
         }
     }
 }
 
 /// Looks and judges.
 fn look(machine: &Machine, toward: Option<Toward>, asked: &Asked) -> Result<Verdict> {
-    let mut snapshot = closer::look(machine, View::Ports)?;
+    // All of them cost a longer look.
+    let view = if asked.states {
+        View::Everything
+    } else {
+        View::Ports
+    };
+    let mut snapshot = closer::look(machine, view)?;
     if let Some(toward) = toward.clone() {
         snapshot.tally.only_toward(toward);
     }
     let mut verdict = verdict(&snapshot, asked.thresholds, asked.top);
+    if asked.states {
+        verdict.count_states(&snapshot);
+    }
     let nat = asked.nat.then(|| machine.nat(toward.as_ref()));
     // Most of many namespaces have nothing to do with a destination, and no way to it either.
     let toward = toward.filter(|_| !asked.only_used || verdict.flows_total > 0);

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use serde::Serialize;
 
 use super::advice::Advice;
+use super::flow::FlowReport;
 use super::level::Level;
 use super::states::States;
 use super::verdict::Verdict;
@@ -66,6 +67,42 @@ impl<R: Judged> Looked<R> {
         let size = self.report.as_ref().map_or(0, Judged::size);
         let inode = self.namespace.netns;
         (Reverse(self.level()), self.is_gone, Reverse(size), inode)
+    }
+}
+
+impl<R> Namespaces<R> {
+    /// What was judged.
+    pub fn reports(&self) -> impl Iterator<Item = &R> {
+        self.namespaces.iter().filter_map(|it| it.report.as_ref())
+    }
+
+    /// Those that are there and could not be judged.
+    pub fn unjudged(&self) -> impl Iterator<Item = &Namespace> {
+        let unjudged = |it: &&Looked<R>| it.report.is_none() && !it.is_gone;
+        self.namespaces
+            .iter()
+            .filter(unjudged)
+            .map(|it| &it.namespace)
+    }
+}
+
+impl Namespaces<Verdict> {
+    /// What was judged, each with those of its flows that are among the worst of all: at most `top`,
+    /// all for 0.
+    #[must_use]
+    pub fn with_worst_flows(&self, top: usize) -> Vec<(&Verdict, Vec<&FlowReport>)> {
+        let mut worst: Vec<_> = self
+            .reports()
+            .enumerate()
+            .flat_map(|(of, verdict)| verdict.flows.iter().map(move |flow| (of, flow)))
+            .collect();
+        worst.sort_by_key(|(_, flow)| Reverse((flow.level, flow.ports_in_use)));
+        worst.truncate(if top == 0 { worst.len() } else { top });
+        let with_its = |(place, verdict)| {
+            let its = worst.iter().filter(|(of, _)| *of == place);
+            (verdict, its.map(|(_, flow)| *flow).collect())
+        };
+        self.reports().enumerate().map(with_its).collect()
     }
 }
 

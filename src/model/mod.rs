@@ -1,5 +1,6 @@
 //! The facts: plain data that every other room agrees on.
 
+mod cost;
 mod destination;
 mod failure;
 mod holders;
@@ -16,6 +17,7 @@ mod state;
 mod tally;
 mod tunables;
 
+pub use cost::Cost;
 pub use destination::{Destination, HostName, Path, Toward};
 pub use failure::{FAILURES, FailureKind, InLogs, Row};
 pub use holders::{Holders, NodePorts};

@@ -5,12 +5,13 @@ use std::io::{self, Write};
 
 use clap::ValueEnum;
 
-use super::{Screen, json, kubernetes, markdown, plain, sysctl, table};
+use super::{Screen, json, kubernetes, markdown, nagios, plain, prometheus, sysctl, table, ticket};
 use crate::judge::advice::Advice;
 use crate::judge::explain::{Explanation, Kinds};
 use crate::judge::namespaces::Namespaces;
 use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
+use crate::model::Cost;
 use crate::repro::Report;
 
 /// The formats of one report. All have `table`, which is for people.
@@ -49,14 +50,20 @@ macro_rules! formats {
 }
 
 formats! {
-    /// The formats of `twcheck verdict`.
-    VerdictFormat(verdict: &Verdict, screen: Screen, out: &mut dyn Write) {
+    /// The formats of `twcheck verdict`; some tell what the look took.
+    VerdictFormat(verdict: &Verdict, cost: Cost, screen: Screen, out: &mut dyn Write) {
         /// For people
         Table => table::verdict(verdict, screen, out),
         /// Lines for grep and awk
         Plain => plain::verdict(verdict, out),
         /// One object, for programs
         Json => json::write(verdict, out),
+        /// Metrics, for node_exporter's textfile collector: see --output
+        Prometheus => prometheus::verdict(verdict, cost, out),
+        /// One line with performance data, for Icinga, Nagios, Checkmk, Zabbix
+        Nagios => nagios::verdict(verdict, cost, out),
+        /// For a ticket or a chat
+        Markdown => ticket::verdict(verdict, out),
     }
 }
 
@@ -89,8 +96,8 @@ formats! {
 }
 
 impl VerdictFormat {
-    /// Writes the reports of all network namespaces; a table tells of at most `top` in full, of all
-    /// for 0.
+    /// Writes the reports of all network namespaces; a table tells of at most `top` in full, metrics
+    /// of at most `top` flows, of all for 0.
     ///
     /// # Errors
     /// When `out` cannot be written.
@@ -98,6 +105,7 @@ impl VerdictFormat {
         self,
         all: &Namespaces<Verdict>,
         top: usize,
+        cost: Cost,
         screen: Screen,
         out: &mut dyn Write,
     ) -> io::Result<()> {
@@ -105,6 +113,9 @@ impl VerdictFormat {
             Self::Table => table::all_verdicts(all, top, screen, out),
             Self::Plain => plain::namespaces(all, plain::verdict, out),
             Self::Json => json::write(all, out),
+            Self::Prometheus => prometheus::namespaces(all, top, cost, out),
+            Self::Nagios => nagios::namespaces(all, cost, out),
+            Self::Markdown => ticket::namespaces(all, top, out),
         }
     }
 }

@@ -1,17 +1,21 @@
 //! Puts finished reports on a screen; decides nothing.
 
+mod evidence;
 mod format;
 mod json;
 mod kubernetes;
 mod letters;
 mod markdown;
+mod nagios;
 mod notice;
 mod plain;
 mod progress;
+mod prometheus;
 mod screen;
 pub mod svg;
 mod sysctl;
 mod table;
+mod ticket;
 
 use std::io::{self, Write};
 

@@ -62,6 +62,14 @@ const NARROWEST: u16 = 40;
 const UNTOLD: u16 = 80;
 
 impl Screen {
+    /// A file, which takes everything as it is.
+    pub const FILE: Self = Self {
+        width: None,
+        height: None,
+        colour: false,
+        in_ascii: false,
+    };
+
     /// Standard output of this process.
     #[must_use]
     pub fn of_stdout() -> Self {

@@ -22,6 +22,7 @@ mod recording;
 mod resolve;
 pub mod route;
 pub mod sock_diag;
+mod stopwatch;
 pub mod sysctl;
 pub mod text;
 pub mod trial;
@@ -37,4 +38,5 @@ pub use recording::{
     Recorded, Recording, Subject, check as can_be_recorded, open as open_recording, take,
 };
 pub use resolve::resolve;
+pub use stopwatch::Stopwatch;
 pub use visit::{Door, Wanted};

@@ -240,7 +240,7 @@ impl Door {
     /// looks into it.
     ///
     /// # Errors
-    /// As [`resolve`].
+    /// As [`resolve()`].
     pub fn resolve(&self, asked: &Destination) -> Result<Toward> {
         let is_name = matches!(asked.host, Some(HostName::Name(_)));
         if !is_name || self.namespace.is_own {

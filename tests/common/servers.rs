@@ -21,6 +21,8 @@ pub enum Suite {
     Trixie,
     /// HAProxy, Redis, PostgreSQL and nginx.
     Machine,
+    /// Prometheus, node_exporter, negate of the monitoring plugins, systemd-analyze.
+    Monitoring,
 }
 
 impl Suite {
@@ -29,6 +31,7 @@ impl Suite {
             Self::Unstable => "unstable",
             Self::Trixie => "trixie",
             Self::Machine => "machine",
+            Self::Monitoring => "monitoring",
         }
     }
 

@@ -17,7 +17,8 @@ use super::nat::NatReport;
 use super::reuse::alone;
 use super::source::{Pool, bound_sources};
 use crate::model::{
-    Gap, Host, Namespace, Origin, OtherNamespaces, Snapshot, TimeWaitSplit, Tunables, Unplaced,
+    Gap, Host, Namespace, Origin, OtherNamespaces, Snapshot, StateCounts, TimeWaitSplit, Tunables,
+    Unplaced,
 };
 use crate::words::{count, percent};
 
@@ -43,6 +44,12 @@ pub struct Verdict {
     pub tunables: Tunables,
     /// Its ports; `None` when the range is unknown.
     pub capacity: Option<Capacity>,
+    /// From which share of its usable ports on a flow is low.
+    #[serde(skip)]
+    pub thresholds: Thresholds,
+    /// All sockets by state; `None` where they were not all looked at, or could not be.
+    #[serde(skip)]
+    pub states: Option<StateCounts>,
     /// TIME_WAIT in all; `None` where the socket table could not be read whole.
     pub time_wait: Option<TimeWaitReport>,
     /// The worst flows first.
@@ -87,6 +94,13 @@ impl Verdict {
             *text = namespace.commands(text);
         }
         self.namespace = Some(namespace);
+    }
+
+    /// Tells of all sockets by state, where `snapshot` is a look at every one.
+    pub fn count_states(&mut self, snapshot: &Snapshot) {
+        self.states = snapshot
+            .is_table_whole()
+            .then(|| snapshot.tally.states.clone());
     }
 
     /// The listed flows that are worth a line: those in trouble, and those that take a port in a
@@ -199,6 +213,8 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
         host: snapshot.host.clone(),
         tunables: snapshot.tunables.clone(),
         capacity,
+        thresholds,
+        states: None,
         time_wait: snapshot
             .is_table_whole()
             .then(|| TimeWaitReport::new(snapshot)),

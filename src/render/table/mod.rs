@@ -20,15 +20,14 @@ pub use namespaces::{all_advice, all_states, all_verdicts};
 pub use repro::repro;
 
 use super::Screen;
+use super::evidence::{drops, flow_row, groups, remarks};
 use super::screen::unbroken;
-use crate::judge::Capacity;
 use crate::judge::destination::Sought;
 use crate::judge::flow::FlowReport;
-use crate::judge::level::Level;
 use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
-use crate::model::{Namespace, Origin, Owner, StateCounts, TcpState};
-use crate::words::{count, counted, percent, rate, sparkline};
+use crate::model::{Namespace, StateCounts, TcpState};
+use crate::words::{count, percent, sparkline};
 
 /// Writes `sentence`, what `rest` writes beneath it, and the sentence once more where all that is
 /// more than the screen shows at once: it is what the reader came for.
@@ -152,18 +151,12 @@ fn write_evidence(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
         }
         writeln!(out)?;
     }
-    write_capacity(verdict, screen, out)?;
-    write_other_namespaces(verdict, screen, out)?;
-    write_nat(verdict, screen, out)?;
-    write_shortage(&verdict.flows, screen, out)?;
-    if let Some(sought) = &verdict.destination {
-        writeln!(
-            out,
-            "{}",
-            screen.wrap("Toward: ", "        ", &sought.to_string())
-        )?;
+    for (about, text) in remarks(verdict) {
+        let about = format!("{about}: ");
+        let indent = " ".repeat(about.len());
+        writeln!(out, "{}", screen.wrap(&about, &indent, &text))?;
     }
-    write_owners(verdict, screen, out)?;
+    write_nat(verdict, screen, out)?;
     write_findings(verdict, screen, out)?;
     if let Some(text) = verdict.otherwise() {
         writeln!(out, "{}", screen.wrap("", "", &text))?;
@@ -204,30 +197,16 @@ fn write_destination(
     }
 }
 
-/// The findings by code, the worst first; a next step that several share is said once.
+/// The findings by code, the worst first.
 fn write_findings(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-    let mut rest: Vec<_> = verdict.findings.iter().collect();
-    while let Some(first) = rest.first() {
-        let (code, level) = (first.finding.code(), first.level);
-        let (alike, others): (Vec<_>, Vec<_>) = rest
-            .into_iter()
-            .partition(|reported| reported.finding.code() == code && reported.level == level);
-        rest = others;
-        writeln!(out, "\n{} ({})", screen.paint(level, code), level.word())?;
-        let mut steps: Vec<String> = Vec::new();
-        for reported in alike {
-            // Where there is one in trouble the summary has said it.
-            if verdict.findings.len() > 1 || level == Level::Ok {
-                let message = reported.message();
-                writeln!(out, "{}", screen.wrap("  ", "  ", &message))?;
-            }
-            let step = reported.next_step();
-            if !steps.contains(&step) {
-                steps.push(step);
-            }
+    for group in groups(verdict) {
+        let (code, level) = (screen.paint(group.level, group.code), group.level.word());
+        writeln!(out, "\n{code} ({level})")?;
+        for message in &group.messages {
+            writeln!(out, "{}", screen.wrap("  ", "  ", message))?;
         }
-        for step in steps {
-            writeln!(out, "{}", screen.wrap("  next: ", "        ", &step))?;
+        for step in &group.steps {
+            writeln!(out, "{}", screen.wrap("  next: ", "        ", step))?;
         }
     }
     Ok(())
@@ -291,139 +270,6 @@ fn write_flows(
     Ok(())
 }
 
-/// Whether TIME_WAIT is dropped before it takes all ports, so that these bound no rate.
-fn drops(verdict: &Verdict) -> bool {
-    verdict.capacity.is_some_and(|all| all.buckets_bound())
-}
-
-fn flow_row(flow: &FlowReport, drops: bool) -> [String; 6] {
-    // More may have been closed than the table still shows.
-    let at_least = if flow.rate.lower_bound { "≥" } else { "" };
-    [
-        Origin(&flow.flow()).to_string(),
-        flow.server().to_string(),
-        count(flow.ports_in_use),
-        flow.ports_free.map_or_else(|| "unknown".into(), count),
-        format!("{at_least}{}", rate(flow.rate.now)),
-        limit_in_column(flow.max_connections_per_second, drops),
-    ]
-}
-
-fn limit_in_column(limit: Option<f64>, drops: bool) -> String {
-    match limit {
-        Some(limit) => rate(limit),
-        None if drops => "any".into(),
-        None => "?".into(),
-    }
-}
-
-/// Since when ports are short, and when they are back.
-fn write_shortage(flows: &[FlowReport], screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-    for flow in flows {
-        let Some(shortage) = flow.shortage else {
-            continue;
-        };
-        let text = format!(
-            "{} to {}: short of ports {}; if nobody connects the first is back within \
-             {:.0} s, {}all in {:.0} s",
-            Origin(&flow.flow()),
-            flow.server(),
-            match (shortage.since_seconds, shortage.since_at_least) {
-                (0, _) => "since just now".into(),
-                (seconds, true) => format!("for at least {seconds} s"),
-                (seconds, false) => format!("for {seconds} s"),
-            },
-            shortage.first_port_back_seconds,
-            shortage
-                .below_threshold_seconds
-                .map_or_else(String::new, |seconds| format!("enough in {seconds:.0} s, ")),
-            shortage.last_port_back_seconds,
-        );
-        writeln!(out, "{}", screen.wrap("Since: ", "       ", &text))?;
-    }
-    Ok(())
-}
-
-/// Owners named per flow.
-const OWNERS: usize = 3;
-
-fn write_owners(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-    let mut say = |text: &str| writeln!(out, "{}", screen.wrap("Owners: ", "        ", text));
-    for flow in &verdict.flows {
-        let Some(owners) = flow.owners.as_ref().filter(|owners| !owners.is_empty()) else {
-            continue;
-        };
-        let owner = |owner: &Owner| format!("{owner} with {}", counted(owner.sockets, "socket"));
-        let mut names: Vec<_> = owners.iter().take(OWNERS).map(owner).collect();
-        if owners.len() > OWNERS {
-            names.push(format!("{} more", owners.len() - OWNERS));
-        }
-        say(&format!(
-            "{} to {}: {}",
-            Origin(&flow.flow()),
-            flow.server(),
-            names.join("; ")
-        ))?;
-    }
-    verdict.owner_notes.iter().try_for_each(|note| say(note))
-}
-
-fn write_capacity(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-    if let (Some(capacity), Some(range)) = (verdict.capacity, verdict.tunables.ip_local_port_range)
-    {
-        let ports = format!(
-            "{} usable ({}-{}, less {} reserved and {})",
-            count(capacity.usable_ports),
-            range.low,
-            range.high,
-            count(capacity.reserved_ports),
-            capacity.bound_ports,
-        );
-        let text = match capacity.usable_ports {
-            0 => ports,
-            _ => format!("{ports}, {}", rates(verdict, &capacity)),
-        };
-        writeln!(out, "{}", screen.wrap("Ports: ", "       ", &text))?;
-    }
-    let Some(time_wait) = verdict.time_wait else {
-        return Ok(());
-    };
-    let split = time_wait.split;
-    let limit = time_wait
-        .limit
-        .map_or_else(|| "an unknown number".into(), count);
-    let text = format!(
-        "{} outbound (hold ports), {} inbound (memory only), at most {limit}{}",
-        count(split.outbound),
-        count(split.inbound),
-        if drops(verdict) {
-            " (tcp_max_tw_buckets): beyond it is dropped at once, and with it the protection from \
-             late packets"
-        } else {
-            ""
-        }
-    );
-    writeln!(out, "{}", screen.wrap("TIME_WAIT: ", "           ", &text))
-}
-
-/// That containers have ports of their own, and how to look at them.
-fn write_other_namespaces(
-    verdict: &Verdict,
-    screen: Screen,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let Some(others) = verdict.other_namespaces else {
-        return Ok(());
-    };
-    let text = format!(
-        "only this network namespace is judged; {} here with TCP sockets (containers?). As root, the \
-         busiest: `twcheck verdict --pid {}`, and all: `twcheck verdict --all-netns`",
-        counted(others.number as u64, "other"),
-        others.pid
-    );
-    writeln!(out, "{}", screen.wrap("Elsewhere: ", "           ", &text))
-}
-
 /// The flows after translation, with who is behind them.
 fn write_nat(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     let Some(nat) = &verdict.nat else {
@@ -481,28 +327,6 @@ fn write_nat(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Resu
         writeln!(out, "… and {} more (--top 0)", count(more as u64))?;
     }
     Ok(())
-}
-
-/// What the ports bear: MAX/S of the flows is the one or the other, each by its own TIME_WAIT.
-fn rates(verdict: &Verdict, capacity: &Capacity) -> String {
-    let Some(limit) = capacity.max_connections_per_second else {
-        return "and TIME_WAIT is dropped before it takes them all: no errno 99 by it, at any rate"
-            .into();
-    };
-    let is_reused = verdict.worth_a_line().any(|flow| flow.reuse.works());
-    let reused = capacity
-        .max_rate(true)
-        .filter(|_| is_reused || capacity.max_connections_per_second_with_reuse.is_some());
-    let reused = reused.map(|limit| format!(", {} where TIME_WAIT is reused", rate(limit)));
-    let fast = capacity
-        .fast_connections_per_second
-        .map(|fast| format!(", connect() is cheap up to {}/s", rate(fast)));
-    format!(
-        "at most {} connections/s to one destination{}{}",
-        rate(limit),
-        reused.unwrap_or_default(),
-        fast.unwrap_or_default()
-    )
 }
 
 fn state_list(by_state: &StateCounts) -> String {

@@ -2,7 +2,7 @@ use std::io::{self, Write};
 
 use super::advice::write_changes;
 use super::grid::Grid;
-use super::{drops, limit_in_column, write_evidence};
+use super::write_evidence;
 use crate::judge::advice::Advice;
 use crate::judge::level::Level;
 use crate::judge::namespaces::{Judged, Looked, Namespaces};
@@ -10,6 +10,7 @@ use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
 use crate::model::TcpState;
 use crate::render::Screen;
+use crate::render::evidence::{drops, limit_in_column};
 use crate::words::{count, counted, rate};
 
 /// `twcheck verdict --all-netns`: a sentence, a line for each namespace, and in full those that are
