@@ -337,7 +337,8 @@ fn arguments_that_are_not_utf8_are_exit_3() {
         ),
         (
             &["repro", "--defaults-file"],
-            "reading options from u:hunter2@\u{fffd}\u{fffd}: No such file or directory (os error 2)",
+            "reading options from what looks like a URL or a login: No such file or directory (os \
+             error 2)",
         ),
     ] {
         for value in [not_text, flag] {
