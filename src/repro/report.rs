@@ -434,17 +434,17 @@ fn shown(
         return before.reuse;
     }
     let recycled = grown(before.recycled, after.and_then(|after| after.recycled));
-    let free = u64::from(before.free.unwrap_or(0));
-    // The counter is the whole machine's: only ports that this loop has had twice are its own.
-    let twice = outcome
-        .turns
-        .saturating_sub(free + outcome.closed_by_server);
+    // Where it is unknown nobody has had one twice.
+    let free = u64::from(before.free.unwrap_or(u32::MAX));
+    // The counter is the whole machine's: only ports that this loop has had twice while TIME_WAIT
+    // held them are its own.
+    let recent = recent(outcome, before.hold_time);
+    let twice = recent.saturating_sub(free + outcome.closed_by_server);
+    let are_held = after.is_some_and(|after| after.time_wait.saturating_mul(2) >= free);
     match again {
         Some(true) => Reuse::Seen,
         Some(false) => Reuse::Refuted,
-        None if before.free.is_some() && twice > free / STRAY && recycled >= Some(twice) => {
-            Reuse::Seen
-        }
+        None if are_held && twice > free / STRAY && recycled >= Some(twice) => Reuse::Seen,
         None => after.map_or(before.reuse, |after| after.reuse),
     }
 }
@@ -735,6 +735,7 @@ mod tests {
         let with = |reuse, recycled| PortsToward {
             reuse,
             recycled,
+            time_wait: 800,
             ..ports()
         };
         let open = with(Reuse::Allowed, Some(7));
@@ -753,6 +754,12 @@ mod tests {
             let said = shown(&ran(turns, 9), &open, Some(&after), None);
             assert_eq!(said, reuse, "{turns} {recycled:?}");
         }
+        let elsewhere = PortsToward {
+            time_wait: 30,
+            ..with(Reuse::Allowed, Some(9000))
+        };
+        let said = shown(&ran(1500, 9), &open, Some(&elsewhere), None);
+        assert_eq!(said, Reuse::Allowed, "no TIME_WAIT that could be reused");
         let off = with(Reuse::Off, Some(7));
         assert_eq!(
             shown(&ran(12, 9), &off, None, Some(true)),

@@ -324,10 +324,7 @@ oQIDAQAB
             ("sha256", script(&[&sha256, &key, &OK])),
             ("ed25519", script(&[&ed25519, &OK])),
             ("parsec", script(&[&parsec, &salt, &OK])),
-            (
-                "several",
-                script(&[&parsec, &salt, &ed25519, &sha256, &key, &native, &OK]),
-            ),
+            ("several", script(&[&parsec, &salt, &ed25519, &native, &OK])),
         ];
         let mut asked = script(&[&fast]);
         asked.push(Step::Say(OK.to_vec()));
@@ -498,7 +495,8 @@ m7kKW4J4b0jXz2nIhXoiN0e+oQYyO0F8WUSvVYnP8p4Y7xXy5q4p6zkCAwEAAQ==
 ";
         let half = &KEY[..200];
         for (key, said) in [
-            (&short[..], "room for 21"),
+            (KEY, "room for 213"),
+            (&short[..], "weak, with 512 bits"),
             (half, "malformed"),
             (b"", "malformed"),
             (
@@ -508,8 +506,9 @@ m7kKW4J4b0jXz2nIhXoiN0e+oQYyO0F8WUSvVYnP8p4Y7xXy5q4p6zkCAwEAAQ==
         ] {
             let key = [&[1], key].concat();
             let (server, _) = serve(script(&[&[1, 4], &key, &OK]), None);
+            let password = "x".repeat(214);
             let account = Account {
-                password: "correct horse battery staple",
+                password: &password,
                 ..APP
             };
             let tcp = TcpStream::connect(server).unwrap();
