@@ -39,12 +39,15 @@ pub fn run(args: &AdviseArgs) -> Result<Exit> {
             )
             .into());
         }
-        Ok((look(args, machine, toward)?, machine.place()))
+        let (snapshot, mut advice) = look(args, machine, toward)?;
+        if args.source.place.wanted().is_none() {
+            advice.place = machine.place().as_ref().and_then(Whose::of);
+        }
+        Ok((snapshot, advice))
     })?;
-    let (((snapshot, mut advice), place), namespace) = looked;
-    match namespace {
-        Some(namespace) => advice.settle_in(namespace),
-        None => advice.place = place.as_ref().and_then(Whose::of),
+    let ((snapshot, mut advice), namespace) = looked;
+    if let Some(namespace) = namespace {
+        advice.settle_in(namespace);
     }
     if args.prove {
         advice.proof = Some(proof(&snapshot, &advice)?);

@@ -29,8 +29,8 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
         owners: args.owners,
         sample: args.sample,
         connect: args.connect,
-        nat: args.nat,
         only_used: args.source.all_netns,
+        nat: args.nat,
     };
     if args.source.all_netns {
         let all = place::all(&args.source, destination, |machine, toward| {
@@ -74,7 +74,7 @@ pub(super) fn of_recording(recorded: Recorded) -> Result<Verdict> {
 }
 
 /// What a look is to tell.
-#[expect(clippy::struct_excessive_bools)] // Each an option of its own.
+#[expect(clippy::struct_excessive_bools)] // Options of the command line.
 struct Asked {
     thresholds: Thresholds,
     /// So many flows are told, all for 0.
@@ -84,10 +84,10 @@ struct Asked {
     sample: Option<Duration>,
     /// One connection to the destination.
     connect: bool,
-    /// What this machine translates for others.
-    nat: bool,
     /// Nothing of a destination to which nothing goes.
     only_used: bool,
+    /// Translated connections too.
+    nat: bool,
 }
 
 impl Default for Asked {
@@ -98,8 +98,8 @@ impl Default for Asked {
             owners: false,
             sample: None,
             connect: false,
-            nat: false,
             only_used: false,
+            nat: false,
         }
     }
 }

@@ -265,7 +265,7 @@ impl NatFlowReport {
         let behind_total = behind.len();
         behind.truncate(Self::BEHIND);
         let time_wait = table.time_wait.as_secs_f64().max(1.0);
-        let held_share = Search::with(ports, &used.taken.without(&used.over)).none_found();
+        let held_share = none_found_beside_closed(ports, &used.taken, &used.over);
         #[expect(clippy::cast_precision_loss)] // Far below 2^52.
         let closed = used.closed_recently as f64;
         Self {
@@ -591,6 +591,40 @@ impl Search {
     }
 }
 
+/// The share of new connections that find no port where closed ones are given up: in the last
+/// [`HARDER`] places of each round, and of those every other one, namely where the sequence numbers of
+/// the new connection are ahead of the old one's (`nf_nat_used_tuple_harder` there).
+fn none_found_beside_closed(range: PortRange, taken: &PortSet, closed: &PortSet) -> f64 {
+    /// `NF_NAT_HARDER_THRESH`.
+    const HARDER: usize = 32;
+    let size = range.len();
+    let places = size as usize;
+    // Twice round, so that no window wraps.
+    let counts = |is_one: &dyn Fn(u16) -> bool| -> Vec<i32> {
+        let ports = range.ports().chain(range.ports());
+        let sums = ports.scan(0, |sum, port| {
+            *sum += i32::from(is_one(port));
+            Some(*sum)
+        });
+        std::iter::once(0).chain(sums).collect()
+    };
+    let free = counts(&|port| !taken.contains(port));
+    let given = counts(&|port| taken.contains(port) && closed.contains(port));
+    let round = |&(length, _): &(u32, u32)| -> f64 {
+        let length = length as usize;
+        let last = length.min(HARDER);
+        let fails = |start: usize| {
+            let end = start + length;
+            if free[end] > free[start] {
+                return 0.0;
+            }
+            0.5_f64.powi(given[end] - given[end - last])
+        };
+        (0..places).map(fails).sum::<f64>() / f64::from(size)
+    };
+    Search::new(size).rounds.iter().map(round).product()
+}
+
 /// With how many of `size` ports taken the first client hangs: by filling them as the kernel does, a
 /// few times over, from the same chances each time.
 fn hangs_from(size: u32) -> HangsFrom {
@@ -678,6 +712,28 @@ mod tests {
             }
             prop_assert!((search.none_found() - counted(&search)).abs() < 1e-9);
         }
+    }
+
+    #[test]
+    fn closed_ones_are_found_by_the_last_attempts_only() {
+        let range = PortRange {
+            low: 50000,
+            high: 50999,
+        };
+        let all: PortSet = range.ports().collect();
+        let share = |closed: &PortSet| none_found_beside_closed(range, &all, closed);
+        assert!((share(&PortSet::default()) - 1.0).abs() < 1e-9);
+        assert!(share(&all) < 1e-30);
+        let few = |number: u16| (0..number).map(|at| 50000 + at * (1000 / number)).collect();
+        let (forty, fifteen) = (share(&few(40)), share(&few(15)));
+        assert!(
+            0.0 < forty && forty < fifteen && fifteen < 1.0,
+            "{forty} {fifteen}"
+        );
+        // Without a closed one it is what the runs tell.
+        let some: PortSet = range.ports().filter(|port| port % 40 > 1).collect();
+        let plain = Search::with(range, &some).none_found();
+        assert!((none_found_beside_closed(range, &some, &PortSet::default()) - plain).abs() < 1e-9);
     }
 
     /// Against as many runs of a plain simulation, in another language, of what the kernel's text

@@ -215,3 +215,70 @@ fn be32(bytes: &[u8], kind: u16) -> Option<u32> {
     let value = attribute(bytes, kind)?;
     value.first_chunk().map(|four| u32::from_be_bytes(*four))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(kind: u16, value: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(HEADER + value.len()).unwrap();
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    /// The expressions of a rule with this one target.
+    fn with_target(name: &[u8], info: &[u8]) -> Vec<u8> {
+        let data = [put(1, name), put(2, &[0; 4]), put(3, info)].concat();
+        let expression = [put(NFTA_EXPR_NAME, b"target\0"), put(NFTA_EXPR_DATA, &data)].concat();
+        put(1, &expression)
+    }
+
+    /// What iptables-nft hands over, by the layouts of nf_nat.h.
+    #[test]
+    fn targets_of_iptables_are_understood() {
+        let number = |number: u32| number.to_ne_bytes().to_vec();
+        let ports = [50000_u16.to_be_bytes(), 50999_u16.to_be_bytes()].concat();
+        let (first, last) = ([192, 0, 2, 1], [192, 0, 2, 4]);
+        let old = |flags| {
+            let info = [
+                number(1),
+                number(flags),
+                first.to_vec(),
+                last.to_vec(),
+                ports.clone(),
+            ];
+            [info.concat(), vec![0; 4]].concat()
+        };
+        let wide = |address: [u8; 4]| [address.to_vec(), vec![0; 12]].concat();
+        let new = [
+            number(3),
+            wide(first),
+            wide(last),
+            ports.clone(),
+            vec![0; 4],
+        ]
+        .concat();
+        for (name, info, said) in [
+            (&b"MASQUERADE\0"[..], old(0), Some("masquerade")),
+            (b"MASQUERADE\0", old(2), Some("masquerade to :50000-50999")),
+            (b"SNAT\0", old(1), Some("snat to 192.0.2.1-192.0.2.4")),
+            (
+                b"SNAT\0",
+                old(3),
+                Some("snat to 192.0.2.1-192.0.2.4:50000-50999"),
+            ),
+            (
+                b"SNAT\0",
+                new,
+                Some("snat to 192.0.2.1-192.0.2.4:50000-50999"),
+            ),
+            (b"DNAT\0", old(3), None),
+            (b"SNAT\0", vec![0; 3], None),
+        ] {
+            let rule = translation(&with_target(name, &info)).map(|rule| rule.to_string());
+            assert_eq!(rule.as_deref(), said, "{}", String::from_utf8_lossy(name));
+        }
+    }
+}

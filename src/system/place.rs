@@ -79,8 +79,9 @@ impl Machine {
 }
 
 fn around() -> Around {
-    let cgroup = file::open(Path::new("/proc/self/cgroup")).and_then(file::text);
-    let cgroup = cgroup.unwrap_or_default();
+    let cgroup = file::open(Path::new("/proc/self/cgroup"))
+        .and_then(file::text)
+        .unwrap_or_default();
     let is_pod = env::var_os("KUBERNETES_SERVICE_HOST").is_some()
         || cgroup.contains("kubepods")
         || Path::new("/var/run/secrets/kubernetes.io").exists();

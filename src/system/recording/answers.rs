@@ -100,6 +100,7 @@ pub struct KeptHolders {
     bound: Option<PortSet>,
     chosen: PortSet,
     udp: Option<PortSet>,
+    #[serde(default)]
     node_ports: NodePorts,
     gaps: Vec<KeptGap>,
 }
