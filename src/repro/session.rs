@@ -323,10 +323,7 @@ oQIDAQAB
             ("sha256", script(&[&sha256, &key, &OK])),
             ("ed25519", script(&[&ed25519, &OK])),
             ("parsec", script(&[&parsec, &salt, &OK])),
-            (
-                "several",
-                script(&[&parsec, &salt, &ed25519, &sha256, &key, &native, &OK]),
-            ),
+            ("several", script(&[&parsec, &salt, &ed25519, &native, &OK])),
         ];
         let mut asked = script(&[&fast]);
         asked.push(Step::Say(OK.to_vec()));
