@@ -160,9 +160,9 @@ impl Client {
                 const LINGER: Duration = Duration::from_millis(200);
                 let tcp = self.dialer.dial(number)?;
                 let turn = turn(begun.elapsed());
-                let closed_by_server = is_closed_by_peer(&tcp);
+                let was_closed = is_closed_by_peer(&tcp);
                 let _ = tcp.shutdown(Shutdown::Write);
-                drain(&tcp, LINGER);
+                let closed_by_server = drain(&tcp, LINGER) || was_closed;
                 Ok(Turn {
                     closed_by_server,
                     ..turn

@@ -121,8 +121,8 @@ struct Run {
     working: AtomicUsize,
     end: Mutex<Option<(End, Option<Duration>)>>,
     samples: Mutex<Samples>,
-    /// Time that stalls have taken from the pace.
-    stalled: Mutex<Duration>,
+    /// When the last turn was to begin, where there is a pace.
+    released: Mutex<Duration>,
     observer: Thread,
 }
 
@@ -155,7 +155,7 @@ pub fn run(
         working: AtomicUsize::new(0),
         end: Mutex::new(None),
         samples: Mutex::new(samples),
-        stalled: Mutex::default(),
+        released: Mutex::default(),
         observer: thread::current(),
     });
     for number in 1..=limits.threads {
@@ -274,17 +274,13 @@ impl Run {
         (self.start.elapsed() >= self.limits.duration).then_some(End::Duration)
     }
 
-    /// When a turn is due that would be without any stall: what one took is not made up for by a
-    /// burst.
-    fn behind(&self, due: Duration, elapsed: Duration) -> Duration {
-        /// Less than that is the machine's own unrest.
-        const STALL: Duration = Duration::from_millis(250);
-        let mut stalled = lock(&self.stalled);
-        let late = elapsed.saturating_sub(due.saturating_add(*stalled));
-        if late > STALL {
-            *stalled += late;
-        }
-        due.saturating_add(*stalled)
+    /// When a turn may begin that was to begin at `due`: what a stall has taken is made up for at
+    /// twice the pace at most, and not by a burst.
+    fn released(&self, due: Duration, rate: f64) -> Duration {
+        let mut last = lock(&self.released);
+        let soonest = last.saturating_add(later(0.5 / rate));
+        *last = due.max(soonest).max(self.start.elapsed());
+        *last
     }
 
     /// Waits until the turn of this `number` is due, or the run ends instead.
@@ -295,13 +291,11 @@ impl Run {
             return Wait::Ends(End::Count);
         }
         #[expect(clippy::cast_precision_loss)] // Turns of one run, far below 2^53.
-        let due = self
-            .limits
-            .rate
-            .map_or(Duration::ZERO, |rate| later(number as f64 / rate));
+        let due = self.limits.rate.map_or(Duration::ZERO, |rate| {
+            self.released(later(number as f64 / rate), rate)
+        });
         loop {
             let elapsed = self.start.elapsed();
-            let due = self.limits.rate.map_or(due, |_| self.behind(due, elapsed));
             if let Some(end) = self.is_up() {
                 return Wait::Ends(end);
             }

@@ -186,11 +186,10 @@ impl Session {
         }
     }
 
-    /// Takes leave and closes first: whether the server had closed before.
+    /// Takes leave and closes first: whether the server had closed before, or has reset it.
     pub fn leave(self, close: Close) -> bool {
         let parting = self.wire.part(farewell(close));
-        parting.linger(None);
-        parting.was_closed
+        parting.linger(None) || parting.was_closed
     }
 
     /// The same without a wait.

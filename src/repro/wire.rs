@@ -251,13 +251,13 @@ pub(super) struct Parting {
 }
 
 impl Parting {
-    /// Waits for the server's FIN: under TLS, and where `patience` is given, for so long.
-    pub fn linger(&self, patience: Option<Duration>) {
+    /// Waits for the server's FIN: under TLS, and where `patience` is given, for so long. Whether a
+    /// reset came instead.
+    pub fn linger(&self, patience: Option<Duration>) -> bool {
         /// How long a server may take to close its end under TLS.
         const LINGER: Duration = Duration::from_secs(2);
-        if let Some(patience) = patience.or(self.is_encrypted.then_some(LINGER)) {
-            drain(&self.tcp, patience);
-        }
+        let patience = patience.or(self.is_encrypted.then_some(LINGER));
+        patience.is_some_and(|patience| drain(&self.tcp, patience))
     }
 }
 
@@ -286,18 +286,19 @@ mod option {
 }
 
 /// Reads what the server still has to say, for this `time`: closed with unread data, the kernel
-/// would send a reset and keep no TIME_WAIT (RFC 2525, 2.17).
-pub(super) fn drain(mut tcp: &TcpStream, time: Duration) {
+/// would send a reset and keep no TIME_WAIT (RFC 2525, 2.17). Whether the server reset it meanwhile.
+pub(super) fn drain(mut tcp: &TcpStream, time: Duration) -> bool {
     let start = Instant::now();
     let mut rest = [0; 4096];
     loop {
         let left = time.saturating_sub(start.elapsed());
         if left.is_zero() || tcp.set_read_timeout(Some(left)).is_err() {
-            return;
+            return false;
         }
         match uninterrupted(|| tcp.read(&mut rest)) {
             Ok(1..) => {}
-            Ok(0) | Err(_) => return,
+            Ok(0) => return false,
+            Err(error) => return error.kind() == io::ErrorKind::ConnectionReset,
         }
     }
 }
