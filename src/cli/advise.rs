@@ -18,7 +18,8 @@ It never writes anything itself. To apply what it says:
   sudo sysctl -p /etc/sysctl.d/90-ports.conf
 
 In a container these settings belong to the container: the host's change \
-nothing in it.
+nothing in it. Of a pod they are set in its spec:
+  twcheck advise --format kubernetes
 
 Examples:
   twcheck advise --prove                         half a minute of experiments
@@ -102,21 +103,32 @@ fn busy_is_about_a_rate(args: &AdviseArgs) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// The format asked for, where it is a file of settings.
+fn file_of_settings(args: &AdviseArgs) -> Option<&'static str> {
+    match args.format.get() {
+        AdviseFormat::Sysctl => Some("sysctl"),
+        AdviseFormat::Kubernetes => Some("kubernetes"),
+        AdviseFormat::Table | AdviseFormat::Plain | AdviseFormat::Json => None,
+    }
+}
+
 fn a_proof_is_no_file_of_settings(args: &AdviseArgs) -> Result<(), Refusal> {
-    if args.prove && args.format.get() == AdviseFormat::Sysctl {
+    if let Some(format) = file_of_settings(args).filter(|_| args.prove) {
         return Err(Refusal::new(
-            "--format sysctl prints a file of settings, and --prove no setting",
-            "first twcheck advise --prove, then twcheck advise --format sysctl",
+            format!("--format {format} prints a file of settings, and --prove no setting"),
+            format!("first twcheck advise --prove, then twcheck advise --format {format}"),
         ));
     }
     Ok(())
 }
 
 fn a_file_of_settings_is_for_one_namespace(args: &AdviseArgs) -> Result<(), Refusal> {
-    if args.source.all_netns && args.format.get() == AdviseFormat::Sysctl {
+    if let Some(format) = file_of_settings(args).filter(|_| args.source.all_netns) {
         return Err(Refusal::new(
-            "--format sysctl prints a file of settings, and each network namespace has its own",
-            "name one: twcheck advise --format sysctl --pid PID",
+            format!(
+                "--format {format} prints a file of settings, and each network namespace has its own"
+            ),
+            format!("name one: twcheck advise --format {format} --pid PID"),
         ));
     }
     Ok(())
@@ -154,6 +166,11 @@ mod tests {
             "advise --prove --format sysctl",
             "--format sysctl prints a file of settings, and --prove no setting",
             "first twcheck advise --prove, then twcheck advise --format sysctl",
+        );
+        assert_refused(
+            "advise --prove --format kubernetes",
+            "--format kubernetes prints a file of settings, and --prove no setting",
+            "first twcheck advise --prove, then twcheck advise --format kubernetes",
         );
         for line in [
             "advise --prove",

@@ -376,7 +376,7 @@ mod tests {
         for (line, formats) in [
             ("verdict", "table, plain, json"),
             ("states", "table, plain, json"),
-            ("advise", "table, plain, json, sysctl"),
+            ("advise", "table, plain, json, sysctl, kubernetes"),
             ("repro", "table, plain, json"),
             ("explain", "table, plain, json, markdown"),
         ] {

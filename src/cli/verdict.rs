@@ -22,6 +22,7 @@ Examples:
   twcheck verdict [::1]:3306 --connect  and one connect() is made
   twcheck verdict --warn 60 --crit 90  warn later
   sudo twcheck verdict --sample 2s     who makes all these connections?
+  sudo twcheck verdict --nat           do the ports run out that it translates to?
   twcheck verdict --json | jq .summary")]
 pub struct VerdictArgs {
     /// Only toward this destination, and whether it can be reached: 10.0.0.5:3306, :3306, a name
@@ -68,6 +69,10 @@ pub struct VerdictArgs {
         allow_hyphen_values = true
     )]
     pub top: usize,
+    /// Judge the connections too that this machine translates for others (NAT, masquerade); needs
+    /// CAP_NET_ADMIN
+    #[arg(long)]
+    pub nat: bool,
     /// Find the processes behind every flow listed, not only behind those in trouble
     #[arg(long)]
     pub owners: bool,

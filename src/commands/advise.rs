@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{closer, place};
 use crate::cli::AdviseArgs;
 use crate::exit::Exit;
-use crate::judge::advice::{Advice, advise};
+use crate::judge::advice::{Advice, Whose, advise};
 use crate::judge::experiment::{Laboratory, Proof};
 use crate::model::{Snapshot, Toward};
 use crate::refusal::Refusal;
@@ -39,11 +39,12 @@ pub fn run(args: &AdviseArgs) -> Result<Exit> {
             )
             .into());
         }
-        look(args, machine, toward)
+        Ok((look(args, machine, toward)?, machine.place()))
     })?;
-    let ((snapshot, mut advice), namespace) = looked;
-    if let Some(namespace) = namespace {
-        advice.settle_in(namespace);
+    let (((snapshot, mut advice), place), namespace) = looked;
+    match namespace {
+        Some(namespace) => advice.settle_in(namespace),
+        None => advice.place = place.as_ref().and_then(Whose::of),
     }
     if args.prove {
         advice.proof = Some(proof(&snapshot, &advice)?);

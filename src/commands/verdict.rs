@@ -29,6 +29,7 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
         owners: args.owners,
         sample: args.sample,
         connect: args.connect,
+        nat: args.nat,
         only_used: args.source.all_netns,
     };
     if args.source.all_netns {
@@ -73,6 +74,7 @@ pub(super) fn of_recording(recorded: Recorded) -> Result<Verdict> {
 }
 
 /// What a look is to tell.
+#[expect(clippy::struct_excessive_bools)] // Each an option of its own.
 struct Asked {
     thresholds: Thresholds,
     /// So many flows are told, all for 0.
@@ -82,6 +84,8 @@ struct Asked {
     sample: Option<Duration>,
     /// One connection to the destination.
     connect: bool,
+    /// What this machine translates for others.
+    nat: bool,
     /// Nothing of a destination to which nothing goes.
     only_used: bool,
 }
@@ -94,6 +98,7 @@ impl Default for Asked {
             owners: false,
             sample: None,
             connect: false,
+            nat: false,
             only_used: false,
         }
     }
@@ -106,12 +111,16 @@ fn look(machine: &Machine, toward: Option<Toward>, asked: &Asked) -> Result<Verd
         snapshot.tally.only_toward(toward);
     }
     let mut verdict = verdict(&snapshot, asked.thresholds, asked.top);
+    let nat = asked.nat.then(|| machine.nat(toward.as_ref()));
     // Most of many namespaces have nothing to do with a destination, and no way to it either.
     let toward = toward.filter(|_| !asked.only_used || verdict.flows_total > 0);
     if let Some(toward) = toward {
         let paths = route::paths(machine, &toward);
         let attempt = asked.connect.then(|| attempt(&toward, &verdict));
         verdict.speak_of(paths, attempt.flatten());
+    }
+    if let Some(nat) = nat {
+        verdict.speak_of_nat(nat, &snapshot.counters, asked.thresholds, asked.top);
     }
     // /proc/net/tcp takes as long again, and long on a busy machine.
     let cheap = snapshot.source == SourceName::SockDiag;

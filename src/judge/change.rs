@@ -103,7 +103,7 @@ impl Serialize for InStep<'_> {
         let without = step
             .after
             .map_or(Limit::Unknown, |it| it.rate_without_reuse);
-        let mut object = serializer.serialize_struct("Change", 11)?;
+        let mut object = serializer.serialize_struct("Change", 13)?;
         object.serialize_field("step", number)?;
         object.serialize_field("sysctl", &change.sysctl)?;
         object.serialize_field("current", &change.current)?;
@@ -116,6 +116,7 @@ impl Serialize for InStep<'_> {
         object.serialize_field("usable_ports_after", &step.after.map(|it| it.ports))?;
         object.serialize_field("why", &change.why)?;
         object.serialize_field("risk", &change.risk)?;
+        object.serialize_field("safe_in_pod", &change.sysctl.in_pod())?;
         object.end()
     }
 }
@@ -146,6 +147,47 @@ pub enum Sysctl {
     IpLocalPortRange,
     /// `net.ipv4.tcp_max_tw_buckets`
     TcpMaxTwBuckets,
+}
+
+/// What Kubernetes asks of a pod that sets a sysctl.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InPod {
+    /// Nothing, from this version on; from the first that had safe sysctls where none is named.
+    Safe {
+        /// The version.
+        since: Option<&'static str>,
+    },
+    /// That the kubelet of its node allows it (`--allowed-unsafe-sysctls`).
+    Unsafe,
+}
+
+/// `true` or `false`, or the version from which on it is true, as `"1.27"`.
+impl Serialize for InPod {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Safe {
+                since: Some(version),
+            } => serializer.serialize_str(version),
+            other => serializer.serialize_bool(*other != Self::Unsafe),
+        }
+    }
+}
+
+impl Sysctl {
+    /// Whether a pod may set it: the list in "Using sysctls in a Kubernetes Cluster"
+    /// (kubernetes.io/docs/tasks/administer-cluster/sysctl-cluster), as of Kubernetes 1.32.
+    #[must_use]
+    pub fn in_pod(self) -> InPod {
+        match self {
+            Self::IpLocalPortRange => InPod::Safe { since: None },
+            Self::IpLocalReservedPorts => InPod::Safe {
+                since: Some("1.27"),
+            },
+            Self::TcpTwRecycle | Self::TcpTimestamps | Self::TcpTwReuse | Self::TcpMaxTwBuckets => {
+                InPod::Unsafe
+            }
+        }
+    }
 }
 
 impl fmt::Display for Sysctl {

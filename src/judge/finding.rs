@@ -9,6 +9,7 @@ use super::destination::Trouble;
 use super::files::Files;
 use super::forecast::{Exhaustion, Pace};
 use super::level::Level;
+use super::nat::NatFlowReport;
 use super::source::{Pool, SourceBound};
 use crate::model::{Flow, Gap, Namespace, Origin, Owner, Reuse, StateCounts, TcpState};
 use crate::words::{count, counted, percent, rate};
@@ -133,6 +134,8 @@ pub enum Finding {
         /// How many of them came between two looks.
         grown: u64,
     },
+    /// Translated ports are short, or clients hang for want of one.
+    NatPorts(Box<NatFlowReport>),
     /// A flow is above a threshold of its usable ports.
     PortsLow(Ports),
     /// At the recent rate a flow runs out.
@@ -217,6 +220,8 @@ impl Finding {
             Self::OwnRange { .. } => "OWN_PORT_RANGE",
             Self::ServicePortTaken { .. } => "SERVICE_PORT_TAKEN",
             Self::NatFailed { .. } => "NAT_FAILED",
+            Self::NatPorts(flow) if flow.is_exhausted() => "NAT_PORTS_EXHAUSTED",
+            Self::NatPorts(_) => "NAT_PORTS_LOW",
             Self::PortsLow(_) => "PORTS_LOW",
             Self::RateAboveLimit { .. } => "RATE_ABOVE_LIMIT",
             Self::ConnectSlow { .. } => "CONNECT_SLOW",
@@ -283,6 +288,7 @@ impl Finding {
                  it is full: `sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max`."
                     .into()
             }
+            Self::NatPorts(flow) => flow.next_step(),
             Self::RateAboveLimit { safe, .. } => format!(
                 "Keep connections open (a pool), or stay below {} connections/s for the next \
                  minute; `twcheck advise` shows what raises the limit.",
@@ -537,6 +543,7 @@ impl fmt::Display for Finding {
                 dropped,
                 grown,
             } => write_nat_failed(f, (*insert_failed, *ambiguous), *dropped, *grown),
+            Self::NatPorts(flow) => flow.fmt(f),
             Self::ConntrackFull { tracked, limit } => write!(
                 f,
                 "Connection tracking holds {} of at most {} connections ({:.0} %).",

@@ -17,6 +17,7 @@ pub mod goal;
 pub mod level;
 mod machine;
 pub mod namespaces;
+pub mod nat;
 pub mod reuse;
 pub mod source;
 pub mod states;

@@ -4,7 +4,9 @@ mod destination;
 mod failure;
 mod holders;
 mod namespace;
+mod nat;
 mod owner;
+mod place;
 mod ports;
 mod reuse;
 mod snapshot;
@@ -16,9 +18,13 @@ mod tunables;
 
 pub use destination::{Destination, HostName, Path, Toward};
 pub use failure::{FAILURES, FailureKind, InLogs, Row};
-pub use holders::Holders;
+pub use holders::{Holders, NodePorts};
 pub use namespace::{Inhabitant, Namespace};
+pub use nat::{
+    NatFlow, NatRule, NatTable, NatUse, Protocol, RulePorts, Tracked, TrackedState, TrackingSource,
+};
 pub use owner::{Look, Owner, Owners, Placeless, Unplaced};
+pub use place::{Around, Place};
 pub use ports::{LooseEnd, PortRange, PortSet};
 pub use reuse::{Reuse, Timestamps, Trial};
 pub use snapshot::{

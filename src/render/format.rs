@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use clap::ValueEnum;
 
-use super::{Screen, json, markdown, plain, sysctl, table};
+use super::{Screen, json, kubernetes, markdown, plain, sysctl, table};
 use crate::judge::advice::Advice;
 use crate::judge::explain::{Explanation, Kinds};
 use crate::judge::namespaces::Namespaces;
@@ -83,6 +83,8 @@ formats! {
         Json => json::write(advice, out),
         /// A file for /etc/sysctl.d
         Sysctl => sysctl::advice(advice, out),
+        /// The securityContext of a pod, in YAML
+        Kubernetes => kubernetes::advice(advice, out),
     }
 }
 
@@ -140,7 +142,9 @@ impl AdviseFormat {
     ) -> io::Result<()> {
         match self {
             Self::Table => table::all_advice(all, screen, out),
-            Self::Plain | Self::Sysctl => plain::namespaces(all, plain::advice, out),
+            Self::Plain | Self::Sysctl | Self::Kubernetes => {
+                plain::namespaces(all, plain::advice, out)
+            }
             Self::Json => json::write(all, out),
         }
     }

@@ -2,6 +2,7 @@
 
 mod format;
 mod json;
+mod kubernetes;
 mod letters;
 mod markdown;
 mod notice;

@@ -33,8 +33,10 @@ pub fn states(report: &States, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// `LEVEL: summary`, then `LEVEL CODE message` of each finding, `OWNER source destination:port pid
-/// command user unit sockets open_files open_files_limit` of each owner found, and `UNPLACED why
-/// pid …` of each process whose sockets are in no flow; what is unknown is `-`.
+/// command user unit sockets open_files open_files_limit` of each owner found, `NAT source
+/// destination:port protocol first_port last_port taken of_closed hangs_from address=connections,…` of
+/// each flow after translation, and `UNPLACED why pid …` of each process whose sockets are in no flow;
+/// what is unknown is `-`.
 ///
 /// # Errors
 /// When `out` cannot be written.
@@ -50,6 +52,25 @@ pub fn verdict(verdict: &Verdict, out: &mut dyn Write) -> io::Result<()> {
             let source = Origin(&source);
             writeln!(out, "OWNER {source} {server} {}", fields(owner))?;
         }
+    }
+    for flow in verdict.nat.iter().flat_map(|nat| &nat.flows) {
+        let behind = flow.behind.iter();
+        let behind: Vec<_> = behind
+            .map(|it| format!("{}={}", it.address, it.connections))
+            .collect();
+        writeln!(
+            out,
+            "NAT {} {} {} {} {} {} {} {} {}",
+            flow.source,
+            flow.server(),
+            flow.protocol.name(),
+            flow.ports.low,
+            flow.ports.high,
+            flow.ports_taken,
+            flow.ports_of_closed,
+            flow.hangs_from.likely,
+            behind.join(",")
+        )?;
     }
     for unplaced in verdict.unplaced.iter().flatten() {
         let why = match unplaced.why {

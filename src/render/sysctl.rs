@@ -14,14 +14,19 @@ const WIDTH: usize = 90;
 /// # Errors
 /// When `out` cannot be written.
 pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
-    comment(out, &advice.summary)?;
+    comment(out, "", &advice.summary)?;
     comment(
         out,
+        "",
         "Written by twcheck advise; the application's part is in its table.",
     )?;
+    if let Some(place) = &advice.place {
+        comment(out, "", &format!("Here {}", place.meaning))?;
+    }
     if let Some(namespace) = &advice.namespace {
         comment(
             out,
+            "",
             &format!(
                 "For network namespace {namespace}: a sysctl of the machine does not reach it. Until \
                  it ends: `{} sysctl -p FILE`; for good, where the container or service is defined.",
@@ -34,6 +39,7 @@ pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out)?;
         comment(
             out,
+            "",
             &format!("Step {number} of {number_of_steps}. {}", step.bears()),
         )?;
         for change in &step.changes {
@@ -43,6 +49,7 @@ pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
             };
             comment(
                 out,
+                "",
                 &format!("{} Risk: {} Now {now}.", change.why, change.risk),
             )?;
             writeln!(out, "{} = {}", change.sysctl, change.recommended)?;
@@ -51,12 +58,12 @@ pub fn advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
     out.flush()
 }
 
-fn comment(out: &mut dyn Write, text: &str) -> io::Result<()> {
+pub(super) fn comment(out: &mut dyn Write, indent: &str, text: &str) -> io::Result<()> {
     let whole_words = Options::new(WIDTH)
         .break_words(false)
         .word_splitter(WordSplitter::NoHyphenation);
     for line in textwrap::wrap(text, whole_words) {
-        writeln!(out, "# {line}")?;
+        writeln!(out, "{indent}# {line}")?;
     }
     Ok(())
 }

@@ -287,6 +287,7 @@ impl Machine {
                     .extend(port.filter(|&port| !range.contains(port)));
             });
         }
+        holders.node_ports = self.node_ports();
         match holders::udp(&self.proc, by_netlink, self.source == SourceChoice::Auto) {
             Ok(ports) => holders.udp = Some(ports),
             Err(error) => holders.gaps.push(Gap {

@@ -3,6 +3,7 @@
 pub mod byte_order;
 mod census;
 mod collect;
+mod conntrack;
 mod counters;
 pub mod file;
 mod holders;
@@ -12,7 +13,9 @@ mod names;
 mod namespaces;
 pub mod netlink;
 pub mod netns;
+mod nft;
 mod owners;
+mod place;
 mod proc_root;
 pub mod proc_tcp;
 mod recording;

@@ -187,6 +187,28 @@ pub fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
+/// Splits attributes (`struct nlattr`) into kind and value, up to the first that is cut short.
+pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    /// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` say how to read the value, not what it is.
+    const KIND: u16 = 0x3fff;
+    const HEADER: usize = 4;
+    std::iter::from_fn(move || {
+        let length = usize::from(u16_at(bytes, 0)?);
+        let kind = u16_at(bytes, 2)? & KIND;
+        let value = bytes.get(HEADER..length)?;
+        bytes = bytes
+            .get(length.next_multiple_of(HEADER)..)
+            .unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+/// The value of the first attribute of `kind`.
+#[must_use]
+pub fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(bytes).find_map(|(found, value)| (found == kind).then_some(value))
+}
+
 /// Asks again where the answer was disturbed, a few times: a table that changes all the while is no
 /// reason to hang.
 pub(super) fn retried<T>(mut ask: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {

@@ -10,6 +10,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::socket::setsockopt;
 use serde_json::{Value, json};
@@ -254,6 +255,15 @@ pub fn connect_and_close(server: SocketAddr) -> io::Result<()> {
     let mut rest = [0];
     assert_eq!(stream.read(&mut rest)?, 0);
     Ok(())
+}
+
+/// The same through a machine in the middle: whether it is answered before its SYN is sent again.
+pub fn connect_and_close_within(server: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect_timeout(&server, Duration::from_millis(700)) else {
+        return false;
+    };
+    stream.shutdown(Shutdown::Write).unwrap();
+    stream.read(&mut [0]).unwrap() == 0
 }
 
 /// Connects and closes until an error, at most `most` times: how often, and the error's number.

@@ -1,9 +1,12 @@
 //! Other hosts: network namespaces inside the test's own, joined to it by a cable.
 
 use std::env;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+
+use nix::sched::{CloneFlags, setns};
 
 use super::run;
 
@@ -54,6 +57,12 @@ impl Host {
         let mut command = Command::new("nsenter");
         command.args([&format!("--net=/proc/{}/ns/net", self.pid()), "--"]);
         command
+    }
+
+    /// Moves the calling thread there.
+    pub fn enter(&self) {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.pid())).expect("the host is up");
+        setns(namespace, CloneFlags::CLONE_NEWNET).expect("this is root of its namespace");
     }
 
     /// Runs a program there and insists on success.

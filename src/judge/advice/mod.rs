@@ -8,11 +8,13 @@ use super::experiment::Proof;
 use super::goal::{Goal, Needs, needs};
 use crate::model::{Gap, Holders, Namespace, Snapshot};
 
+mod place;
 mod plan;
 mod remarks;
 mod reserve;
 mod summary;
 
+pub use place::Whose;
 use plan::Facts;
 pub use remarks::Remark;
 
@@ -31,6 +33,10 @@ pub struct Advice {
     /// the number of its step and the rates of the step.
     #[serde(rename = "changes", serialize_with = "changes_of")]
     pub steps: Vec<Step>,
+    /// Whose network namespace this process has, where it is about that one; `None`, and left out of
+    /// the JSON, where that is plainly the machine's, or a recorded one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<Whose>,
     /// What it takes to carry what is wanted; `None` where nothing was named.
     pub goal: Option<Needs>,
     /// The destination that it is about; `None`, and left out of the JSON, where it is about any.
@@ -104,6 +110,7 @@ pub fn advise(snapshot: &Snapshot, holders: &Holders, goal: Option<Goal>) -> Adv
         summary: summary::of(&facts, &steps),
         application: remarks::application(&facts, steps.last()),
         client_first: facts.pool_of_bind().is_some(),
+        place: None,
         goal,
         destination: Sought::new(snapshot),
         proof: None,

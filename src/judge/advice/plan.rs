@@ -81,6 +81,7 @@ impl<'a> Facts<'a> {
         );
         taken.extend(holders.chosen.ports().filter(outside));
         taken.extend(holders.udp.iter().flat_map(PortSet::ports).filter(outside));
+        taken = taken.union(&holders.node_ports.ports());
         let hold_time = snapshot.hold_time;
         let toward = snapshot.tally.toward.as_ref();
         let loopback = toward.is_some_and(Toward::is_loopback);
@@ -551,8 +552,13 @@ impl Plan<'_> {
                     ports(before)
                 )
             },
-            "A service that starts later can find its port taken: reserve it. Firewalls that allow \
-             only the old range must allow the new one.",
+            format!(
+                "A service that starts later can find its port taken: reserve it. Firewalls that \
+                 allow only the old range must allow the new one.{}",
+                self.facts
+                    .services()
+                    .node_ports(now, wider.range, &reserved)
+            ),
         );
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::model::{Holders, PortRange, PortSet};
+use crate::model::{Holders, NodePorts, PortRange, PortSet};
 use crate::words::{count, counted};
 
 /// The longest list that a setting can have: the kernel takes a page less a byte at a time
@@ -45,6 +45,7 @@ impl Held<'_> {
             };
             ports.map_or_else(PortSet::default, |all| all.ports().filter(wanted).collect())
         };
+        let node_ports = self.holders.node_ports.ports();
         let taken_already = missing(Some(self.listening), true);
         let swallowed = [
             ("TCP services", missing(Some(self.listening), false)),
@@ -57,6 +58,7 @@ impl Held<'_> {
                 "connections whose program chose the port",
                 missing(Some(&self.holders.chosen), false),
             ),
+            ("NodePorts of Kubernetes", missing(Some(&node_ports), false)),
         ];
         let none = PortSet::default();
         let mut why = String::new();
@@ -100,11 +102,36 @@ impl Held<'_> {
         Some(Reservation { ports, why })
     }
 
+    /// What is to be said of NodePorts where the range becomes `next` from `now`; nothing where it does
+    /// not take any in, or all of them are in `reserved`.
+    pub fn node_ports(&self, now: PortRange, next: PortRange, reserved: &PortSet) -> String {
+        let all = NodePorts::RANGE;
+        let taken_in =
+            |port: &u16| next.contains(*port) && !now.contains(*port) && !reserved.contains(*port);
+        if !all.ports().any(|port| taken_in(&port)) {
+            return String::new();
+        }
+        let PortRange { low, high } = all;
+        match &self.holders.node_ports {
+            NodePorts::Seen(how) => format!(
+                " Kubernetes is in use here ({how}), so its NodePorts ({low}-{high}) are reserved: \
+                 another --service-node-port-range is to be reserved instead."
+            ),
+            NodePorts::Unseen => format!(
+                " Kubernetes' NodePorts ({low}-{high}) are not reserved from it: neither kube-proxy nor \
+                 its rules are seen here."
+            ),
+            NodePorts::Unread(why) => format!(
+                " Kubernetes' NodePorts ({low}-{high}) are not reserved from it: kube-proxy is not seen \
+                 here, and its rules could not be looked for ({why})."
+            ),
+        }
+    }
+
     /// What can go wrong with a reservation.
     pub fn risk(&self, now: PortRange) -> String {
         let mut risk = String::from(
-            "Services that do not run now are not in the list: add their ports (NodePorts, for \
-             one: 30000-32767). A listener whose port the kernel chose (port 0) is in it too: it \
+            "Services that do not run now are not in the list: add their ports. A listener whose port the kernel chose (port 0) is in it too: it \
              needs none.",
         );
         match &self.holders.udp {
@@ -200,7 +227,7 @@ mod tests {
             bound: Some(set("11300,40002,65000")),
             chosen: set("12000"),
             udp: Some(set("53,11211,51820")),
-            gaps: Vec::new(),
+            ..Holders::default()
         };
         let held = Held {
             listening: &listening,

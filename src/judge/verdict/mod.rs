@@ -1,6 +1,7 @@
 //! Whether ports run out, toward which destination, and what to do.
 
 mod destination;
+mod nat;
 mod owners;
 
 use std::cmp::Reverse;
@@ -12,6 +13,7 @@ use super::flow::{Bench, FlowReport};
 use super::forecast::lateness;
 use super::level::{Level, Thresholds};
 use super::machine;
+use super::nat::NatReport;
 use super::reuse::alone;
 use super::source::{Pool, bound_sources};
 use crate::model::{
@@ -56,6 +58,10 @@ pub struct Verdict {
     /// where none was found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other_namespaces: Option<OtherNamespaces>,
+    /// The connections that this machine translates; `None`, and left out of the JSON, where nobody
+    /// asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nat: Option<NatReport>,
     /// Who has TCP sockets that are in no flow, such as those that have no port; `None` when nobody
     /// looked.
     pub unplaced: Option<Vec<Unplaced>>,
@@ -201,6 +207,7 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
         flows_total,
         destination: Sought::new(snapshot),
         other_namespaces: None,
+        nat: None,
         unplaced: None,
         owner_notes: Vec::new(),
         gaps: snapshot.all_gaps().collect(),

@@ -28,6 +28,9 @@ pub(super) fn write_changes(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     write_namespace(advice.namespace.as_ref(), screen, out)?;
+    if let Some(place) = &advice.place {
+        writeln!(out, "{}", screen.wrap("Whose: ", "       ", &place.meaning))?;
+    }
     write_destination(advice.destination.as_ref(), screen, out)?;
     let (first, application) = advice
         .application
@@ -46,7 +49,12 @@ pub(super) fn write_changes(
             }
         )?;
         write_steps(&advice.steps, screen, out)?;
-        let text = "`twcheck advise --format sysctl` (see --help)";
+        let is_pod = advice.place.as_ref().is_some_and(|place| place.of == "pod");
+        let text = if is_pod {
+            "`twcheck advise --format kubernetes`; it says what the cluster must allow"
+        } else {
+            "`twcheck advise --format sysctl` (see --help)"
+        };
         let text = match &advice.namespace {
             Some(namespace) => namespace.commands(text),
             None => text.into(),

@@ -1,5 +1,6 @@
 //! What people read.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::ops::{Range, RangeInclusive};
@@ -153,6 +154,7 @@ fn write_evidence(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io:
     }
     write_capacity(verdict, screen, out)?;
     write_other_namespaces(verdict, screen, out)?;
+    write_nat(verdict, screen, out)?;
     write_shortage(&verdict.flows, screen, out)?;
     if let Some(sought) = &verdict.destination {
         writeln!(
@@ -420,6 +422,65 @@ fn write_other_namespaces(
         others.pid
     );
     writeln!(out, "{}", screen.wrap("Elsewhere: ", "           ", &text))
+}
+
+/// The flows after translation, with who is behind them.
+fn write_nat(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    let Some(nat) = &verdict.nat else {
+        return Ok(());
+    };
+    let mut text = format!(
+        "{} of {} connections translated",
+        count(nat.translated),
+        count(nat.tracked)
+    );
+    if let Some(seconds) = nat.time_wait_seconds {
+        let _ = write!(text, ", TIME_WAIT is kept {seconds} s");
+    }
+    if let (Some(failed), Some(dropped)) = (nat.insert_failed, nat.dropped) {
+        let _ = write!(text, ", insert_failed {failed}, drop {dropped}");
+    }
+    match &nat.rules {
+        Some(rules) if !rules.is_empty() => {
+            let _ = write!(text, ", by {}", rules.join("; "));
+        }
+        _ => {}
+    }
+    writeln!(out, "{}", screen.wrap("NAT: ", "     ", &text))?;
+    if nat.flows.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    let mut rows = Grid::new(
+        screen,
+        &[
+            "AFTER NAT",
+            "TOWARD",
+            "TAKEN",
+            "CLOSED",
+            "OF",
+            "HANGS FROM",
+            "BEHIND",
+        ],
+        &[2, 3, 4, 5],
+    );
+    for flow in &nat.flows {
+        rows.row([
+            flow.source.to_string(),
+            flow.server().to_string(),
+            count(flow.ports_taken),
+            count(flow.ports_of_closed),
+            count(flow.ports.len()),
+            count(flow.hangs_from.likely),
+            flow.who(),
+        ]);
+    }
+    rows.write(out)?;
+    let more = nat.flows_examined - nat.flows.len();
+    if more > 0 {
+        writeln!(out, "… and {} more (--top 0)", count(more as u64))?;
+    }
+    Ok(())
 }
 
 /// What the ports bear: MAX/S of the flows is the one or the other, each by its own TIME_WAIT.

@@ -10,9 +10,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    BoundPorts, Flow, Gap, Growth, Holders, Interface, Look, Namespace, OtherNamespaces, Owner,
-    Owners, Path, PortSet, Socket, SourceName, TcpState, Timestamps, Trial, Unplaced, Unseen,
-    Weight,
+    BoundPorts, Flow, Gap, Growth, Holders, Interface, Look, Namespace, NodePorts, OtherNamespaces,
+    Owner, Owners, Path, PortSet, Socket, SourceName, TcpState, Timestamps, Trial, Unplaced,
+    Unseen, Weight,
 };
 
 /// Version of all this.
@@ -100,6 +100,7 @@ pub struct KeptHolders {
     bound: Option<PortSet>,
     chosen: PortSet,
     udp: Option<PortSet>,
+    node_ports: NodePorts,
     gaps: Vec<KeptGap>,
 }
 
@@ -129,6 +130,7 @@ impl From<Holders> for KeptHolders {
             bound: holders.bound,
             chosen: holders.chosen,
             udp: holders.udp,
+            node_ports: holders.node_ports,
             gaps: holders.gaps.into_iter().map(Into::into).collect(),
         }
     }
@@ -140,6 +142,7 @@ impl From<KeptHolders> for Holders {
             bound: holders.bound,
             chosen: holders.chosen,
             udp: holders.udp,
+            node_ports: holders.node_ports,
             gaps: holders.gaps.into_iter().map(Into::into).collect(),
         }
     }

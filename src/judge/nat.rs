@@ -1,0 +1,887 @@
+//! Ports of connections that this machine translates for others: how many are taken, and from how
+//! many on the kernel finds none for a new one.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Serialize;
+
+use super::level::{Level, Thresholds};
+use crate::model::{
+    NatFlow, NatRule, NatTable, NatUse, PortRange, PortSet, Protocol, RulePorts, TrackingSource,
+};
+use crate::words::{count, percent, rate, rounded};
+
+/// Where a rule names no ports the kernel takes these for a source port from 1024 on
+/// (`nf_nat_l4proto_unique_tuple` in net/netfilter/nf_nat_core.c).
+const ANY: PortRange = PortRange {
+    low: 1024,
+    high: 65535,
+};
+
+/// The kernel looks at no more ports in a row (`NF_NAT_MAX_ATTEMPTS` there, Linux 5.0); then it begins
+/// elsewhere with half as many, down to [`FEWEST`].
+const ATTEMPTS: u32 = 128;
+/// It gives up after a round of so many or fewer.
+const FEWEST: u32 = 8;
+
+/// New connections hang where more than this share of them finds no port.
+const HANGS: f64 = 0.01;
+
+/// So many changed ports within less than half of [`ANY`] are no chance: 2 × 20 / 2^19.
+const TELLING: u32 = 20;
+
+/// Origins named in a sentence.
+const NAMED: usize = 3;
+
+/// Everything `verdict --nat` says of translated connections.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NatReport {
+    /// Where they were read; `None` where connection tracking is not in use.
+    pub source: Option<TrackingSource>,
+    /// Connections of TCP and UDP that are tracked.
+    pub tracked: u64,
+    /// Those whose source is translated, toward the destination that was asked about if one was.
+    pub translated: u64,
+    /// How long a connection is kept in TIME_WAIT.
+    pub time_wait_seconds: Option<u64>,
+    /// The rules that translate sources; `None` where they could not be read.
+    pub rules: Option<Vec<String>>,
+    /// The worst flows first.
+    pub flows: Vec<NatFlowReport>,
+    /// How many flows were looked at, listed or not.
+    pub flows_examined: usize,
+    /// `insert_failed` of /proc/net/stat/nf_conntrack; `None` when unknown.
+    pub insert_failed: Option<u64>,
+    /// `drop` likewise.
+    pub dropped: Option<u64>,
+}
+
+/// Where the ports of a flow are known from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PortsFrom {
+    /// A rule was read.
+    Rule,
+    /// None was, and these are the ports that it gave.
+    Seen,
+    /// None was, and there are too few to tell: what the kernel takes where a rule names none.
+    Default,
+}
+
+/// One flow after translation.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NatFlowReport {
+    /// The address that the server sees.
+    pub source: IpAddr,
+    /// The server's.
+    pub destination: IpAddr,
+    /// Its port.
+    pub destination_port: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The conntrack zone.
+    pub zone: u16,
+    /// The ports that it can have.
+    pub ports: PortRange,
+    /// Where these are known from.
+    pub ports_from: PortsFrom,
+    /// The rule; `None` where none was read.
+    pub rule: Option<String>,
+    /// Ports taken.
+    pub ports_taken: u32,
+    /// Of these by connections that are over (TIME_WAIT, CLOSE).
+    pub ports_of_closed: u32,
+    /// Whether the kernel gives these up for a new connection; `None` when unknown.
+    pub closed_given_up: Option<bool>,
+    /// Ports that are not taken.
+    pub ports_free: u32,
+    /// The share of new connections that find no port now, where closed ones may be kept as if they
+    /// were.
+    pub hanging_share: f64,
+    /// With how many ports taken the first client hangs.
+    pub hangs_from: HangsFrom,
+    /// The rate at which connections can be opened and closed while TIME_WAIT keeps its port; `None`
+    /// where it does not.
+    pub max_connections_per_second: Option<f64>,
+    /// Connections closed in the last 10 s, per second.
+    pub closed_per_second: f64,
+    /// Connections by state.
+    pub by_state: BTreeMap<&'static str, u64>,
+    /// Who opened them, most first, and no more than [`NatFlowReport::BEHIND`].
+    pub behind: Vec<Behind>,
+    /// How many addresses opened them, as far as they were told apart.
+    pub behind_total: usize,
+    /// How bad it is.
+    pub level: Level,
+    /// The share that finds no port though what is over is given up.
+    #[serde(skip)]
+    held_share: f64,
+    #[serde(skip)]
+    is_exhausted: bool,
+}
+
+/// An address that opened connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Behind {
+    /// Which.
+    pub address: IpAddr,
+    /// How many.
+    pub connections: u64,
+}
+
+/// With how many ports taken the first connection finds none: it hangs on chance, since the kernel
+/// looks at a part of the ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct HangsFrom {
+    /// Earlier only once in 20 times.
+    pub earliest: u32,
+    /// As likely earlier as later.
+    pub likely: u32,
+    /// Later only once in 20 times.
+    pub latest: u32,
+}
+
+impl fmt::Display for HangsFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.earliest == self.latest {
+            return f.write_str(&count(self.likely));
+        }
+        let [earliest, latest] = [self.earliest, self.latest].map(count);
+        write!(f, "some {} ({earliest} to {latest})", count(self.likely))
+    }
+}
+
+impl NatReport {
+    /// What is said where connection tracking is not in use.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            source: None,
+            tracked: 0,
+            translated: 0,
+            time_wait_seconds: None,
+            rules: None,
+            flows: Vec::new(),
+            flows_examined: 0,
+            insert_failed: None,
+            dropped: None,
+        }
+    }
+
+    /// Judges the flows of `table`, on the release `kernel` where it is known; all of them are listed.
+    /// `is_failing` tells that connection tracking failed while it was looked at.
+    #[must_use]
+    pub fn new(
+        table: &NatTable,
+        kernel: Option<&str>,
+        thresholds: Thresholds,
+        is_failing: bool,
+    ) -> Self {
+        let given_up = kernel.is_some_and(gives_up_closed).then_some(true);
+        let mut known = HashMap::new();
+        let mut flows: Vec<_> = table
+            .flows
+            .iter()
+            .map(|(flow, used)| {
+                let mut report = NatFlowReport::new(*flow, used, table, given_up, &mut known);
+                report.judge(thresholds, is_failing);
+                report
+            })
+            .collect();
+        flows.sort_by_key(|flow| {
+            let key = (flow.source, flow.server(), flow.protocol, flow.zone);
+            (Reverse((flow.level, flow.ports_taken)), key)
+        });
+        let rules = table.rules.as_ref().ok();
+        Self {
+            source: Some(table.source),
+            tracked: table.tracked,
+            translated: table.translated,
+            time_wait_seconds: Some(table.time_wait.as_secs()),
+            rules: rules.map(|rules| rules.iter().map(ToString::to_string).collect()),
+            flows_examined: flows.len(),
+            flows,
+            insert_failed: None,
+            dropped: None,
+        }
+    }
+
+    /// What is said where nothing is wrong.
+    #[must_use]
+    pub fn quiet(&self) -> String {
+        match (self.source, self.flows.first()) {
+            (None, _) => {
+                "Connection tracking is not in use here: nothing is translated (NAT).".into()
+            }
+            (Some(_), None) => format!(
+                "No source is translated here (NAT), of {} tracked connections.",
+                count(self.tracked)
+            ),
+            (Some(_), Some(fullest)) => format!(
+                "Translated ports are not the problem either: the fullest flow, {}, holds {} where \
+                 clients begin to hang from {} on.",
+                fullest.name(),
+                count(fullest.blocked()),
+                fullest.hangs_from
+            ),
+        }
+    }
+}
+
+impl NatFlowReport {
+    /// So many origins are listed.
+    pub const BEHIND: usize = 10;
+
+    fn new(
+        flow: NatFlow,
+        used: &NatUse,
+        table: &NatTable,
+        closed_given_up: Option<bool>,
+        known: &mut HashMap<u32, HangsFrom>,
+    ) -> Self {
+        let (ports, ports_from, rule) = ports_of(flow, used, table.rules.as_deref().ok());
+        let inside = |set: &PortSet| set.ports().filter(|&port| ports.contains(port)).count();
+        let size = ports.len();
+        let taken = u32::try_from(inside(&used.taken)).unwrap_or(size);
+        let over = u32::try_from(inside(&used.over)).unwrap_or(taken);
+        let hangs_from = *known.entry(size).or_insert_with(|| hangs_from(size));
+        let by_state = used
+            .by_state
+            .iter()
+            .map(|(state, &connections)| (state.name(), connections))
+            .collect();
+        let mut behind: Vec<_> = used
+            .origins
+            .iter()
+            .map(|(&address, &connections)| Behind {
+                address,
+                connections,
+            })
+            .collect();
+        behind.sort_by_key(|it| (Reverse(it.connections), it.address));
+        let behind_total = behind.len();
+        behind.truncate(Self::BEHIND);
+        let time_wait = table.time_wait.as_secs_f64().max(1.0);
+        let held_share = Search::with(ports, &used.taken.without(&used.over)).none_found();
+        #[expect(clippy::cast_precision_loss)] // Far below 2^52.
+        let closed = used.closed_recently as f64;
+        Self {
+            source: flow.source,
+            destination: flow.destination,
+            destination_port: flow.destination_port,
+            protocol: flow.protocol,
+            zone: flow.zone,
+            ports,
+            ports_from,
+            rule,
+            ports_taken: taken,
+            ports_of_closed: over,
+            ports_free: size - taken,
+            closed_given_up,
+            hanging_share: rounded(if closed_given_up.is_some() {
+                held_share
+            } else {
+                Search::with(ports, &used.taken).none_found()
+            }),
+            held_share,
+            hangs_from,
+            max_connections_per_second: closed_given_up
+                .is_none()
+                .then(|| rounded(f64::from(hangs_from.likely) / time_wait)),
+            closed_per_second: rounded(closed / NatUse::RECENT.as_secs_f64()),
+            by_state,
+            behind,
+            behind_total,
+            level: Level::Ok,
+            is_exhausted: false,
+        }
+    }
+
+    fn judge(&mut self, thresholds: Thresholds, is_failing: bool) {
+        let likely = self.hangs_from.likely;
+        let held = percent(self.ports_taken - self.ports_of_closed, likely);
+        let hangs = self.hanging_share >= HANGS;
+        self.is_exhausted = self.held_share >= HANGS || hangs && is_failing;
+        self.level = if self.is_exhausted || held >= thresholds.crit {
+            Level::Critical
+        } else if held >= thresholds.warn
+            // What is over may be given up, or not.
+            || hangs
+            || percent(self.blocked(), likely) >= thresholds.crit
+        {
+            Level::Warning
+        } else {
+            Level::Ok
+        };
+    }
+
+    /// Ports that a new connection may not get.
+    fn blocked(&self) -> u32 {
+        match self.closed_given_up {
+            Some(true) => self.ports_taken - self.ports_of_closed,
+            _ => self.ports_taken,
+        }
+    }
+
+    /// Whether new connections hang.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        self.is_exhausted
+    }
+
+    /// Where the packets go.
+    #[must_use]
+    pub fn server(&self) -> SocketAddr {
+        SocketAddr::new(self.destination, self.destination_port)
+    }
+
+    /// `from 192.0.2.1 toward 198.51.100.2:443`, and what else tells it from others.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let protocol = match self.protocol {
+            Protocol::Tcp => "",
+            Protocol::Udp => " (UDP)",
+        };
+        let zone = match self.zone {
+            0 => String::new(),
+            zone => format!(" in zone {zone}"),
+        };
+        format!(
+            "from {} toward {}{protocol}{zone}",
+            self.source,
+            self.server()
+        )
+    }
+
+    /// Where its ports are known from: `of "masquerade to :50000-50999"`.
+    #[must_use]
+    pub fn whose_ports(&self) -> String {
+        let PortRange { low, high } = self.ports;
+        match (&self.rule, self.ports_from) {
+            (Some(rule), _) => format!("of \"{rule}\""),
+            (None, PortsFrom::Seen) => {
+                format!("from {low} to {high} that the rule is seen to give")
+            }
+            (None, _) => format!("from {low} to {high}, if the rule names none"),
+        }
+    }
+
+    /// Who is behind it: `10.1.0.2 (700), 10.1.0.3 (100)`.
+    #[must_use]
+    pub fn who(&self) -> String {
+        let one = |it: &Behind| format!("{} ({})", it.address, count(it.connections));
+        let mut names: Vec<_> = self.behind.iter().take(NAMED).map(one).collect();
+        if self.behind_total > NAMED {
+            let more = self.behind_total - NAMED;
+            names.push(format!("{} more", count(more as u64)));
+        }
+        names.join(", ")
+    }
+
+    /// What to do.
+    #[must_use]
+    pub fn next_step(&self) -> String {
+        let more = match self.ports_from {
+            PortsFrom::Rule if self.ports == ANY => {
+                "Give the rule more addresses to translate to (snat to FIRST-LAST)"
+            }
+            _ => "Give the rule more ports, or more addresses to translate to",
+        };
+        if let Some(limit) = self
+            .max_connections_per_second
+            .filter(|_| self.ports_of_closed * 2 > self.ports_taken)
+        {
+            return format!(
+                "Keep connections open behind it (a pool): each that is closed keeps its port for \
+                 net.netfilter.nf_conntrack_tcp_timeout_time_wait, which bears {} connections/s. \
+                 {more}.",
+                rate(limit)
+            );
+        }
+        format!(
+            "{more}, or find what keeps so many connections open there. Which they are, as root: \
+             `conntrack -L --src-nat {} --dport {}`.",
+            self.source, self.destination_port
+        )
+    }
+}
+
+impl fmt::Display for NatFlowReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let closed = self.ports_of_closed > 0 && self.held_share < HANGS;
+        if self.is_exhausted || self.hanging_share >= HANGS {
+            write!(
+                f,
+                "New connections that this machine translates {} hang{}",
+                self.name(),
+                if self.is_exhausted {
+                    ""
+                } else {
+                    ", unless this kernel gives up closed ones for them, as later ones do (Linux 6.5)"
+                }
+            )?;
+            write!(
+                f,
+                ": {:.0} % of them find no port, at",
+                (self.hanging_share * 100.0).floor().max(1.0)
+            )?;
+        } else {
+            write!(f, "Translated ports get short {}: at", self.name())?;
+        }
+        write!(
+            f,
+            " {} taken of the {} {}",
+            count(self.ports_taken),
+            count(self.ports.len()),
+            self.whose_ports()
+        )?;
+        if closed {
+            write!(f, ", {} by closed ones", count(self.ports_of_closed))?;
+        }
+        write!(f, "; clients begin to hang from {} on", self.hangs_from)?;
+        write!(f, ". Behind them: {}.", self.who())
+    }
+}
+
+/// Whether a kernel gives up closed connections where it finds no free port (commit 458972550287,
+/// Linux 6.5). An older one may have that too, and does not tell.
+fn gives_up_closed(release: &str) -> bool {
+    let mut numbers = release
+        .split(|letter: char| !letter.is_ascii_digit())
+        .map_while(|number| number.parse::<u32>().ok());
+    numbers.next().zip(numbers.next()) >= Some((6, 5))
+}
+
+/// The ports that `flow` can have, where they are known from, and the rule.
+fn ports_of(
+    flow: NatFlow,
+    used: &NatUse,
+    rules: Option<&[NatRule]>,
+) -> (PortRange, PortsFrom, Option<String>) {
+    let changed = used.changed.ports();
+    let span = changed.fold(None, |span: Option<PortRange>, port| {
+        let low = span.map_or(port, |span| span.low);
+        Some(PortRange { low, high: port })
+    });
+    // A source port below 1024 is translated to one.
+    let holds = |range: PortRange| {
+        span.is_none_or(|span| range.contains(span.low) && range.contains(span.high))
+    };
+    let mut fitting: Vec<_> = rules
+        .into_iter()
+        .flatten()
+        .filter(|rule| rule.may_give(flow.source))
+        .filter_map(|rule| match rule.ports {
+            RulePorts::Any => Some((ANY, rule)),
+            RulePorts::Range(range) => holds(range).then_some((range, rule)),
+            RulePorts::Unknown => None,
+        })
+        .collect();
+    fitting.sort_by_key(|(range, _)| range.len());
+    if let Some((range, rule)) = fitting.first() {
+        return (*range, PortsFrom::Rule, Some(rule.to_string()));
+    }
+    match span {
+        Some(span) if used.changed.len() >= TELLING && span.len() * 2 < ANY.len() => {
+            (span, PortsFrom::Seen, None)
+        }
+        _ => (ANY, PortsFrom::Default, None),
+    }
+}
+
+/// How the kernel looks for a port among `taken` ones: in rounds of so many in a row, each from a
+/// place by chance. How often a round finds none follows from how many places have nothing free
+/// behind them.
+struct Search {
+    taken: Vec<bool>,
+    /// At both ends of a run of taken ports its length.
+    run: Vec<u32>,
+    number: u32,
+    /// For each round its length, and the places that it finds nothing from.
+    rounds: Vec<(u32, u32)>,
+}
+
+impl Search {
+    fn new(size: u32) -> Self {
+        let mut rounds = vec![(size.min(ATTEMPTS), 0)];
+        while let Some(&(last, _)) = rounds
+            .last()
+            .filter(|(last, _)| size > ATTEMPTS && *last > FEWEST)
+        {
+            rounds.push((last / 2, 0));
+        }
+        Self {
+            taken: vec![false; size as usize],
+            run: vec![0; size as usize],
+            number: 0,
+            rounds,
+        }
+    }
+
+    fn with(range: PortRange, taken: &PortSet) -> Self {
+        let mut search = Self::new(range.len());
+        for port in taken.ports().filter(|&port| range.contains(port)) {
+            search.take(u32::from(port - range.low));
+        }
+        search
+    }
+
+    fn size(&self) -> u32 {
+        u32::try_from(self.taken.len()).unwrap_or(u32::MAX)
+    }
+
+    fn is_taken(&self, place: u32) -> bool {
+        self.taken[place as usize]
+    }
+
+    /// Takes a port that is free.
+    fn take(&mut self, place: u32) {
+        let size = self.size();
+        let run_at = |place: u32| {
+            if self.is_taken(place) {
+                self.run[place as usize]
+            } else {
+                0
+            }
+        };
+        let (left, right) = (
+            run_at((place + size - 1) % size),
+            run_at((place + 1) % size),
+        );
+        self.taken[place as usize] = true;
+        self.number += 1;
+        if self.number == size {
+            for (_, full) in &mut self.rounds {
+                *full = size;
+            }
+            return;
+        }
+        let whole = left + 1 + right;
+        let start = (place + size - left) % size;
+        self.run[start as usize] = whole;
+        self.run[((place + right) % size) as usize] = whole;
+        for (length, full) in &mut self.rounds {
+            let places = |run: u32| (run + 1).saturating_sub(*length);
+            *full += places(whole) - places(left) - places(right);
+        }
+    }
+
+    /// The share of new connections that find no port.
+    fn none_found(&self) -> f64 {
+        let size = f64::from(self.size());
+        let round = |(_, full): &(u32, u32)| f64::from(*full) / size;
+        self.rounds.iter().map(round).product()
+    }
+
+    /// Takes the port that a new connection finds; whether it does.
+    fn connect(&mut self, mut chance: impl FnMut() -> u32) -> bool {
+        let size = self.size();
+        for round in 0..self.rounds.len() {
+            let start = chance() % size;
+            let mut places = (0..self.rounds[round].0).map(|step| (start + step) % size);
+            if let Some(free) = places.find(|&place| !self.is_taken(place)) {
+                self.take(free);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// With how many of `size` ports taken the first client hangs: by filling them as the kernel does, a
+/// few times over, from the same chances each time.
+fn hangs_from(size: u32) -> HangsFrom {
+    /// Ports filled in all; and times, at most.
+    const WORK: u32 = 65_536;
+    const RUNS: u32 = 32;
+    let runs = (WORK / size).clamp(1, RUNS);
+    let mut seed = 0_u64;
+    // SplitMix64 (Steele, Lea and Flood, 2014).
+    let mut chance = || {
+        seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        u32::try_from((mixed ^ (mixed >> 31)) >> 32).unwrap_or_default()
+    };
+    // The share of runs in which nobody has hung with so many taken, the next one included.
+    let mut calm = vec![0.0; size as usize + 1];
+    for _ in 0..runs {
+        let mut search = Search::new(size);
+        let mut still = 1.0;
+        for calm in &mut calm {
+            still *= 1.0 - search.none_found();
+            *calm += still / f64::from(runs);
+            if still < 0.001 {
+                break;
+            }
+            // Who hangs tries again.
+            (0..1000).any(|_| search.connect(&mut chance));
+        }
+    }
+    let at = |share: f64| {
+        let place = calm.iter().position(|calm| *calm <= 1.0 - share);
+        u32::try_from(place.unwrap_or(size as usize)).unwrap_or(size)
+    };
+    HangsFrom {
+        earliest: at(0.05),
+        likely: at(0.5),
+        latest: at(0.95),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{Tracked, TrackedState};
+
+    const DEFAULT: Thresholds = Thresholds {
+        warn: 50.0,
+        crit: 80.0,
+    };
+    const TIME_WAIT: Duration = Duration::from_secs(120);
+
+    /// What a plain walk over every place says.
+    fn counted(search: &Search) -> f64 {
+        let size = search.size();
+        let full = |length: u32| {
+            let is_full =
+                |start: &u32| (0..length).all(|step| search.is_taken((start + step) % size));
+            f64::from(u32::try_from((0..size).filter(is_full).count()).unwrap()) / f64::from(size)
+        };
+        search
+            .rounds
+            .iter()
+            .map(|&(length, _)| full(length))
+            .product()
+    }
+
+    proptest! {
+        #[test]
+        fn runs_tell_what_a_walk_over_all_places_tells(
+            size in 1_u32..400,
+            places in proptest::collection::vec(any::<u32>(), 0..500),
+            full: bool,
+        ) {
+            let mut search = Search::new(size);
+            let places = places.into_iter().map(|place| place % size);
+            for place in places.chain((0..size).filter(|_| full)) {
+                if !search.is_taken(place) {
+                    search.take(place);
+                }
+            }
+            prop_assert!((search.none_found() - counted(&search)).abs() < 1e-9);
+        }
+    }
+
+    /// Against as many runs of a plain simulation, in another language, of what the kernel's text
+    /// says: 5 %, half and 95 % of 200 runs (50 of the last).
+    #[test]
+    fn clients_hang_before_the_last_port_is_taken_where_there_are_more_than_128() {
+        for size in [1, 10, 127, 128] {
+            let from = hangs_from(size);
+            assert_eq!(
+                (from.earliest, from.likely, from.latest),
+                (size, size, size)
+            );
+        }
+        for (size, simulated) in [
+            (500, [461, 484, 497]),
+            (1000, [903, 950, 981]),
+            (2000, [1798, 1870, 1933]),
+            (5000, [4448, 4597, 4699]),
+        ] {
+            let from = hangs_from(size);
+            for (said, simulated) in [from.earliest, from.likely, from.latest]
+                .iter()
+                .zip(simulated)
+            {
+                let off = said.abs_diff(simulated);
+                assert!(off * 100 <= size * 2, "{size}: {from:?} {simulated}");
+            }
+        }
+    }
+
+    fn used(ports: impl IntoIterator<Item = u16>, state: &str) -> NatUse {
+        let mut used = NatUse::default();
+        for port in ports {
+            let tracked = Tracked {
+                flow: flow(),
+                port,
+                origin: [10, 1, 0, 2].into(),
+                origin_port: 40000,
+                state: TrackedState::from_name(state).unwrap(),
+                left: Some(Duration::from_secs(115)),
+            };
+            used.add(&tracked, TIME_WAIT);
+        }
+        used
+    }
+
+    fn flow() -> NatFlow {
+        NatFlow {
+            source: [10, 2, 0, 1].into(),
+            destination: [10, 2, 0, 2].into(),
+            destination_port: 3306,
+            protocol: Protocol::Tcp,
+            zone: 0,
+        }
+    }
+
+    fn rule(ports: RulePorts) -> NatRule {
+        NatRule {
+            addresses: None,
+            ports,
+        }
+    }
+
+    fn thousand() -> RulePorts {
+        RulePorts::Range(PortRange {
+            low: 50000,
+            high: 50999,
+        })
+    }
+
+    fn judged(
+        used: NatUse,
+        rules: Result<Vec<NatRule>, String>,
+        is_failing: bool,
+    ) -> NatFlowReport {
+        judged_on("6.1.0-32-amd64", used, rules, is_failing)
+    }
+
+    fn judged_on(
+        kernel: &str,
+        used: NatUse,
+        rules: Result<Vec<NatRule>, String>,
+        is_failing: bool,
+    ) -> NatFlowReport {
+        let table = NatTable {
+            source: TrackingSource::Ctnetlink,
+            tracked: 1000,
+            translated: 1000,
+            flows: HashMap::from([(flow(), used)]),
+            malformed: 0,
+            rules,
+            time_wait: TIME_WAIT,
+        };
+        NatReport::new(&table, Some(kernel), DEFAULT, is_failing)
+            .flows
+            .remove(0)
+    }
+
+    #[test]
+    fn levels_hold_on_both_sides_of_each_threshold() {
+        use Level::{Critical, Ok as Fine, Warning};
+        let likely = u16::try_from(hangs_from(1000).likely).unwrap();
+        // In no order, so that there are no long runs.
+        let ports = |number: u16| (0..u32::from(number)).map(|at| 50000 + (at * 389 % 1000) as u16);
+        let level = |number, state, is_failing| {
+            let report = judged(
+                used(ports(number), state),
+                Ok(vec![rule(thousand())]),
+                is_failing,
+            );
+            (report.level, report.is_exhausted())
+        };
+        let (warn, crit) = (likely.div_ceil(2), (likely * 8).div_ceil(10));
+        for (number, held, over) in [
+            (warn - 1, (Fine, false), (Fine, false)),
+            (warn, (Warning, false), (Fine, false)),
+            (crit - 1, (Warning, false), (Fine, false)),
+            (crit, (Critical, false), (Warning, false)),
+            (1000, (Critical, true), (Warning, false)),
+        ] {
+            assert_eq!(level(number, "ESTABLISHED", false), held, "{number}");
+            assert_eq!(level(number, "TIME_WAIT", false), over, "{number}");
+        }
+        assert_eq!(level(1000, "TIME_WAIT", true), (Critical, true));
+    }
+
+    #[test]
+    fn closed_ones_count_as_free_where_the_kernel_gives_them_up() {
+        for (kernel, level, share, limit) in [
+            ("6.1.0", Level::Warning, 1.0, true),
+            ("5.14.0-503.el9", Level::Warning, 1.0, true),
+            ("6.5.0", Level::Ok, 0.0, false),
+            ("6.18.44-fc-v669", Level::Ok, 0.0, false),
+            ("7.0", Level::Ok, 0.0, false),
+            ("unknown", Level::Warning, 1.0, true),
+        ] {
+            let closed = used(50000..51000, "TIME_WAIT");
+            let report = judged_on(kernel, closed, Ok(vec![rule(thousand())]), false);
+            assert_eq!(
+                (report.level, report.hanging_share),
+                (level, share),
+                "{kernel}"
+            );
+            assert_eq!(
+                report.max_connections_per_second.is_some(),
+                limit,
+                "{kernel}"
+            );
+            let held = used(50000..51000, "ESTABLISHED");
+            let report = judged_on(kernel, held, Ok(vec![rule(thousand())]), false);
+            assert_eq!((report.level, report.hanging_share), (Level::Critical, 1.0));
+        }
+    }
+
+    #[test]
+    fn ports_are_those_of_the_rule_or_those_seen_or_the_kernels() {
+        let thousand = thousand();
+        let all = Some("masquerade to :50000-50999".to_owned());
+        let from = |ports: &[u16], rules: Result<Vec<NatRule>, String>| {
+            let report = judged(used(ports.iter().copied(), "ESTABLISHED"), rules, false);
+            (report.ports.len(), report.ports_from, report.rule)
+        };
+        let unread = || Err("no".to_owned());
+        let few: Vec<u16> = (50000..50019).collect();
+        let many: Vec<u16> = (0..20).map(|at| 50000 + at * 10).collect();
+        let wide: Vec<u16> = (0..20).map(|at| 1024 + at * 3000).collect();
+        let both = || vec![rule(RulePorts::Any), rule(thousand)];
+        assert_eq!(from(&few, Ok(both())), (1000, PortsFrom::Rule, all));
+        assert_eq!(
+            from(&wide, Ok(both())),
+            (64512, PortsFrom::Rule, Some("masquerade".into()))
+        );
+        let elsewhere = NatRule {
+            addresses: Some(([192, 0, 2, 1].into(), [192, 0, 2, 9].into())),
+            ports: thousand,
+        };
+        assert_eq!(
+            from(&few, Ok(vec![elsewhere])),
+            (64512, PortsFrom::Default, None)
+        );
+        assert_eq!(
+            from(&few, Ok(vec![rule(RulePorts::Unknown)])),
+            (64512, PortsFrom::Default, None)
+        );
+        assert_eq!(from(&few, unread()), (64512, PortsFrom::Default, None));
+        assert_eq!(from(&many, unread()), (191, PortsFrom::Seen, None));
+        assert_eq!(from(&wide, unread()), (64512, PortsFrom::Default, None));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_one_sentence() {
+        let report = judged(
+            used(50000..51000, "ESTABLISHED"),
+            Ok(vec![rule(thousand())]),
+            false,
+        );
+        assert_eq!(
+            report.to_string(),
+            format!(
+                "New connections that this machine translates from 10.2.0.1 toward 10.2.0.2:3306 \
+                 hang: 100 % of them find no port, at 1,000 taken of the 1,000 of \"masquerade to \
+                 :50000-50999\"; clients begin to hang from {} on. Behind them: 10.1.0.2 (1,000).",
+                report.hangs_from
+            )
+        );
+    }
+}
