@@ -804,10 +804,15 @@ fn start_prometheus(folder: &Path) -> [Service; 2] {
         &format!("--config.file={}", name("prometheus.yml")),
         &format!("--storage.tsdb.path={}", name("tsdb")),
     ]);
-    [
+    let services = [
         Service::start(exporter, EXPORTER),
         Service::start(prometheus, PROMETHEUS),
-    ]
+    ];
+    // It listens before it answers.
+    within(30, "a Prometheus that is ready", || {
+        get(PROMETHEUS, "/-/ready").is_ok_and(|said| said.contains("Ready"))
+    });
+    services
 }
 
 #[test]
