@@ -99,7 +99,7 @@ pub struct ReproArgs {
     /// Read the group client of this MySQL option file instead of that of ~/.my.cnf
     #[arg(long, value_parser = values::path(), value_name = "FILE", help_heading = SERVER)]
     defaults_file: Option<PathBuf>,
-    /// Read the group client with this behind its name too, as [client_prod] for _prod
+    /// Read the group client with this behind its name too, as client_prod for _prod
     #[arg(long, value_name = "SUFFIX", help_heading = SERVER)]
     defaults_group_suffix: Option<String>,
     /// Insist on TLS, and on a certificate [default of MODE: verify-full]

@@ -592,7 +592,7 @@ impl Search {
 }
 
 /// The share of new connections that find no port where closed ones are given up: in the last
-/// [`HARDER`] places of each round, and of those every other one, namely where the sequence numbers of
+/// `HARDER` places of each round, and of those every other one, namely where the sequence numbers of
 /// the new connection are ahead of the old one's (`nf_nat_used_tuple_harder` there).
 fn none_found_beside_closed(range: PortRange, taken: &PortSet, closed: &PortSet) -> f64 {
     /// `NF_NAT_HARDER_THRESH`.

@@ -259,7 +259,7 @@ pub fn line(socket: &Socket) -> String {
     line
 }
 
-/// Reads what [`line`] writes, line by line.
+/// Reads what [`line()`] writes, line by line.
 ///
 /// # Errors
 /// Where a line is another one, or there are more than any machine has.
