@@ -263,7 +263,15 @@ mod hidden {
         let output = as_nobody(&["verdict", "--json"]);
         assert_eq!(exit(&output), 0, "{}", text(&output));
         let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(verdict["flows"][0]["ports_in_use"], 20, "{verdict}");
+        // As many as the kernel has: a slow server may have closed one first.
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let is_toward = |row: &&str| {
+            let remote = row.split_whitespace().nth(2);
+            remote.is_some_and(|remote| remote.ends_with(":0CEA"))
+        };
+        let there = table.lines().filter(is_toward).count();
+        assert!(there > 0, "{table}");
+        assert_eq!(verdict["flows"][0]["ports_in_use"], there, "{verdict}");
         for (arguments, instead) in [
             (&["repro"][..], "`twcheck repro --host HOST`"),
             (&["advise", "--prove"], "without --prove"),

@@ -239,13 +239,18 @@ hidden)
     ;;
 esac
 try() {
-    local binary=\$1 begun ended
+    local binary=\$1 begun ended attempt
     shift
     read -r begun _ </proc/uptime
-    timeout 300 /tests/\$binary "\$@" >/tmp/said.\$binary 2>&1
+    # An emulator that was starved for a moment is no fault of the kernel: what fails twice is one.
+    for attempt in first second; do
+        timeout 300 /tests/\$binary "\$@" >/tmp/said.\$binary 2>&1
+        grep -q '^test result: ok' /tmp/said.\$binary && break
+        echo "the \$attempt attempt failed:"
+        cat /tmp/said.\$binary
+    done
     read -r ended _ </proc/uptime
     grep -h MEASURED /tmp/said.\$binary
-    grep -q '^test result: ok' /tmp/said.\$binary || cat /tmp/said.\$binary
     set -- \$(sed -n 's/^test result: [^0-9]*\([0-9]*\) passed; \([0-9]*\) failed;.*/\1 \2/p' \
         /tmp/said.\$binary | tail -n 1) 0 1
     echo "RESULT \$binary \$1 \$2 \$((\${ended%.*} - \${begun%.*}))"
