@@ -487,8 +487,9 @@ fn beside(before: &str, after: &str) -> Option<String> {
     }
     let before = before.strip_suffix("[Errno -3] ").unwrap_or(before);
     let before = before.trim_end_matches(['[', '(', ' ']).strip_suffix(':')?;
-    let start = before.rfind(|letter: char| letter.is_whitespace() || "'\"(,".contains(letter));
-    endpoint(&before[start.map_or(0, |start| start + 1)..]).filter(is_full)
+    let is_edge = |letter: char| letter.is_whitespace() || "'\"(,".contains(letter);
+    let word = before.rsplit(is_edge).next().unwrap_or(before);
+    endpoint(word).filter(is_full)
 }
 
 /// Words that the name stands behind.
