@@ -20,7 +20,7 @@ static SECRETS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"(?i)(bearer\s+)[a-z0-9._~+/=-]{8,}", "$1…"),
         // password=…, "password": "…", PGPASSWORD=…, api_key: …, but not (using password: YES)
         (
-            r#"(?i)((?:pass(?:w(?:or)?d|phrase)?|pwd|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credentials?)[a-z0-9_-]*["']?\s*(?:=>|[=:])\s*)("[^"]*"?|'[^']*'?|[^\s`]+)"#,
+            r#"(?i)((?:pass(?:w(?:or)?d|phrase)?|pwd|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credentials?)[a-z0-9_-]*["']?\s*(?:=>|[=:])\s*)("[^"]*"?|'[^']*'?|[^\s)}\]]+)"#,
             "$1…",
         ),
         (r"(?i)(identified\s+(?:with\s+\S+\s+)?(?:by|as)\s+(?:password\s+)?)('[^']*'?|\S+)", "$1…"),
