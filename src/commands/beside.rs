@@ -23,6 +23,17 @@ pub fn replace(
     done
 }
 
+/// What a folder holds, sorted.
+#[cfg(test)]
+pub fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
 /// A new file in the folder of `path`; processes of other containers there may have this one's
 /// number. No collector of files by their ending takes it for one.
 pub fn beside(path: &Path) -> io::Result<(File, PathBuf)> {

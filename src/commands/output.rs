@@ -82,15 +82,7 @@ mod tests {
     use nix::unistd::mkfifo;
 
     use super::*;
-
-    fn names(folder: &Path) -> Vec<String> {
-        let entries = fs::read_dir(folder).unwrap();
-        let mut names: Vec<_> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
+    use crate::commands::beside::names;
 
     #[test]
     fn a_file_is_replaced_as_a_whole_and_everybody_may_read_it() {

@@ -106,15 +106,7 @@ mod tests {
     use nix::unistd::mkfifo;
 
     use super::*;
-
-    fn names(folder: &Path) -> Vec<String> {
-        let entries = fs::read_dir(folder).unwrap();
-        let mut names: Vec<_> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
+    use crate::commands::beside::names;
 
     #[test]
     fn nothing_is_left_where_a_picture_could_be() {

@@ -162,6 +162,21 @@ fn summary<R: Judged>(looked: &[Looked<R>], gaps: &[Gap]) -> String {
     text
 }
 
+impl Namespaces<Verdict> {
+    /// Those that are not well, at most `top` of them, all for 0, and how many there are besides.
+    #[must_use]
+    pub fn troubled(&self, top: usize) -> (Vec<(&Looked<Verdict>, &Verdict)>, usize) {
+        let troubled = self.namespaces.iter().filter(|it| it.level() > Level::Ok);
+        let mut told: Vec<_> = troubled
+            .filter_map(|it| Some((it, it.report.as_ref()?)))
+            .collect();
+        let all = told.len();
+        told.truncate(if top == 0 { all } else { top });
+        let more = all - told.len();
+        (told, more)
+    }
+}
+
 impl Judged for Verdict {
     fn level(&self) -> Level {
         self.level

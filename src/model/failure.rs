@@ -924,4 +924,16 @@ impl FailureKind {
         let found = FAILURES.iter().find(|row| row.kind == self);
         found.unwrap_or(&FAILURES[FAILURES.len() - 1])
     }
+
+    /// Whether it means that ports ran out, of whatever kind.
+    #[must_use]
+    pub fn is_exhaustion(self) -> bool {
+        matches!(
+            self,
+            Self::EphemeralPortsExhausted
+                | Self::PortsHeldByBind
+                | Self::PortsReserved
+                | Self::SourcePortsExhausted
+        )
+    }
 }

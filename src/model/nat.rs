@@ -170,8 +170,6 @@ pub struct NatUse {
     pub by_state: HashMap<TrackedState, u64>,
     /// Connections by who opened them, as far as [`NatUse::ORIGINS`] goes.
     pub origins: HashMap<IpAddr, u64>,
-    /// Connections of further ones.
-    pub of_others: u64,
     /// Connections that entered TIME_WAIT in the last [`NatUse::RECENT`].
     pub closed_recently: u64,
 }
@@ -197,13 +195,9 @@ impl NatUse {
             .filter(|_| tracked.state.is_time_wait())
             .and_then(|left| time_wait.checked_sub(left));
         self.closed_recently += u64::from(age.is_some_and(|age| age < Self::RECENT));
-        let room = self.origins.len() < Self::ORIGINS;
-        match self.origins.get_mut(&tracked.origin) {
-            Some(known) => *known += 1,
-            None if room => {
-                self.origins.insert(tracked.origin, 1);
-            }
-            None => self.of_others += 1,
+        let has_room = self.origins.len() < Self::ORIGINS;
+        if has_room || self.origins.contains_key(&tracked.origin) {
+            *self.origins.entry(tracked.origin).or_default() += 1;
         }
     }
 }

@@ -4,7 +4,6 @@
 use std::io::{self, Write};
 
 use super::evidence::{drops, flow_row, groups, remarks};
-use crate::judge::level::Level;
 use crate::judge::namespaces::Namespaces;
 use crate::judge::verdict::Verdict;
 use crate::words::{count, counted, printable};
@@ -52,16 +51,11 @@ pub fn namespaces(all: &Namespaces<Verdict>, top: usize, out: &mut dyn Write) ->
         "Why not",
     ];
     write_table(headings, 3..7, &rows, out)?;
-    let troubled = all.namespaces.iter().filter(|it| it.level() > Level::Ok);
-    let troubled: Vec<_> = troubled
-        .filter_map(|it| Some((it, it.report.as_ref()?)))
-        .collect();
-    let shown = if top == 0 { troubled.len() } else { top };
-    for (looked, verdict) in troubled.iter().take(shown) {
+    let (troubled, more) = all.troubled(top);
+    for (looked, verdict) in troubled {
         writeln!(out, "\n### {}\n", text(&looked.namespace.title()))?;
         write_verdict(verdict, out)?;
     }
-    let more = troubled.len().saturating_sub(shown);
     if more > 0 {
         let more = counted(more as u64, "more namespace");
         writeln!(out, "\n{more} that are not well (`--top 0`)")?;

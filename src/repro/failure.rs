@@ -75,13 +75,7 @@ impl Failure {
     /// Whether ports ran out, of whatever kind.
     #[must_use]
     pub fn is_exhaustion(&self) -> bool {
-        matches!(
-            self.kind,
-            FailureKind::EphemeralPortsExhausted
-                | FailureKind::PortsHeldByBind
-                | FailureKind::PortsReserved
-                | FailureKind::SourcePortsExhausted
-        )
+        self.kind.is_exhaustion()
     }
 
     /// The same as a finding has it, about `server`.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
 use super::netlink::{DUMP, Failure, Netlink, attribute, retried};
-use super::{Machine, ProcRoot, SourceChoice, nft, sysctl};
+use super::{Machine, ProcRoot, SourceChoice, file, nft, sysctl};
 use crate::model::{
     Gap, NatFlow, NatRule, NatTable, NatUse, Protocol, Toward, Tracked, TrackedState,
     TrackingSource, Weight,
@@ -313,19 +313,10 @@ fn be16(bytes: &[u8]) -> Option<u16> {
 }
 
 /// Streams the rows of a file like /proc/net/nf_conntrack; returns how many were not understood.
-fn rows(file: File, row: &mut dyn FnMut(&Tracked)) -> io::Result<u64> {
-    let mut reader = BufReader::new(file.take(LONGEST_TABLE));
+fn rows(table: File, row: &mut dyn FnMut(&Tracked)) -> io::Result<u64> {
+    let mut reader = BufReader::new(table.take(LONGEST_TABLE));
     let (mut line, mut malformed) = (Vec::new(), 0);
-    loop {
-        line.clear();
-        if reader
-            .by_ref()
-            .take(LONGEST_LINE)
-            .read_until(b'\n', &mut line)?
-            == 0
-        {
-            return Ok(malformed);
-        }
+    while file::line(&mut reader, LONGEST_LINE, &mut line)? > 0 {
         let text = String::from_utf8_lossy(&line);
         match parse(&text) {
             Some(Row::Tracked(tracked)) => row(&tracked),
@@ -333,6 +324,7 @@ fn rows(file: File, row: &mut dyn FnMut(&Tracked)) -> io::Result<u64> {
             None => malformed += 1,
         }
     }
+    Ok(malformed)
 }
 
 /// One row: `ipv4 2 tcp 6 117 TIME_WAIT src=… dst=… sport=… dport=… src=… …`, before Linux 2.6.20

@@ -1,7 +1,7 @@
 //! How files are read: with a bound on each, so that none takes the memory.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, BufRead, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -73,6 +73,16 @@ pub fn in_one_read(open: impl Fn() -> io::Result<File>) -> io::Result<String> {
         }
     }
     Err(too_long())
+}
+
+/// Reads a line into `line` in place of what it held, of one that is longer than `longest` its
+/// beginning; how many bytes, none at the end.
+///
+/// # Errors
+/// Whatever read() says.
+pub fn line(reader: &mut impl BufRead, longest: u64, line: &mut Vec<u8>) -> io::Result<usize> {
+    line.clear();
+    reader.by_ref().take(longest).read_until(b'\n', line)
 }
 
 fn one_read(file: &mut File, bytes: &mut [u8]) -> io::Result<usize> {

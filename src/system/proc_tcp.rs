@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use super::ProcRoot;
 use super::byte_order::ByteOrder;
+use super::{ProcRoot, file};
 use crate::model::{Socket, TcpState};
 use crate::refusal::Refusal;
 
@@ -122,8 +122,7 @@ const LONGEST_SKIPPED: u64 = 1 << 20;
 
 /// Reads a line into `line`, of one that is too long its beginning; whether there was one.
 fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
-    line.clear();
-    let read = reader.by_ref().take(LONGEST_LINE).read_until(b'\n', line)?;
+    let read = file::line(reader, LONGEST_LINE, line)?;
     if read as u64 == LONGEST_LINE && line.last() != Some(&b'\n') {
         let more = reader.by_ref().take(LONGEST_SKIPPED).skip_until(b'\n')?;
         if more as u64 == LONGEST_SKIPPED {

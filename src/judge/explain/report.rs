@@ -131,12 +131,7 @@ impl Cause {
     /// Whether ports ran out, as far as the text goes.
     #[must_use]
     pub fn is_exhaustion(&self) -> bool {
-        matches!(
-            self.kind,
-            FailureKind::EphemeralPortsExhausted
-                | FailureKind::PortsHeldByBind
-                | FailureKind::SourcePortsExhausted
-        )
+        self.kind.is_exhaustion()
     }
 
     /// Toward whom, for people.

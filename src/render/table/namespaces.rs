@@ -4,7 +4,6 @@ use super::advice::write_changes;
 use super::grid::Grid;
 use super::write_evidence;
 use crate::judge::advice::Advice;
-use crate::judge::level::Level;
 use crate::judge::namespaces::{Judged, Looked, Namespaces};
 use crate::judge::states::States;
 use crate::judge::verdict::Verdict;
@@ -63,12 +62,8 @@ pub fn all_verdicts(
     }
     rows.write(out)?;
     write_missing(all, screen, out)?;
-    let troubled = all.namespaces.iter().filter(|it| it.level() > Level::Ok);
-    let troubled: Vec<_> = troubled
-        .filter_map(|it| Some((it, it.report.as_ref()?)))
-        .collect();
-    let shown = if top == 0 { troubled.len() } else { top };
-    for (looked, verdict) in troubled.iter().take(shown) {
+    let (troubled, more) = all.troubled(top);
+    for (looked, verdict) in troubled {
         writeln!(out, "\n== {}", looked.namespace.title())?;
         let word = verdict.level.word();
         let painted = screen.paint(verdict.level, word);
@@ -77,7 +72,6 @@ pub fn all_verdicts(
         writeln!(out, "{sentence}")?;
         write_evidence(verdict, screen, out)?;
     }
-    let more = troubled.len().saturating_sub(shown);
     if more > 0 {
         let more = counted(more as u64, "more namespace");
         writeln!(out, "\n… and {more} that are not well (--top 0)")?;

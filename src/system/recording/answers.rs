@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::model::{
     OtherNamespaces, Owner, Owners, Path, PortSet, Socket, SourceName, TcpState, Timestamps, Trial,
     Unplaced, Unseen, Weight,
 };
+use crate::system::file;
 
 /// Version of all this.
 pub const VERSION: u32 = 1;
@@ -268,13 +269,7 @@ pub fn sockets(from: impl Read) -> io::Result<Vec<Socket>> {
     let mut sockets = Vec::new();
     let mut line = Vec::new();
     for number in 1_u64.. {
-        line.clear();
-        if reader
-            .by_ref()
-            .take(LONGEST_LINE)
-            .read_until(b'\n', &mut line)?
-            == 0
-        {
+        if file::line(&mut reader, LONGEST_LINE, &mut line)? == 0 {
             break;
         }
         let text = std::str::from_utf8(&line).ok();

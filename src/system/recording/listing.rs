@@ -1,11 +1,12 @@
 //! What `ss -tan`, `ss -tanoe`, `netstat -ant` and `netstat -anto` print, as it was pasted: with or
 //! without its heading, with prompts around it.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::model::{Interface, Socket, TcpState};
+use crate::system::file;
 
 /// No line of either is longer; what is longer is no line of theirs.
 const LONGEST_LINE: u64 = 16 * 1024;
@@ -74,11 +75,7 @@ impl Listing {
         let mut reader = BufReader::new(from);
         let mut bytes = Vec::new();
         for number in 1_u64.. {
-            bytes.clear();
-            let read = reader
-                .by_ref()
-                .take(LONGEST_LINE)
-                .read_until(b'\n', &mut bytes)?;
+            let read = file::line(&mut reader, LONGEST_LINE, &mut bytes)?;
             if read == 0 {
                 break;
             }
