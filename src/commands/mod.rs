@@ -3,6 +3,7 @@
 pub mod advise;
 mod beside;
 mod closer;
+mod every;
 pub mod explain;
 mod output;
 mod picture;

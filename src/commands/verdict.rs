@@ -6,13 +6,13 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::output::Output;
-use super::{closer, place};
+use super::{closer, every, place};
 use crate::cli::VerdictArgs;
 use crate::exit::Exit;
 use crate::judge::destination::Attempt;
 use crate::judge::level::Thresholds;
 use crate::judge::verdict::{Verdict, verdict};
-use crate::model::{Gap, SourceName, Toward, Weight};
+use crate::model::{SourceName, Toward};
 use crate::render::{self, Screen, VerdictFormat};
 use crate::repro::knock;
 use crate::system::{Machine, Recorded, Search, Stopwatch, View, other_namespaces, owners, route};
@@ -37,6 +37,10 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
         nat: args.nat,
         states: format == VerdictFormat::Prometheus,
     };
+    if let Some(pause) = args.every {
+        let post = place::Post::take(&args.source.place, destination)?;
+        return every::run(pause, args.until, || look_from(&post, &asked));
+    }
     if args.source.all_netns {
         let all = place::all(&args.source, destination, |machine, toward| {
             look(machine, toward, &asked)
@@ -56,10 +60,7 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
     if let Some(namespace) = namespace {
         verdict.settle_in(namespace);
     }
-    // What is decisive is a finding.
-    let minor = |gap: &&Gap| gap.weight == Weight::Minor;
-    let notes: Vec<_> = verdict.gaps.iter().filter(minor).cloned().collect();
-    render::note_gaps(&notes);
+    render::note_gaps(verdict.minor_gaps());
     write(output, format, |screen, out| {
         format.write(&verdict, watch.cost(), screen, out)
     })?;
@@ -100,10 +101,10 @@ pub(super) fn of_recording(recorded: Recorded) -> Result<Verdict> {
 
 /// What a look is to tell.
 #[expect(clippy::struct_excessive_bools)] // Options of the command line.
-struct Asked {
+pub(super) struct Asked {
     thresholds: Thresholds,
     /// So many flows are told, all for 0.
-    top: usize,
+    pub top: usize,
     /// The owners of every flow that is told.
     owners: bool,
     sample: Option<Duration>,
@@ -130,6 +131,15 @@ impl Default for Asked {
             states: false,
         }
     }
+}
+
+/// Looks and judges, from `post`.
+pub(super) fn look_from(post: &place::Post, asked: &Asked) -> Result<Verdict> {
+    let mut verdict = post.look(|machine, toward| look(machine, toward, asked))?;
+    if let Some(namespace) = post.namespace() {
+        verdict.settle_in(namespace.clone());
+    }
+    Ok(verdict)
 }
 
 /// Looks and judges.

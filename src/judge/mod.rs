@@ -23,6 +23,7 @@ pub mod source;
 pub mod states;
 pub mod table;
 pub mod toward;
+pub mod trend;
 pub mod verdict;
 
 pub use capacity::Capacity;

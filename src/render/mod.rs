@@ -28,8 +28,8 @@ use crate::model::{Gap, Weight};
 use crate::refusal::Refusal;
 
 /// Says on stderr what could not be read.
-pub fn note_gaps(gaps: &[Gap]) {
-    for gap in gaps.iter().filter(|gap| gap.weight != Weight::None) {
+pub fn note_gaps<'a>(gaps: impl IntoIterator<Item = &'a Gap>) {
+    for gap in gaps.into_iter().filter(|gap| gap.weight != Weight::None) {
         note(&format!("{}: {}", gap.what, gap.why));
     }
 }

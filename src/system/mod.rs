@@ -18,6 +18,7 @@ mod owners;
 mod place;
 mod proc_root;
 pub mod proc_tcp;
+mod reader;
 mod recording;
 mod resolve;
 pub mod route;
@@ -34,6 +35,7 @@ pub use machine::{Machine, SourceChoice};
 pub use namespaces::other_namespaces;
 pub use owners::{LONGEST_SAMPLE, Search, owners};
 pub use proc_root::ProcRoot;
+pub use reader::is_reader_gone_within;
 pub use recording::{
     Recorded, Recording, Subject, check as can_be_recorded, open as open_recording, take,
 };
