@@ -32,6 +32,8 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
         top: args.top,
         owners: args.owners,
         sample: args.sample,
+        // A line names nobody.
+        hunts: args.every.is_none(),
         connect: args.connect,
         only_used: args.source.all_netns,
         nat: args.nat,
@@ -108,6 +110,8 @@ pub(super) struct Asked {
     /// The owners of every flow that is told.
     owners: bool,
     sample: Option<Duration>,
+    /// Who has no port where there is none is hunted for.
+    pub hunts: bool,
     /// One connection to the destination.
     connect: bool,
     /// Nothing of a destination to which nothing goes.
@@ -125,6 +129,7 @@ impl Default for Asked {
             top: 10,
             owners: false,
             sample: None,
+            hunts: true,
             connect: false,
             only_used: false,
             nat: false,
@@ -174,7 +179,7 @@ fn look(machine: &Machine, toward: Option<Toward>, asked: &Asked) -> Result<Verd
     let flows = verdict.flows_to_own(asked.owners || asked.sample.is_some(), cheap);
     let search = Search {
         sample: asked.sample,
-        portless: verdict.is_exhausted(),
+        portless: asked.hunts && verdict.is_exhausted(),
         service: verdict.service_to_own(),
     };
     if !flows.is_empty() || search.portless || search.service.is_some() {

@@ -10,7 +10,7 @@ pub mod explain;
 pub mod files;
 pub mod finding;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod flow;
 pub mod forecast;
 pub mod goal;

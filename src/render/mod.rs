@@ -16,6 +16,7 @@ pub mod svg;
 mod sysctl;
 mod table;
 mod ticket;
+pub mod watch;
 
 use std::io::{self, Write};
 

@@ -18,7 +18,6 @@ mod owners;
 mod place;
 mod proc_root;
 pub mod proc_tcp;
-mod reader;
 mod recording;
 mod resolve;
 pub mod route;
@@ -28,6 +27,7 @@ pub mod sysctl;
 pub mod text;
 pub mod trial;
 mod visit;
+mod wait;
 
 pub use census::{Census, Found, census};
 pub use collect::{Judgement, View};
@@ -35,10 +35,10 @@ pub use machine::{Machine, SourceChoice};
 pub use namespaces::other_namespaces;
 pub use owners::{LONGEST_SAMPLE, Search, owners};
 pub use proc_root::ProcRoot;
-pub use reader::is_reader_gone_within;
 pub use recording::{
     Recorded, Recording, Subject, check as can_be_recorded, open as open_recording, take,
 };
 pub use resolve::resolve;
 pub use stopwatch::Stopwatch;
 pub use visit::{Door, Wanted};
+pub use wait::{Input, input_within, is_reader_gone_within};

@@ -140,6 +140,8 @@ pub struct Trend {
     pub began: Vec<Flow>,
     /// Flows that are gone since, likewise.
     pub ended: Vec<Flow>,
+    /// What was last said about processes whose sockets are in no flow.
+    pub owner_notes: Vec<String>,
     last: Option<(Duration, Counters)>,
     listed: Option<Vec<Flow>>,
     flows: HashMap<Flow, Past>,
@@ -155,6 +157,9 @@ impl Trend {
             self.rates = Some(Rates::new(&growth, at.saturating_sub(before)));
             self.before = Some(counted);
         }
+        if verdict.unplaced.is_some() {
+            self.owner_notes.clone_from(&verdict.owner_notes);
+        }
         self.note_flows(verdict);
         for flow in &verdict.flows {
             let is_new = !self.flows.contains_key(&flow.flow());
@@ -166,6 +171,17 @@ impl Trend {
             }
             self.flows.entry(flow.flow()).or_default().note(at, flow);
         }
+    }
+
+    /// Whether somebody is known who may be behind the flows of `verdict` that are in trouble.
+    #[must_use]
+    pub fn knows_who(&self, verdict: &Verdict) -> bool {
+        let is_known = |flow: &FlowReport| {
+            let past = self.past(&flow.flow());
+            past.is_some_and(|past| !past.owners.is_empty())
+        };
+        let mut troubled = verdict.flows.iter().filter(|flow| flow.level > Level::Ok);
+        troubled.all(is_known)
     }
 
     /// What is remembered of `flow`.

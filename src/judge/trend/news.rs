@@ -125,7 +125,11 @@ impl News {
     }
 
     /// What is wrong and was not, or not as much.
-    fn worse(&mut self, at: Duration, troubles: &BTreeMap<&'static str, Level>) -> Vec<&'static str> {
+    fn worse(
+        &mut self,
+        at: Duration,
+        troubles: &BTreeMap<&'static str, Level>,
+    ) -> Vec<&'static str> {
         let mut new = Vec::new();
         for (&code, &level) in troubles {
             let told = self.told.entry(code).or_insert_with(|| {
@@ -260,7 +264,7 @@ mod tests {
         let low = sight(Warning, &[("PORTS_LOW", Warning)], 80);
         let critical = sight(Critical, &[("PORTS_LOW", Critical)], 80);
         for to_and_fro in [[sight(Fine, &[], 80), low.clone()], [low, critical]] {
-            let lines = lines(&to_and_fro.repeat(200));
+            let lines = lines(&vec![to_and_fro; 200].concat());
             assert_eq!(lines.len(), 2, "{lines:?}");
         }
     }
@@ -268,7 +272,7 @@ mod tests {
     #[test]
     fn two_flows_in_turn_are_one_line_and_another_that_stays_the_worst_is_told() {
         let [one, other] = [80, 81].map(|port| sight(Warning, &[("PORTS_LOW", Warning)], port));
-        let in_turn = [one.clone(), other.clone()].repeat(100);
+        let in_turn = vec![[one.clone(), other.clone()]; 100].concat();
         assert_eq!(lines(&in_turn).len(), 1);
         let looks = [vec![one; 3], vec![other; 10]].concat();
         assert_eq!(lines(&looks), told(&[(0, "WARNING."), (16, "WARNING.")]));
