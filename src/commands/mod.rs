@@ -12,3 +12,4 @@ pub mod record;
 pub mod repro;
 pub mod states;
 pub mod verdict;
+pub mod watch;

@@ -106,12 +106,12 @@ pub(super) fn of_recording(recorded: Recorded) -> Result<Verdict> {
 pub(super) struct Asked {
     thresholds: Thresholds,
     /// So many flows are told, all for 0.
-    pub top: usize,
+    top: usize,
     /// The owners of every flow that is told.
     owners: bool,
     sample: Option<Duration>,
     /// Who has no port where there is none is hunted for.
-    pub hunts: bool,
+    hunts: bool,
     /// One connection to the destination.
     connect: bool,
     /// Nothing of a destination to which nothing goes.
@@ -120,6 +120,17 @@ pub(super) struct Asked {
     nat: bool,
     /// Every socket by state.
     states: bool,
+}
+
+impl Asked {
+    /// One look of many, that tells of `top` flows, and `hunts` for who has no port or does not.
+    pub(super) fn live(top: usize, hunts: bool) -> Self {
+        Self {
+            top,
+            hunts,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Asked {

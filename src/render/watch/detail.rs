@@ -8,7 +8,7 @@ use super::Scene;
 use super::pen::Pen;
 use crate::judge::flow::FlowReport;
 use crate::judge::trend::Past;
-use crate::model::{Flow, Origin, Owner};
+use crate::model::{Flow, Origin, Owner, StateCounts, TcpState};
 use crate::words::{count, counted, percent, rate, sparkline};
 
 /// Owners named.
@@ -52,14 +52,14 @@ fn states(flow: &FlowReport, past: Option<&Past>) -> String {
     let before = past.and_then(|past| past.states_before.as_ref());
     let mut states = flow.by_state.largest_first();
     // What is gone has changed too.
-    let gone = before.into_iter().flat_map(|before| before.largest_first());
+    let gone = before.into_iter().flat_map(StateCounts::largest_first);
     states.extend(
         gone.filter(|(state, _)| flow.by_state.get(*state) == 0)
             .map(|(state, _)| (state, 0)),
     );
-    let text = |(state, number): &(_, u64)| {
+    let text = |(state, number): &(TcpState, u64)| {
         let change = before.map_or(0, |before| difference(*number, before.get(*state)));
-        format!("{state} {}{}", count(*number), in_brackets(change))
+        format!("{} {}{}", state.name(), count(*number), in_brackets(change))
     };
     let texts: Vec<_> = states.iter().map(text).collect();
     texts.join(", ")
