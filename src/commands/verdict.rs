@@ -30,7 +30,7 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
     let asked = Asked {
         thresholds: args.thresholds(),
         top: args.top,
-        owners: args.owners,
+        owners: args.owners || args.sample.is_some(),
         sample: args.sample,
         // A line names nobody.
         hunts: args.every.is_none(),
@@ -123,10 +123,12 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// One look of many, that tells of `top` flows, and `hunts` for who has no port or does not.
-    pub(super) fn live(top: usize, hunts: bool) -> Self {
+    /// One look of many, that tells of `top` flows: owners are looked for during `sample`, and who
+    /// has no port is hunted for where it `hunts`.
+    pub(super) fn live(top: usize, sample: Option<Duration>, hunts: bool) -> Self {
         Self {
             top,
+            sample,
             hunts,
             ..Self::default()
         }
@@ -187,7 +189,7 @@ fn look(machine: &Machine, toward: Option<Toward>, asked: &Asked) -> Result<Verd
     }
     // /proc/net/tcp takes as long again, and long on a busy machine.
     let cheap = snapshot.source == SourceName::SockDiag;
-    let flows = verdict.flows_to_own(asked.owners || asked.sample.is_some(), cheap);
+    let flows = verdict.flows_to_own(asked.owners, cheap);
     let search = Search {
         sample: asked.sample,
         portless: asked.hunts && verdict.is_exhausted(),

@@ -35,9 +35,12 @@ const WATCHFUL: Duration = Duration::from_millis(50);
 /// The time left is counted down in these steps.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// With somebody known, who tries to connect where no port is left is hunted for in one look of so
-/// many: that is the costly part of one.
-const HUNT_EACH: u64 = 10;
+/// Whoever has live sockets for microseconds alone, or tries where no port is left, is looked for in
+/// one look of so many: that is the costly part of one.
+const SEARCH_EACH: u64 = 10;
+
+/// How long: a client of 40 connections/s has a dozen in that time.
+const SEARCH: Duration = Duration::from_millis(300);
 
 /// Shows the verdict live until a key or a signal ends it.
 ///
@@ -50,7 +53,7 @@ pub fn run(args: &WatchArgs) -> Result<Exit> {
     let post = Post::take(&args.place, args.destination.as_ref())?;
     let about = about(args, &post);
     let signals = Signals::catch()?;
-    let first = look_from(&post, &Asked::live(FLOWS, true))?;
+    let first = look_from(&post, &Asked::live(FLOWS, None, true))?;
     let watch = Watch::new(first, stopwatch, args.every);
     let looker = Looker::start(post)?;
     let stage = Stage::enter(Screen::of_stdout()).context("taking the terminal")?;
@@ -194,10 +197,8 @@ impl Watch {
                 stage.show(&self.scene(about))?;
             }
             if !is_looking && self.until_look().is_some_and(|wait| wait.is_zero()) {
-                let is_time = self.trend.looks.is_multiple_of(HUNT_EACH);
-                let hunts = is_time || !self.trend.knows_who(&self.verdict);
                 // Where nobody hears it, its answers say so.
-                is_looking = looker.ask.send(Asked::live(FLOWS, hunts)).is_ok();
+                is_looking = looker.ask.send(self.asked()).is_ok();
             }
             let wait = if is_looking {
                 WATCHFUL
@@ -234,6 +235,14 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    /// What the next look is to tell.
+    fn asked(&self) -> Asked {
+        let is_time = self.trend.looks % SEARCH_EACH == 1;
+        let is_unknown = is_time && !self.trend.knows_who(&self.verdict);
+        let hunts = is_time || !self.verdict.is_exhausted();
+        Asked::live(FLOWS, is_unknown.then_some(SEARCH), hunts)
     }
 
     /// What is to be done about an event, if anything.

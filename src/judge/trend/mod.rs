@@ -173,14 +173,16 @@ impl Trend {
         }
     }
 
-    /// Whether somebody is known who may be behind the flows of `verdict` that are in trouble.
+    /// Whether somebody is known for each flow of `verdict` that is in trouble and closes
+    /// connections.
     #[must_use]
     pub fn knows_who(&self, verdict: &Verdict) -> bool {
+        let is_busy = |flow: &&FlowReport| flow.level > Level::Ok && flow.rate.now > 0.0;
         let is_known = |flow: &FlowReport| {
             let past = self.past(&flow.flow());
             past.is_some_and(|past| !past.owners.is_empty())
         };
-        let mut troubled = verdict.flows.iter().filter(|flow| flow.level > Level::Ok);
+        let mut troubled = verdict.flows.iter().filter(is_busy);
         troubled.all(is_known)
     }
 

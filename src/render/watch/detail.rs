@@ -7,6 +7,7 @@ use ratatui::text::Line;
 use super::Scene;
 use super::pen::Pen;
 use crate::judge::flow::FlowReport;
+use crate::judge::level::Level;
 use crate::judge::trend::Past;
 use crate::model::{Flow, Origin, Owner, StateCounts, TcpState};
 use crate::words::{count, counted, percent, rate, sparkline};
@@ -26,7 +27,7 @@ pub fn selected(scene: &Scene<'_>, rows: &[Flow], pen: &Pen) -> Vec<Line<'static
         let past = scene.trend.past(&flow.flow());
         lines.push(pen.strong(&title(flow, past)));
         lines.extend(pen.wrapped("States: ", &states(flow, past)));
-        lines.extend(pen.wrapped("Owners: ", &owners(scene, past)));
+        lines.extend(pen.wrapped("Owners: ", &owners(flow, scene, past)));
         lines.extend(past.map(|past| pen.plain(&ports(past, pen))));
         lines.extend(findings(scene, Some(place), pen));
         lines.extend(pen.wrapped("Pace: ", &pace(flow)));
@@ -79,10 +80,14 @@ fn in_brackets(change: i64) -> String {
 }
 
 /// Who was seen with its sockets, in all looks.
-fn owners(scene: &Scene<'_>, past: Option<&Past>) -> String {
+fn owners(flow: &FlowReport, scene: &Scene<'_>, past: Option<&Past>) -> String {
     let past = past.filter(|past| past.looks > 0);
     let Some(past) = past else {
-        return "not looked for: it is in no trouble, and holds few connections open".into();
+        return match flow.level {
+            Level::Ok => "not looked for: it is in no trouble, and holds few connections open",
+            _ => "not looked for so far",
+        }
+        .into();
     };
     let looks = counted(past.looks, "look");
     if past.owners.is_empty() {
@@ -177,12 +182,14 @@ fn machine(scene: &Scene<'_>) -> String {
 fn findings(scene: &Scene<'_>, flow: Option<usize>, pen: &Pen) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     for reported in scene.verdict.findings.iter().filter(|it| it.flow == flow) {
-        let text = format!(
-            "{} ({}) {}",
-            reported.finding.code(),
-            reported.level.word(),
-            reported.message()
-        );
+        let (code, level) = (reported.finding.code(), reported.level.word());
+        let message = reported.message();
+        // What the sentence says already is not said again.
+        let text = if scene.verdict.summary.starts_with(&message) {
+            format!("{code} ({level})")
+        } else {
+            format!("{code} ({level}): {message}")
+        };
         lines.extend(pen.wrapped("", &text));
         lines.extend(pen.wrapped("  next: ", &reported.next_step()));
     }

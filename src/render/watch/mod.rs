@@ -225,10 +225,12 @@ fn with_keys(
         } else {
             counted(all as u64, "flow")
         };
-        let keys = format!(
-            "q quit  Enter more  s {}  {filter}  p pause  +/- pace  ? help",
-            controls.sort.name()
-        );
+        let sort = controls.sort.name();
+        let keys = if pen.width() < 80 {
+            format!("? help  q quit  s {sort}  {filter}  p pause")
+        } else {
+            format!("? help  q quit  Enter more  s {sort}  {filter}  p pause  +/- pace")
+        };
         pen.both_ends(&keys, &flows)
     } else {
         pen.plain("Esc back  q quit")

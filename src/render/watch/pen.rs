@@ -77,11 +77,16 @@ impl Pen {
         if display_width(&text) <= width {
             return text.into_owned();
         }
+        self.broken_off(&text, width)
+    }
+
+    /// `text` and that there is more of it, in at most `width` columns.
+    fn broken_off(&self, text: &str, width: usize) -> String {
         let more = self.screen.spelled("…");
         let mut fitted = String::new();
         for letter in text.chars() {
             fitted.push(letter);
-            if display_width(&fitted) + more.len() > width {
+            if display_width(&fitted) + display_width(&more) > width {
                 fitted.pop();
                 break;
             }
@@ -119,7 +124,7 @@ impl Pen {
         if lines.len() > most {
             lines.truncate(most);
             let last = lines[most - 1].to_string();
-            lines[most - 1] = self.plain(&format!("{} …", self.fitted(&last, self.width - 4)));
+            lines[most - 1] = Line::from(self.broken_off(&last, self.width));
         }
         if let Some(first) = lines.first_mut() {
             let rest = first.to_string().split_off(word.len());
@@ -133,8 +138,7 @@ impl Pen {
         if lines.len() > room {
             lines.truncate(room);
             if let Some(last) = lines.last_mut() {
-                let text = self.fitted(&last.to_string(), self.width.saturating_sub(4));
-                *last = self.plain(&format!("{text} …"));
+                *last = Line::from(self.broken_off(&last.to_string(), self.width));
             }
         }
         lines
