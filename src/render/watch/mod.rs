@@ -108,13 +108,10 @@ fn one_flow(scene: &Scene<'_>, pen: &Pen, height: usize, from: usize) -> Vec<Lin
 
 fn help(scene: &Scene<'_>, pen: &Pen, height: usize) -> Vec<Line<'static>> {
     let keys = [
-        (
-            "up, down, j, k",
-            "select a flow; PgUp, PgDn, Home, End go further",
-        ),
+        ("up, down, j, k", "select; PgUp, PgDn, Home, End go further"),
         ("Enter", "all about it, and back"),
-        ("s", "sort by worst, ports, pace, time left, server"),
-        ("/", "only flows with this in an address or a process"),
+        ("s", "sort: worst, ports, pace, time left, server"),
+        ("/", "flows with this in an address or process"),
         ("p, space", "pause, and go on"),
         ("+, -", "look less often, more often"),
         ("Ctrl-L", "draw the screen anew"),
@@ -122,7 +119,7 @@ fn help(scene: &Scene<'_>, pen: &Pen, height: usize) -> Vec<Line<'static>> {
         ("q, Ctrl-C", "end"),
     ];
     let mut lines = vec![header(scene, pen), Line::default()];
-    lines.extend(keys.map(|(key, deed)| pen.plain(&format!("  {key:<16}{deed}"))));
+    lines.extend(keys.map(|(key, deed)| pen.plain(&format!("  {key:<15}{deed}"))));
     let text = "LAST 60 S are the connections closed in each second, from the timers of \
                 TIME_WAIT; LEFT is the time until no port is free at that pace.";
     lines.extend(pen.wrapped("  ", text));
