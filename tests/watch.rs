@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -25,8 +26,8 @@ use twcheck::judge::table::{bound_matters, disagreement, inbound_matters, sample
 use twcheck::judge::trend::Trend;
 use twcheck::judge::verdict::{Verdict, verdict};
 use twcheck::model::{
-    BoundPorts, Counters, Gap, Listeners, Owner, PortRange, PortRule, Snapshot, Socket, SourceName,
-    Tally, TcpState, Tunables, Weight,
+    BoundPorts, Counters, Gap, Listeners, Owner, Placeless, PortRange, PortRule, Snapshot, Socket,
+    SourceName, Tally, TcpState, Tunables, Unplaced, Weight,
 };
 use twcheck::render::Screen;
 use twcheck::render::watch::{Controls, Page, Scene, Sort, Stage, draw};
@@ -116,9 +117,7 @@ fn screens(scene: &Scene<'_>) -> String {
             let letters = if in_ascii { "ASCII" } else { "UTF-8" };
             let rule = "=".repeat(usize::from(width));
             let screen = shown(scene, size, in_ascii);
-            all.push_str(&format!(
-                "{width}×{height} {letters}\n{rule}\n{screen}\n{rule}\n"
-            ));
+            all += &format!("{width}×{height} {letters}\n{rule}\n{screen}\n{rule}\n");
         }
     }
     all
@@ -177,7 +176,25 @@ fn screens_of_a_machine_in_trouble() {
         &[judged(&made(&[("192.0.2.9:3306", 9000)], 4)), warning],
         |_, _| {},
     );
-    assert_screens("critical", &[critical.clone(), critical], |_, _| {});
+    assert_screens("critical", &[critical.clone(), critical.clone()], |_, _| {});
+    let owner = critical.flows[0]
+        .owners
+        .replace(Vec::new())
+        .unwrap()
+        .remove(0);
+    let unplaced = |sockets, why| Unplaced {
+        owner: Owner {
+            sockets,
+            command: "python3".into(),
+            ..owner.clone()
+        },
+        why,
+    };
+    critical.unplaced = Some(vec![
+        unplaced(1, Placeless::NoPort),
+        unplaced(12, Placeless::ShortLived),
+    ]);
+    assert_screens("unplaced", &[critical.clone(), critical], |_, _| {});
 }
 
 #[test]
@@ -217,16 +234,16 @@ fn screens_of_many_flows_in_the_order_and_of_the_kind_that_are_asked_for() {
         .collect();
     let many = judged(&made(&flows, 100));
     let last = many.flows[150].flow();
-    assert_screens("many_flows", &[many.clone()], |controls, _| {
+    assert_screens("many_flows", from_ref(&many), |controls, _| {
         controls.selected = Some(last);
         controls.sort = Sort::Ports;
     });
-    assert_screens("filter", &[many.clone()], |controls, _| {
+    assert_screens("filter", from_ref(&many), |controls, _| {
         controls.filter = ":C7]".into();
         controls.is_typing = true;
     });
     assert_screens("no_match", &[many], |controls, _| {
-        controls.filter = "nobody".into()
+        controls.filter = "nobody".into();
     });
 }
 
@@ -332,10 +349,10 @@ impl Tmux {
     }
 
     /// Waits until the terminal shows what is asked for.
-    fn until_it(&self, what: &str, shows: impl Fn(&str) -> bool) -> String {
+    fn until_it(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
         for _ in 0..200 {
             let shown = self.shown();
-            if shows(&shown) {
+            if is_it(&shown) {
                 return shown;
             }
             thread::sleep(Duration::from_millis(100));

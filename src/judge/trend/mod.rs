@@ -14,7 +14,7 @@ pub use series::Series;
 use super::flow::FlowReport;
 use super::level::Level;
 use super::verdict::Verdict;
-use crate::model::{Counters, Flow, Growth, Owner, StateCounts};
+use crate::model::{Counters, Flow, Growth, Owner, StateCounts, Unplaced};
 
 /// What is better has to stay so for this long before it is believed: a number at a threshold goes
 /// to and fro.
@@ -140,7 +140,10 @@ pub struct Trend {
     pub began: Vec<Flow>,
     /// Flows that are gone since, likewise.
     pub ended: Vec<Flow>,
-    /// What was last said about processes whose sockets are in no flow.
+    /// Processes with TCP sockets that were in no flow, most first; `sockets` is how many in all
+    /// looks.
+    pub unplaced: Vec<Unplaced>,
+    /// What was last said about owners.
     pub owner_notes: Vec<String>,
     last: Option<(Duration, Counters)>,
     listed: Option<Vec<Flow>>,
@@ -157,8 +160,9 @@ impl Trend {
             self.rates = Some(Rates::new(&growth, at.saturating_sub(before)));
             self.before = Some(counted);
         }
-        if verdict.unplaced.is_some() {
+        if let Some(unplaced) = &verdict.unplaced {
             self.owner_notes.clone_from(&verdict.owner_notes);
+            self.note_unplaced(unplaced);
         }
         self.note_flows(verdict);
         for flow in &verdict.flows {
@@ -192,6 +196,24 @@ impl Trend {
         self.flows.get(flow)
     }
 
+    fn note_unplaced(&mut self, unplaced: &[Unplaced]) {
+        for seen in unplaced {
+            let is_it = |known: &&mut Unplaced| {
+                (known.why, known.owner.pid) == (seen.why, seen.owner.pid)
+                    && known.owner.command == seen.owner.command
+            };
+            match self.unplaced.iter_mut().find(is_it) {
+                Some(Unplaced { owner, .. }) => {
+                    owner.sockets = owner.sockets.saturating_add(seen.owner.sockets);
+                }
+                None => self.unplaced.push(seen.clone()),
+            }
+        }
+        self.unplaced
+            .sort_by_key(|it| (std::cmp::Reverse(it.owner.sockets), it.owner.pid));
+        self.unplaced.truncate(OWNERS);
+    }
+
     fn note_flows(&mut self, verdict: &Verdict) {
         // Of those that are not listed nothing is known.
         let is_whole = verdict.flows_total == verdict.flows.len() && verdict.time_wait.is_some();
@@ -216,7 +238,7 @@ mod tests {
     use crate::judge::fixture::{look, owner, plain, socket};
     use crate::judge::level::Thresholds;
     use crate::judge::verdict::verdict;
-    use crate::model::TcpState;
+    use crate::model::{Placeless, TcpState};
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -311,6 +333,26 @@ mod tests {
         assert_eq!((past.looks, past.sockets), (100, 125));
         assert_eq!((past.owners[0].pid, past.owners[0].sockets), (7, 100));
         assert_eq!(past.owners.len(), OWNERS);
+    }
+
+    #[test]
+    fn who_has_sockets_in_no_flow_is_gathered_too() {
+        let mut trend = Trend::default();
+        let mut look = at(&[(80, 5)], 0);
+        for sockets in [10, 12] {
+            let owner = Owner { sockets, ..owner() };
+            look.unplaced = Some(vec![Unplaced {
+                owner,
+                why: Placeless::ShortLived,
+            }]);
+            trend.note(seconds(0), &look);
+        }
+        look.unplaced = None;
+        trend.note(seconds(2), &look);
+        let [python] = &trend.unplaced[..] else {
+            panic!("{:?}", trend.unplaced)
+        };
+        assert_eq!((python.owner.pid, python.owner.sockets), (7, 22));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::pen::Pen;
 use crate::judge::flow::FlowReport;
 use crate::judge::level::Level;
 use crate::judge::trend::Past;
-use crate::model::{Flow, Origin, Owner, StateCounts, TcpState};
+use crate::model::{Flow, Origin, Owner, Placeless, StateCounts, TcpState, Unplaced};
 use crate::words::{count, counted, percent, rate, sparkline};
 
 /// Owners named.
@@ -91,8 +91,13 @@ fn owners(flow: &FlowReport, scene: &Scene<'_>, past: Option<&Past>) -> String {
     };
     let looks = counted(past.looks, "look");
     if past.owners.is_empty() {
-        let notes = scene.trend.owner_notes.join(" ");
-        return format!("nobody was seen with a live socket of it in {looks}. {notes}");
+        let nobody = format!("nobody was seen with a live socket of it in {looks}");
+        let others = unplaced(&scene.trend.unplaced);
+        return if others.is_empty() {
+            format!("{nobody}. {}", scene.trend.owner_notes.join(" "))
+        } else {
+            format!("{nobody}; {}", others.join("; "))
+        };
     }
     let owner = |owner: &Owner| {
         let share = percent(owner.sockets, past.sockets);
@@ -104,6 +109,29 @@ fn owners(flow: &FlowReport, scene: &Scene<'_>, past: Option<&Past>) -> String {
     }
     let seen = counted(past.sockets, "live socket");
     format!("{}, of {seen} seen in {looks}", named.join("; "))
+}
+
+/// Who may be behind a flow with whose sockets nobody was seen.
+fn unplaced(all: &[Unplaced]) -> Vec<String> {
+    let of = |why| move |it: &&Unplaced| it.why == why;
+    let short = || all.iter().filter(of(Placeless::ShortLived));
+    let lived: u64 = short().map(|it| u64::from(it.owner.sockets)).sum();
+    let trying = all.iter().filter(of(Placeless::NoPort)).map(|it| {
+        let sockets = counted(it.owner.sockets, "TCP socket");
+        format!(
+            "{} had {sockets} without a port, as who tries to connect",
+            it.owner
+        )
+    });
+    let short = short().map(|it| {
+        format!(
+            "{} had {:.0} % of {} that were gone before they could be placed",
+            it.owner,
+            percent(it.owner.sockets, lived),
+            counted(lived, "TCP socket")
+        )
+    });
+    trying.chain(short).take(OWNERS).collect()
 }
 
 /// The ports in use since the watch began.
