@@ -117,7 +117,8 @@ fn screens(scene: &Scene<'_>) -> String {
             let letters = if in_ascii { "ASCII" } else { "UTF-8" };
             let rule = "=".repeat(usize::from(width));
             let screen = shown(scene, size, in_ascii);
-            all += &format!("{width}×{height} {letters}\n{rule}\n{screen}\n{rule}\n");
+            let lines = [&rule, &screen, &rule, ""].join("\n");
+            all.extend([format!("{width}×{height} {letters}\n"), lines]);
         }
     }
     all
@@ -251,15 +252,15 @@ fn screens_of_many_flows_in_the_order_and_of_the_kind_that_are_asked_for() {
 fn screens_of_the_other_pages() {
     let critical = judged(&look("exhausted-6.18"));
     let page = |page| move |controls: &mut Controls, _: &mut Scene<'_>| controls.page = page;
-    assert_screens("one_flow", &[critical.clone()], page(Page::Flow(0)));
+    assert_screens("one_flow", from_ref(&critical), page(Page::Flow(0)));
     assert_screens(
         "one_flow_scrolled",
-        &[critical.clone()],
+        from_ref(&critical),
         page(Page::Flow(99)),
     );
-    assert_screens("help", &[critical.clone()], page(Page::Help));
+    assert_screens("help", from_ref(&critical), page(Page::Help));
     assert_screens("paused", &[critical], |controls, _| {
-        controls.is_paused = true
+        controls.is_paused = true;
     });
 }
 
@@ -476,7 +477,7 @@ fn keys_do_what_the_last_line_says_under_a_real_load() {
             tmux.keys(&["Down"]);
             let shown = tmux.until("> 127.0.0.1  127.0.0.1:7001");
             assert!(shown.contains("States: ESTABLISHED 120"), "{shown}");
-            tmux.until("100 %, of ");
+            tmux.until("100 % of ");
             tmux.keys(&["Enter"]);
             let shown = tmux.until("Esc back");
             assert!(
@@ -514,6 +515,9 @@ fn keys_do_what_the_last_line_says_under_a_real_load() {
     });
 }
 
+/// Ends or stops what runs on the terminal.
+type End = fn(&Tmux);
+
 #[test]
 fn a_terminal_is_given_back_as_it_was() {
     const NAME: &str = "a_terminal_is_given_back_as_it_was";
@@ -528,7 +532,6 @@ fn a_terminal_is_given_back_as_it_was() {
             tmux.until("CPU a look")
         };
         let before = tmux.settings("before");
-        type End = fn(&Tmux);
         let ends: [(&str, End); 5] = [
             ("q", |tmux| tmux.keys(&["q"])),
             ("ctrl-c", |tmux| tmux.keys(&["C-c"])),

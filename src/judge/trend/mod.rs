@@ -14,7 +14,7 @@ pub use series::Series;
 use super::flow::FlowReport;
 use super::level::Level;
 use super::verdict::Verdict;
-use crate::model::{Counters, Flow, Growth, Owner, StateCounts, Unplaced};
+use crate::model::{Counters, Flow, Growth, Owner, Placeless, StateCounts, Unplaced};
 
 /// What is better has to stay so for this long before it is believed: a number at a threshold goes
 /// to and fro.
@@ -68,9 +68,10 @@ pub struct Past {
     /// Its sockets by state at the look before the last; `None` where it was not there.
     pub states_before: Option<StateCounts>,
     states: StateCounts,
-    /// Who was seen with its live sockets, most first; `sockets` is how many in all these looks.
+    /// Who was seen with its live sockets, most first; `sockets` is how many in all these looks, one
+    /// that lasts counted at each.
     pub owners: Vec<Owner>,
-    /// How many sockets were seen with somebody, in all looks.
+    /// How many sockets were seen with somebody, in all looks likewise.
     pub sockets: u64,
     /// In how many looks somebody was looked for.
     pub looks: u32,
@@ -140,8 +141,8 @@ pub struct Trend {
     pub began: Vec<Flow>,
     /// Flows that are gone since, likewise.
     pub ended: Vec<Flow>,
-    /// Processes with TCP sockets that were in no flow, most first; `sockets` is how many in all
-    /// looks.
+    /// Processes with TCP sockets that were in no flow, most first; `sockets` is how many without a
+    /// port at once, or how many short-lived ones in all looks.
     pub unplaced: Vec<Unplaced>,
     /// What was last said about owners.
     pub owner_notes: Vec<String>,
@@ -203,8 +204,13 @@ impl Trend {
                     && known.owner.command == seen.owner.command
             };
             match self.unplaced.iter_mut().find(is_it) {
-                Some(Unplaced { owner, .. }) => {
-                    owner.sockets = owner.sockets.saturating_add(seen.owner.sockets);
+                Some(known) => {
+                    let (before, now) = (known.owner.sockets, seen.owner.sockets);
+                    known.owner.sockets = match seen.why {
+                        // It may well be the same as before.
+                        Placeless::NoPort => before.max(now),
+                        Placeless::ShortLived => before.saturating_add(now),
+                    };
                 }
                 None => self.unplaced.push(seen.clone()),
             }
@@ -238,7 +244,7 @@ mod tests {
     use crate::judge::fixture::{look, owner, plain, socket};
     use crate::judge::level::Thresholds;
     use crate::judge::verdict::verdict;
-    use crate::model::{Placeless, TcpState};
+    use crate::model::TcpState;
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)

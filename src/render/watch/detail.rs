@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use ratatui::text::Line;
 
-use super::Scene;
 use super::pen::Pen;
+use super::scene::Scene;
 use crate::judge::flow::FlowReport;
 use crate::judge::level::Level;
 use crate::judge::trend::Past;
@@ -107,8 +107,8 @@ fn owners(flow: &FlowReport, scene: &Scene<'_>, past: Option<&Past>) -> String {
     if past.owners.len() > OWNERS {
         named.push(format!("{} more", past.owners.len() - OWNERS));
     }
-    let seen = counted(past.sockets, "live socket");
-    format!("{}, of {seen} seen in {looks}", named.join("; "))
+    let seen = counted(past.sockets, "sighting");
+    format!("{} of {seen} in {looks}", named.join("; "))
 }
 
 /// Who may be behind a flow with whose sockets nobody was seen.

@@ -5,9 +5,9 @@ use std::cmp::Reverse;
 use ratatui::text::{Line, Span};
 use textwrap::core::display_width;
 
-use super::Scene;
 use super::controls::{Controls, Sort};
 use super::pen::Pen;
+use super::scene::Scene;
 use crate::judge::flow::FlowReport;
 use crate::judge::level::Level;
 use crate::judge::trend::Trend;

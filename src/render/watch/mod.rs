@@ -4,9 +4,8 @@ mod controls;
 mod detail;
 mod flows;
 mod pen;
+mod scene;
 mod stage;
-
-use std::time::Duration;
 
 use ratatui::Frame;
 use ratatui::text::{Line, Text};
@@ -14,37 +13,16 @@ use ratatui::text::{Line, Text};
 pub use controls::{Controls, Deed, Page, Sort};
 pub use flows::rows;
 use pen::Pen;
+pub use scene::Scene;
 pub use stage::Stage;
 
 use super::Screen;
 use crate::judge::level::Level;
-use crate::judge::trend::Trend;
 use crate::judge::verdict::Verdict;
 use crate::words::{count, counted, percent, time};
 
 /// The least that all of it fits in.
 pub const LEAST: (u16, u16) = (60, 15);
-
-/// What is to be shown.
-#[derive(Debug)]
-pub struct Scene<'a> {
-    /// The last look that could be had.
-    pub verdict: &'a Verdict,
-    /// What all looks have shown.
-    pub trend: &'a Trend,
-    /// What the user has asked for.
-    pub controls: &'a Controls,
-    /// What is watched: a destination, a namespace.
-    pub about: &'a str,
-    /// Why there was no look since; `None` where there was.
-    pub failed: Option<&'a str>,
-    /// How long ago that look was.
-    pub age: Duration,
-    /// The time from the first look to it.
-    pub running: Duration,
-    /// What it took of a processor, drawing included; `None` where that is not told.
-    pub cpu: Option<Duration>,
-}
 
 /// Draws all of it.
 pub fn draw(scene: &Scene<'_>, screen: Screen, frame: &mut Frame<'_>) {
