@@ -308,22 +308,27 @@ struct Tmux {
 
 impl Tmux {
     /// A shell on a terminal of that size.
-    fn new((width, height): (u16, u16)) -> Self {
+    fn new(size: (u16, u16)) -> Self {
+        let tmux = Self::with(size, "env PS1='$ ' bash --norc --noprofile");
+        tmux.until("$");
+        tmux
+    }
+
+    /// Nothing but `program` there.
+    fn with((width, height): (u16, u16), program: &str) -> Self {
         let tmux = Self {
             folder: tempfile::tempdir().unwrap(),
         };
         let (width, height) = (width.to_string(), height.to_string());
-        let shell = "env PS1='$ ' bash --norc --noprofile";
         let size = ["-x", &width, "-y", &height];
         tmux.run(
             &[
                 &["-f", "/dev/null", "new-session", "-d"],
                 &size[..],
-                &[shell],
+                &[program],
             ]
             .concat(),
         );
-        tmux.until("$");
         tmux
     }
 
@@ -569,6 +574,21 @@ fn a_terminal_is_given_back_as_it_was() {
             tmux.until("what was there");
             assert_eq!(tmux.settings(&format!("{name}-over")), before, "{name}");
         }
+    });
+}
+
+#[test]
+fn where_nobody_could_let_it_go_on_it_is_not_stopped() {
+    const NAME: &str = "where_nobody_could_let_it_go_on_it_is_not_stopped";
+    if !has_tmux(NAME) {
+        return;
+    }
+    in_namespace(NAME, || {
+        let tmux = Tmux::with((80, 24), &format!("exec {WATCH}"));
+        tmux.until("CPU a look");
+        tmux.keys(&["C-z"]);
+        tmux.keys(&["?"]);
+        tmux.until("PgUp, PgDn");
     });
 }
 

@@ -24,7 +24,7 @@ use crate::refusal::Refusal;
 use crate::render::Screen;
 use crate::render::watch::{Controls, Deed, Scene, Stage, rows};
 use crate::repro::Stop;
-use crate::system::{Input, Stopwatch, input_within};
+use crate::system::{Input, Stopwatch, can_be_stopped, input_within};
 
 /// Flows listed at most: more than anybody goes through.
 const FLOWS: usize = 500;
@@ -288,8 +288,12 @@ impl Watch {
     }
 }
 
-/// Stops as any program does, with the terminal given back until it goes on.
+/// Stops as any program does, with the terminal given back until it goes on; not where nobody could
+/// let it.
 fn suspend(stage: &mut Stage, signals: &Signals) -> io::Result<()> {
+    if !can_be_stopped() {
+        return Ok(());
+    }
     stage.leave_for(|| emulate_default_handler(SIGTSTP))?;
     signals.goes_on.store(false, Ordering::Relaxed);
     Ok(())

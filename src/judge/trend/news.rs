@@ -293,7 +293,7 @@ mod tests {
         let verdict = verdict(&look(plain(), [], sockets), Thresholds::default(), 10);
         let sight = Sight::from(&verdict);
         let codes: Vec<_> = sight.troubles.keys().copied().collect();
-        assert_eq!(codes, ["CONNECT_SLOW", "HELD_OPEN", "PORTS_LOW"]);
+        assert_eq!(codes, ["HELD_OPEN", "PORTS_LOW"]);
         assert_eq!(sight.worst, Some(verdict.flows[0].flow()));
         assert_eq!((sight.level, sight.summary), (Warning, verdict.summary));
     }

@@ -94,7 +94,11 @@ fn owners(flow: &FlowReport, scene: &Scene<'_>, past: Option<&Past>) -> String {
         let nobody = format!("nobody was seen with a live socket of it in {looks}");
         let others = unplaced(&scene.trend.unplaced);
         return if others.is_empty() {
-            format!("{nobody}. {}", scene.trend.owner_notes.join(" "))
+            // What was said is about the worst.
+            let is_worst = scene.verdict.flows.first() == Some(flow);
+            let notes = &scene.trend.owner_notes[..];
+            let notes = if is_worst { notes } else { &[] };
+            format!("{nobody}. {}", notes.join(" "))
         } else {
             format!("{nobody}; {}", others.join("; "))
         };
