@@ -63,6 +63,10 @@ impl TrackedState {
 
     /// That of UDP, which has none.
     pub const STATELESS: Self = Self(u8::MAX);
+    /// That of a connection of TCP of which none is told: it may be any.
+    pub const UNKNOWN: Self = Self(u8::MAX - 1);
+    /// That of one which is open.
+    pub const ESTABLISHED: Self = Self(3);
 
     /// By the kernel's number; `None` for one that is none.
     #[must_use]
@@ -77,11 +81,14 @@ impl TrackedState {
         u8::try_from(number).ok().map(Self)
     }
 
-    /// Its name; `STATELESS` of UDP.
+    /// Its name; `STATELESS` of UDP, `UNKNOWN` where none is told.
     #[must_use]
     pub fn name(self) -> &'static str {
-        let known = Self::NAMES.get(usize::from(self.0));
-        known.copied().unwrap_or("STATELESS")
+        match Self::NAMES.get(usize::from(self.0)) {
+            Some(name) => name,
+            None if self == Self::UNKNOWN => "UNKNOWN",
+            None => "STATELESS",
+        }
     }
 
     /// Whether the connection is over, and only its ports are still held: such a one a newer kernel

@@ -58,7 +58,7 @@ impl Machine {
                                                           this network namespace: `sudo twcheck \
                                                           verdict --nat`"
                     .to_owned()),
-                Err(_) if !self.tracks() => return Ok(None),
+                Err(failure) if is_absence(failure) && !self.tracks() => return Ok(None),
                 Err(other) => Err(format!("ctnetlink: {other}")),
             }
         };
@@ -84,9 +84,12 @@ impl Machine {
     }
 
     fn ask(&self, toward: Option<&Toward>) -> Result<NatTable, Failure> {
-        let all = |row: &mut dyn FnMut(&Tracked)| retried(|| dump(&mut *row));
-        let rules = self.source_rules();
-        self.count(TrackingSource::Ctnetlink, rules, toward, all)
+        // What a disturbed dump has told would be counted twice.
+        let table = retried(|| self.count(TrackingSource::Ctnetlink, toward, dump))?;
+        Ok(NatTable {
+            rules: self.source_rules(),
+            ..table
+        })
     }
 
     fn read_tracked(&self, toward: Option<&Toward>) -> Result<NatTable, String> {
@@ -101,24 +104,26 @@ impl Machine {
         } else {
             self.source_rules()
         };
-        self.count(TrackingSource::Proc, rules, toward, all)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => format!("{}: {}", path.display(), self.proc.absence()),
-                _ => format!("{}: {error}", path.display()),
-            })
+        match self.count(TrackingSource::Proc, toward, all) {
+            Ok(table) => Ok(NatTable { rules, ..table }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(format!("{}: {}", path.display(), self.proc.absence()))
+            }
+            Err(error) => Err(format!("{}: {error}", path.display())),
+        }
     }
 
-    /// Counts the translated connections by flow, then looks at the ports of those that have most.
+    /// Counts the translated connections by flow, then looks at the ports of those that have most;
+    /// the rules are still to be read.
     fn count<E>(
         &self,
         source: TrackingSource,
-        rules: Result<Vec<NatRule>, String>,
         toward: Option<&Toward>,
         all: impl Fn(&mut dyn FnMut(&Tracked)) -> Result<u64, E>,
     ) -> Result<NatTable, E> {
         let (mut tracked, mut translated) = (0, 0);
         let mut counts = HeavyFlows::default();
-        all(&mut |row| {
+        let mut malformed = all(&mut |row| {
             tracked += 1;
             let is_meant = toward.is_none_or(|there| there.includes(&row.flow.flow()));
             if is_meant && row.is_translated() {
@@ -131,13 +136,13 @@ impl Machine {
             .largest(EXAMINED)
             .map(|flow| (flow, NatUse::default()))
             .collect();
-        let mut malformed = 0;
         if !flows.is_empty() {
-            malformed = all(&mut |row| {
+            let again = all(&mut |row| {
                 if let Some(used) = flows.get_mut(&row.flow) {
                     used.add(row, time_wait);
                 }
             })?;
+            malformed = malformed.max(again);
         }
         Ok(NatTable {
             source,
@@ -145,10 +150,25 @@ impl Machine {
             translated,
             flows,
             malformed,
-            rules,
+            rules: Ok(Vec::new()),
             time_wait,
         })
     }
+}
+
+/// Whether it is what a kernel says that has no connection tracking: it has no such sockets, or
+/// nobody for the request (`nfnetlink_rcv_msg` in net/netfilter/nfnetlink.c).
+fn is_absence(failure: Failure) -> bool {
+    matches!(
+        failure,
+        Failure::Errno(
+            Errno::EPROTONOSUPPORT
+                | Errno::EAFNOSUPPORT
+                | Errno::EINVAL
+                | Errno::EOPNOTSUPP
+                | Errno::ENOENT
+        )
+    )
 }
 
 /// How long TIME_WAIT is kept.
@@ -227,6 +247,7 @@ enum Row {
 fn decode(message: &[u8]) -> Option<Row> {
     const CTA_TUPLE_ORIG: u16 = 1;
     const CTA_TUPLE_REPLY: u16 = 2;
+    const CTA_STATUS: u16 = 3;
     const CTA_PROTOINFO: u16 = 4;
     const CTA_TIMEOUT: u16 = 7;
     const CTA_ZONE: u16 = 18;
@@ -234,6 +255,8 @@ fn decode(message: &[u8]) -> Option<Row> {
     const CTA_PROTO_NUM: u16 = 1;
     const CTA_PROTOINFO_TCP: u16 = 1;
     const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+    /// `IPS_OFFLOAD | IPS_HW_OFFLOAD`: of such a connection the kernel tells no state and no time.
+    const OFFLOADED: u32 = 1 << 14 | 1 << 15;
     let original = attribute(message, CTA_TUPLE_ORIG)?;
     let number = attribute(attribute(original, CTA_TUPLE_PROTO)?, CTA_PROTO_NUM)?;
     let Some(protocol) = Protocol::from_number(*number.first()?) else {
@@ -244,8 +267,17 @@ fn decode(message: &[u8]) -> Option<Row> {
     let state = match protocol {
         Protocol::Udp => TrackedState::STATELESS,
         Protocol::Tcp => {
-            let info = attribute(attribute(message, CTA_PROTOINFO)?, CTA_PROTOINFO_TCP)?;
-            TrackedState::from_number(*attribute(info, CTA_PROTOINFO_TCP_STATE)?.first()?)?
+            let info = attribute(message, CTA_PROTOINFO)
+                .and_then(|info| attribute(info, CTA_PROTOINFO_TCP))
+                .and_then(|info| attribute(info, CTA_PROTOINFO_TCP_STATE));
+            let told = info.and_then(|state| TrackedState::from_number(*state.first()?));
+            let status = attribute(message, CTA_STATUS).and_then(<[u8]>::first_chunk);
+            let is_offloaded = status.is_some_and(|it| u32::from_be_bytes(*it) & OFFLOADED != 0);
+            told.unwrap_or(if is_offloaded {
+                TrackedState::ESTABLISHED
+            } else {
+                TrackedState::UNKNOWN
+            })
         }
     };
     let left = attribute(message, CTA_TIMEOUT)
@@ -344,13 +376,16 @@ fn parse(line: &str) -> Option<Row> {
     let left = words.get(at + 2)?.parse().ok().map(Duration::from_secs);
     let state = match protocol {
         Protocol::Udp => TrackedState::STATELESS,
-        Protocol::Tcp => words
-            .get(at + 3)
-            .and_then(|name| TrackedState::from_name(name))
-            .or_else(|| {
-                let is_offloaded = words.iter().any(|word| word.contains("OFFLOAD]"));
-                is_offloaded.then(|| TrackedState::from_name("ESTABLISHED"))?
-            })?,
+        Protocol::Tcp => {
+            let told = words.get(at + 3);
+            let is_offloaded = words.iter().any(|word| word.contains("OFFLOAD]"));
+            told.and_then(|name| TrackedState::from_name(name))
+                .unwrap_or(if is_offloaded {
+                    TrackedState::ESTABLISHED
+                } else {
+                    TrackedState::UNKNOWN
+                })
+        }
     };
     let values = |key: &'static str| {
         let pairs = words.iter().filter_map(|word| word.split_once('='));
