@@ -126,6 +126,28 @@ fn is_unseen(letter: char) -> bool {
     letter.is_control() || is_format
 }
 
+/// A word as a shell takes it whole; what would act on a terminal is written out.
+#[must_use]
+pub fn shell_word(text: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "_-./:@%+=,".contains(letter);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    if text.chars().any(is_unseen) {
+        let escaped = |letter: char| match letter {
+            '\'' | '\\' => format!("\\{letter}"),
+            _ if is_unseen(letter) => {
+                let mut bytes = [0; 4];
+                let bytes = letter.encode_utf8(&mut bytes).bytes();
+                bytes.map(|byte| format!("\\x{byte:02x}")).collect()
+            }
+            _ => letter.to_string(),
+        };
+        return format!("$'{}'", text.chars().map(escaped).collect::<String>());
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
 /// Rounds as the JSON shows rates and times: to one decimal, below 1 to three, so that little is
 /// not nothing.
 #[must_use]

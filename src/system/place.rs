@@ -9,6 +9,7 @@ use super::netlink::{Failure, retried};
 use super::owners::{netns, own_netns, processes};
 use super::{Machine, file, nft, sysctl};
 use crate::model::{Around, NodePorts, Place};
+use crate::words::printable;
 
 /// Processes looked at, some microseconds each.
 const PROCESSES: usize = 20_000;
@@ -35,7 +36,10 @@ impl Machine {
         Some(Place {
             around,
             is_machines,
-            hostname: sysctl::read(&self.proc, "kernel.hostname").ok().flatten(),
+            hostname: sysctl::read(&self.proc, "kernel.hostname")
+                .ok()
+                .flatten()
+                .map(|name| printable(&name)),
         })
     }
 

@@ -19,6 +19,7 @@ use super::owners::{inhabitant, netns, own_netns};
 use super::{Machine, SourceChoice, names, resolve};
 use crate::model::{Destination, HostName, Namespace, Toward};
 use crate::refusal::Refusal;
+use crate::words::{printable, shell_word};
 
 /// Which network namespace is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +146,7 @@ impl Door {
             namespace: Namespace {
                 netns: inode,
                 name: Some(name.to_owned()),
-                option: format!("--netns {name}"),
+                option: format!("--netns {}", shell_word(name)),
                 ..namespace
             },
             file: Some(file),
