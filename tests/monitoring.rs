@@ -602,12 +602,13 @@ fn a_daemonset_judges_every_namespace_with_the_rights_that_it_has() {
                 .arg(&path)
                 .output()
                 .unwrap();
-            assert_eq!(text(&looked), "exit status: 0");
+            // In the PID namespace of this test not all processes are seen, and that is the one gap.
+            assert_eq!(text(&looked), "exit status: 3");
             let metrics = fs::read_to_string(&path).unwrap();
             let samples = samples(&metrics);
             assert_eq!(samples["twcheck_namespaces"], 3.0, "{metrics}");
             assert_eq!(samples["twcheck_namespaces_unknown"], 0.0);
-            assert_eq!(samples["twcheck_namespaces_gaps"], 0.0);
+            assert_eq!(samples["twcheck_namespaces_gaps"], 1.0);
             let usable = samples
                 .iter()
                 .filter(|(name, _)| name.starts_with("twcheck_usable_ports{"));
@@ -689,7 +690,7 @@ fn flows_of_all_namespaces_are_bounded_together() {
         );
         let line = stdout(&twcheck(&["verdict", "--all-netns", "--format", "nagios"]));
         assert!(
-            line.starts_with("TWCHECK OK - None of 3 network namespaces"),
+            line.starts_with("TWCHECK UNKNOWN - None of 3 network namespaces"),
             "{line}"
         );
         assert!(

@@ -1111,7 +1111,7 @@ mod tests {
 
     #[test]
     fn before_linux_5_clients_may_get_every_port() {
-        let at = |number, kernel| {
+        let at = |number: u16, kernel| {
             let held = used(50000..50000 + number, "ESTABLISHED");
             let report = judged_on(kernel, held, Ok(vec![rule(thousand())]), false);
             (report.is_exhausted(), report.hangs_from.latest == 1000)

@@ -35,6 +35,9 @@ const MOUNT_NAMESPACES: usize = 4_096;
 /// include/linux/proc_ns.h).
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
+/// The user namespace whose rights hold for every process (`PROC_USER_INIT_INO` there).
+const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+
 /// Where `ip netns` keeps them.
 pub(super) const NAMED_ONES: [&str; 2] = ["/run/netns", "/var/run/netns"];
 
@@ -126,8 +129,10 @@ pub fn census() -> Census {
 
 /// Why there may be processes that /proc does not show here.
 fn unseen_processes(mounts: &io::Result<Mounts>) -> Option<String> {
-    let own = fs::metadata("/proc/thread-self/ns/pid").map(|it| it.ino());
-    let first_is_readable = fs::metadata("/proc/1/ns/net").is_ok();
+    let namespace = |kind| fs::metadata(format!("/proc/thread-self/ns/{kind}")).map(|it| it.ino());
+    let own = namespace("pid");
+    // Whoever may trace in a user namespace of his own may not outside it.
+    let may_trace_all = may_trace() && namespace("user").ok() == Some(FIRST_USER_NAMESPACE);
     match (own, mounts.as_ref().ok().and_then(|it| it.hidden.as_ref())) {
         (Err(error), _) => Some(format!("/proc cannot be read: {error}")),
         (Ok(own), _) if own != FIRST_PID_NAMESPACE => Some(
@@ -135,7 +140,7 @@ fn unseen_processes(mounts: &io::Result<Mounts>) -> Option<String> {
              not seen (--pid=host, or hostPID of Kubernetes, shows them)"
                 .into(),
         ),
-        (_, Some(hidden)) if !(may_trace() && first_is_readable) => Some(format!(
+        (_, Some(hidden)) if !may_trace_all => Some(format!(
             "/proc is mounted with {hidden} and shows this user its own processes alone (use sudo)"
         )),
         _ => None,

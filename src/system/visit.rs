@@ -19,7 +19,7 @@ use super::owners::{inhabitant, netns, own_netns};
 use super::{Machine, SourceChoice, names, resolve};
 use crate::model::{Destination, HostName, Namespace, Toward};
 use crate::refusal::Refusal;
-use crate::words::{printable, shell_word};
+use crate::words::shell_word;
 
 /// Which network namespace is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
