@@ -174,6 +174,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_shell_takes_a_word_as_it_was() {
+        for word in [
+            "web",
+            "/run/netns/web",
+            "a b;c",
+            "it's",
+            "$(id)",
+            "",
+            "a\u{1b}[2J\\'",
+            "ä",
+        ] {
+            let echo = format!("printf %s {}", shell_word(word));
+            let output = std::process::Command::new("bash")
+                .args(["-c", &echo])
+                .output();
+            let Ok(output) = output else {
+                return;
+            };
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), word);
+            assert!(!shell_word(word).contains('\u{1b}'));
+        }
+    }
+
+    #[test]
     fn counts_are_grouped_by_thousands() {
         for (number, text) in [
             (0_u64, "0"),

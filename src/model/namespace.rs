@@ -203,5 +203,17 @@ mod tests {
              twcheck advise. As root: `ip netns exec web sysctl -w net.ipv4.tcp_tw_reuse=1`."
         );
         assert_eq!(own.commands(text), text);
+        let odd = Namespace {
+            option: "--netns 'a b;c'".into(),
+            name: Some("a b;c".into()),
+            ..Namespace::default()
+        };
+        assert_eq!(
+            odd.commands(
+                "`sudo twcheck verdict --nat` `conntrack -L` `twcheck verdict --all-netns`"
+            ),
+            "`sudo twcheck verdict --netns 'a b;c' --nat` `ip netns exec 'a b;c' conntrack -L` \
+             `twcheck verdict --all-netns`"
+        );
     }
 }
