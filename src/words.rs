@@ -1,5 +1,6 @@
 //! How numbers are written for people: the same everywhere.
 
+use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -134,16 +135,18 @@ pub fn shell_word(text: &str) -> String {
         return text.to_owned();
     }
     if text.chars().any(is_unseen) {
-        let escaped = |letter: char| match letter {
-            '\'' | '\\' => format!("\\{letter}"),
-            _ if is_unseen(letter) => {
-                let mut bytes = [0; 4];
-                let bytes = letter.encode_utf8(&mut bytes).bytes();
-                bytes.map(|byte| format!("\\x{byte:02x}")).collect()
+        let mut word = "$'".to_owned();
+        for letter in text.chars() {
+            if is_unseen(letter) {
+                for byte in letter.encode_utf8(&mut [0; 4]).bytes() {
+                    let _ = write!(word, "\\x{byte:02x}");
+                }
+            } else {
+                word.push_str(if "'\\".contains(letter) { "\\" } else { "" });
+                word.push(letter);
             }
-            _ => letter.to_string(),
-        };
-        return format!("$'{}'", text.chars().map(escaped).collect::<String>());
+        }
+        return word + "'";
     }
     format!("'{}'", text.replace('\'', "'\\''"))
 }

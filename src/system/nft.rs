@@ -133,11 +133,9 @@ impl Asked {
         }
     }
 
-    fn by(self, rule: NatRule) -> NatRule {
-        NatRule {
-            matches: self.matches,
-            ..rule
-        }
+    fn by(self, mut rule: NatRule) -> NatRule {
+        rule.matches = self.matches;
+        rule
     }
 
     /// One more expression; one that is not understood asks for nothing, and what it leaves in a
