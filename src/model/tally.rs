@@ -160,7 +160,8 @@ impl Extent {
     /// Both ends of an extent of milliseconds.
     fn times(self) -> Option<(Duration, Duration)> {
         let time = |milliseconds: u32| Duration::from_millis(milliseconds.into());
-        self.ends().map(|(least, greatest)| (time(least), time(greatest)))
+        self.ends()
+            .map(|(least, greatest)| (time(least), time(greatest)))
     }
 }
 
