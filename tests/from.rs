@@ -576,13 +576,142 @@ fn what_ss_and_netstat_print_is_read_with_gaps_for_the_rest() {
                     assert_eq!(closed(&verdict), closed(&live), "{program} {options}");
                 }
             }
-            let plain = stdout(&run("ss", &["-tn"]));
+            let plain = stdout(&run("netstat", &["-tn"]));
             let path = file_with(&folder, "without-listeners.txt", plain);
             let gaps = json_from("states", &path)["gaps"].to_string();
             assert!(gaps.contains("option -a lists them"), "{gaps}");
             drop((mapped, held));
         },
     );
+}
+
+/// 400 of 1,000 ports in TIME_WAIT are no trouble, and it takes them all to say so.
+#[test]
+fn a_listing_that_leaves_sockets_out_is_never_ok() {
+    in_namespace("a_listing_that_leaves_sockets_out_is_never_ok", || {
+        let folder = tempfile::tempdir().unwrap();
+        port_range(20000, 20999);
+        let server = serve("127.0.0.1:3306");
+        let held = TcpStream::connect(server).unwrap();
+        assert_eq!(connect_until_error(server, 400), (400, None));
+        let settings = stdout(&run("sysctl", &["-a", "-r", "net.ipv4.(tcp|ip)"]));
+        for (command, missing) in [
+            ("ss -tanoe", ""),
+            ("ss -tanoH", ""),
+            ("ss -tano exclude listening", ""),
+            ("netstat -tano", ""),
+            ("netstat -tno", ""),
+            ("ss -tn", "neither LISTEN nor TIME_WAIT"),
+            ("ss -tnH", "neither LISTEN nor TIME_WAIT"),
+            ("ss -tln", "LISTEN is the only state"),
+            ("netstat -tln", "only servers are listed"),
+            ("netstat -tlnp", "only servers are listed"),
+            ("ss -tan state time-wait", "400 rows without a state"),
+            ("ss -tano state time-wait", "TIME_WAIT is the only state"),
+            ("ss -tnH state established", "2 rows without a state"),
+            ("ss -tno state established", "2 rows without a state"),
+            ("ss -tan state bucket", "TIME_WAIT is the only state"),
+            ("ss -tano | grep TIME-WAIT", "TIME_WAIT is the only state"),
+            (
+                "ss -tano | grep -v LISTEN | tail -n +2",
+                "neither a heading nor LISTEN",
+            ),
+            (
+                "netstat -tan | grep TIME_WAIT",
+                "TIME_WAIT is the only state",
+            ),
+            ("ss -tan dport = :9", "there is no row"),
+            ("ss -tan | head -1", "there is no row"),
+            ("netstat -uan", "there is no row"),
+            ("ss -uan", "there is no row"),
+            ("ss -tano | head -c -30", "the text ends within line"),
+            (
+                "ss -tano | tail -c +200 | tail -n +1",
+                "1 row not understood",
+            ),
+        ] {
+            let printed = stdout(&run("sh", &["-c", command]));
+            let path = file_with(&folder, "text", format!("{settings}{printed}"));
+            let verdict = json_from("verdict", &path);
+            let level = if missing.is_empty() { "ok" } else { "unknown" };
+            let gaps = verdict["gaps"].to_string();
+            assert_eq!(verdict["level"], level, "{command}: {gaps}");
+            assert!(gaps.contains(missing), "{command}: {gaps}");
+            // What is there is counted, and nothing that is not.
+            let states = json_from("states", &path);
+            let rows = states["total"].as_u64();
+            assert_eq!(
+                rows == Some(402),
+                missing.is_empty() || command.contains("-c"),
+                "{command}"
+            );
+            assert!(rows.is_none_or(|rows| rows > 0), "{command}: {states}");
+            assert!(states["gaps"].to_string().contains(missing), "{command}");
+            assert_eq!(
+                exit(&from("states", &path)),
+                if rows.is_none() { 3 } else { 0 }
+            );
+        }
+        drop(held);
+    });
+}
+
+/// As a sosreport's ss and netstat in one file, or a look after the other.
+#[test]
+fn a_connection_that_is_listed_twice_counts_once() {
+    in_namespace("a_connection_that_is_listed_twice_counts_once", || {
+        let folder = tempfile::tempdir().unwrap();
+        port_range(20000, 20999);
+        let server = serve("127.0.0.1:3306");
+        let six = serve("[::1]:3306");
+        assert_eq!(connect_until_error(server, 300), (300, None));
+        assert_eq!(connect_until_error(six, 300), (300, None));
+        let held = TcpStream::connect(server).unwrap();
+        let settings = stdout(&run("sysctl", &["-a", "-r", "net.ipv4.(tcp|ip)"]));
+        for (command, said) in [
+            ("ss -tanoe; ss -tanoe", "1 listing of the same connections"),
+            (
+                "ss -tanoe; netstat -tano; ss -tanoe",
+                "2 listings of the same connections",
+            ),
+            (
+                "netstat -tano; ss -tanoe",
+                "1 listing of the same connections",
+            ),
+            ("ss -tanoH; ss -tanoH", "602 rows there more than once"),
+            ("ss -4 -tano; ss -6 -tano", ""),
+            ("ss -tlno; ss -tno; ss -tano state time-wait", ""),
+        ] {
+            let printed = stdout(&run("sh", &["-c", command]));
+            let path = file_with(&folder, "text", format!("{settings}{printed}"));
+            let verdict = json_from("verdict", &path);
+            let gaps = verdict["gaps"].to_string();
+            assert_eq!(verdict["level"], "ok", "{command}: {gaps}");
+            assert_eq!(json_from("states", &path)["total"], 602, "{command}");
+            assert!(gaps.contains(said), "{command}: {gaps}");
+        }
+        drop(held);
+    });
+}
+
+#[test]
+fn what_netstat_of_another_system_prints_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let heading = "Active Internet connections (including servers)\n\
+                   Proto Recv-Q Send-Q  Local Address          Foreign Address        (state)\n";
+    for row in [
+        "tcp4       0      0  127.0.0.1.54321        127.0.0.1.3306         TIME_WAIT",
+        "tcp6       0      0  ::1.54321              ::1.3306               TIME_WAIT",
+        "tcp46      0      0  *.3306                 *.*                    LISTEN",
+        "tcp4       0      0 192.168.1.7.22          192.168.1.9.50123      ESTABLISHED",
+        "127.0.0.1.32803      127.0.0.1.3306       49152      0 49152      0 TIME_WAIT",
+        "  TCP    10.0.0.1:50000     10.0.0.2:3306      TIME_WAIT",
+    ] {
+        for text in [format!("{heading}{row}\n"), format!("{row}\n")] {
+            let told = refused(&file_with(&folder, "netstat", text));
+            assert!(told.contains("of netstat of another system"), "{told}");
+        }
+    }
 }
 
 #[test]

@@ -330,12 +330,14 @@ impl Contents {
             });
         }
         self.printed
-            .retain(|(_, listing)| listing.program.is_some());
-        // ss tells more than netstat, and with timers either tells more.
+            .retain(|(_, it)| it.program.is_some() || it.is_foreign);
+        // What is whole comes first; with timers either tells more, and ss more than netstat.
         self.printed.sort_by_key(|(_, it)| {
             (
                 it.sockets.is_empty(),
-                !it.has_timers,
+                it.doubt().is_some(),
+                it.malformed + it.stateless > 0 || it.cut_off.is_some(),
+                it.untimed() > 0,
                 it.program != Some(Program::Ss),
             )
         });
@@ -390,77 +392,121 @@ fn printed(path: &Path, listing: Listing, settings: &[(String, String)]) -> Resu
     if listing.sockets.is_empty() && listing.named > 0 {
         anyhow::bail!("it has names instead of numbers: `{program} -n` prints numbers");
     }
-    let name = path.display();
-    let mut gaps = Vec::new();
-    let mut gap = |what: &str, why: String, weight| {
-        let what = format!("{what} of {name}, which {program} printed");
-        gaps.push(Gap { what, why, weight }.into());
-    };
-    if listing.malformed > 0 {
-        gap(
-            "rows",
-            format!(
-                "{} not understood and left out, the first is line {}{}",
-                counted(listing.malformed, "row"),
-                listing.first_malformed,
-                if listing.named > 0 {
-                    ": it has names instead of numbers, and -n prints numbers"
-                } else {
-                    ""
-                }
-            ),
-            Weight::Decisive,
+    if listing.is_foreign {
+        anyhow::bail!(
+            "it is of netstat of another system (BSD, macOS, Solaris, Windows), whose ports and \
+             TIME_WAIT have other rules than those of Linux"
         );
     }
-    if listing.cut > 0 {
-        gap(
-            "rows",
-            format!(
-                "{} may be cut off at the width of the column: `netstat --wide` prints all of them",
-                counted(listing.cut, "IPv6 address")
-            ),
-            Weight::Decisive,
-        );
-    }
-    let waiting = count_of(&listing.sockets, TcpState::TimeWait);
-    if waiting > 0 && !listing.has_timers {
-        let matters = is_rate_of_weight(&listing.sockets, settings);
-        gap(
-            "timers",
-            format!(
-                "since when the {} TIME_WAIT are there is unknown, and with that the rate, the \
-                 forecast, and what can be had again: option -o prints them",
-                count(waiting as u64)
-            ),
-            if matters {
-                Weight::Decisive
-            } else {
-                Weight::Minor
-            },
-        );
-    }
-    if count_of(&listing.sockets, TcpState::Listen) == 0 {
-        gap(
-            "listeners",
-            "there are none, so connections that were accepted cannot be told from those that were \
-             opened here: option -a lists them"
-                .into(),
-            Weight::Minor,
-        );
-    }
+    let gaps = gaps(&path.display().to_string(), program, &listing, settings);
     Ok(Taken {
         rows: listing.sockets,
         answers: Answers {
             version: VERSION,
-            gaps,
+            gaps: gaps.into_iter().map(Into::into).collect(),
             ..Answers::default()
         },
         source: SourceName::Text,
     })
 }
 
-fn count_of(sockets: &[Socket], state: TcpState) -> usize {
-    sockets.iter().filter(|it| it.state == state).count()
+fn gaps(name: &str, program: &str, listing: &Listing, settings: &[(String, String)]) -> Vec<Gap> {
+    let rows = missing_rows(listing).map(|why| ("rows", why, Weight::Decisive));
+    let double = double_rows(listing).map(|why| ("rows", why, Weight::Minor));
+    let others = missing_columns(listing, settings);
+    let all = rows.chain(double).chain(others);
+    all.map(|(what, why, weight)| Gap {
+        what: format!("{what} of {name}, which {program} printed"),
+        why,
+        weight,
+    })
+    .collect()
+}
+
+/// Why sockets that take ports may be missing.
+fn missing_rows(listing: &Listing) -> impl Iterator<Item = String> {
+    let stateless = (listing.stateless > 0).then(|| {
+        format!(
+            "{} without a state left out, which ss does not print where one was asked for: \
+             `ss -tanoe` lists every socket with its own",
+            counted(listing.stateless, "row")
+        )
+    });
+    let doubt = listing
+        .doubt()
+        .map(|why| format!("{why}; `ss -tanoe` lists every socket"));
+    let cut_off = listing.cut_off.map(|line| {
+        format!(
+            "the text ends within line {line}, which is left out, and what came behind it is \
+             unknown; where only the end of that line was lost, add it"
+        )
+    });
+    let malformed = (listing.malformed > 0).then(|| {
+        format!(
+            "{} not understood and left out, the first is line {}{}",
+            counted(listing.malformed, "row"),
+            listing.first_malformed,
+            if listing.named > 0 {
+                ": it has names instead of numbers, and -n prints numbers"
+            } else {
+                ""
+            }
+        )
+    });
+    let cut = (listing.cut() > 0).then(|| {
+        format!(
+            "{} may be cut off at the width of the column: `netstat --wide` prints all of them",
+            counted(listing.cut(), "IPv6 address")
+        )
+    });
+    [stateless, doubt, cut_off, malformed, cut]
+        .into_iter()
+        .flatten()
+}
+
+/// What is there more than once.
+fn double_rows(listing: &Listing) -> impl Iterator<Item = String> {
+    let superseded = (listing.superseded > 0).then(|| {
+        format!(
+            "{} of the same connections before the last one left out",
+            counted(listing.superseded, "listing")
+        )
+    });
+    let repeated = (listing.repeated > 0).then(|| {
+        format!(
+            "{} there more than once, and counted once",
+            counted(listing.repeated, "row")
+        )
+    });
+    superseded.into_iter().chain(repeated)
+}
+
+/// What the rows do not tell.
+fn missing_columns(
+    listing: &Listing,
+    settings: &[(String, String)],
+) -> impl Iterator<Item = (&'static str, String, Weight)> {
+    let untimed = listing.untimed();
+    let timers = (untimed > 0).then(|| {
+        let why = format!(
+            "since when {} TIME_WAIT are there is unknown, and with that the rate, the forecast, \
+             and what can be had again: option -o prints them",
+            count(untimed as u64)
+        );
+        let weight = if is_rate_of_weight(&listing.sockets, settings) {
+            Weight::Decisive
+        } else {
+            Weight::Minor
+        };
+        ("timers", why, weight)
+    });
+    let is_without = listing.doubt().is_none() && !listing.has(TcpState::Listen);
+    let listeners = is_without.then(|| {
+        let why = "there are none, so connections that were accepted cannot be told from those that \
+                   were opened here: option -a lists them";
+        ("listeners", why.to_owned(), Weight::Minor)
+    });
+    timers.into_iter().chain(listeners)
 }
 
 /// Whether some flow may be about to run out of ports, as far as its TIME_WAIT tells without their
