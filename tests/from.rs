@@ -422,6 +422,25 @@ fn a_scrubbed_recording_has_the_same_flows_and_none_of_the_names() {
                 );
             }
             assert_no_names(&scrubbed);
+            let path = scrubbed.to_str().unwrap();
+            for (asked, is_refused) in [
+                ("198.51.100.7:3306", true),
+                ("10.0.0.5:3306", true),
+                ("[2001:db8:77::5]:5432", true),
+                (":3306", false),
+                ("127.0.0.1:80", false),
+                (
+                    &*format!("{}:3306", after[0]["destination"].as_str().unwrap()),
+                    false,
+                ),
+            ] {
+                for command in ["verdict", "states", "advise"] {
+                    let output = twcheck(&[command, asked, "--from", path]);
+                    let told = stderr(&output).contains("its addresses are scrubbed");
+                    assert_eq!(told, is_refused, "{command} {asked}: {}", text(&output));
+                    assert_eq!(told, stdout(&output).is_empty());
+                }
+            }
             // A time that no calendar has.
             let answers = scrubbed.join("twcheck/answers.json");
             let text = fs::read_to_string(&answers).unwrap();
@@ -640,10 +659,9 @@ fn a_listing_that_leaves_sockets_out_is_never_ok() {
             // What is there is counted, and nothing that is not.
             let states = json_from("states", &path);
             let rows = states["total"].as_u64();
-            assert_eq!(
-                rows == Some(402),
-                missing.is_empty() || command.contains("-c"),
-                "{command}"
+            assert!(
+                rows == Some(402) || !missing.is_empty(),
+                "{command}: {states}"
             );
             assert!(rows.is_none_or(|rows| rows > 0), "{command}: {states}");
             assert!(states["gaps"].to_string().contains(missing), "{command}");
@@ -908,7 +926,7 @@ fn an_archive_that_is_hostile_or_damaged_is_refused_and_nothing_is_written() {
         ),
         (
             ("proc/net/tcp6", EntryType::GNUSparse, "", b""),
-            "the archive is damaged",
+            "it has a file with holes",
         ),
         (
             ("web-2/proc/net/tcp", EntryType::Regular, "", b"x"),
@@ -966,6 +984,142 @@ fn an_archive_that_is_hostile_or_damaged_is_refused_and_nothing_is_written() {
         // Whatever it says, it ends.
         let output = from("verdict", &path);
         assert!([0, 3].contains(&exit(&output)), "{}", text(&output));
+    }
+}
+
+/// A file of which only the beginning takes room on the disk.
+fn sparse(path: &Path, header: &Header, content: &[u8], end: u64) {
+    let mut file = File::create(path).unwrap();
+    file.write_all(header.as_bytes()).unwrap();
+    file.write_all(content).unwrap();
+    file.set_len(end).unwrap();
+}
+
+#[test]
+fn an_archive_that_would_take_the_memory_or_the_time_is_refused_or_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = std::time::Instant::now();
+    let path = folder.path().join("bomb.tar");
+    let header = |name: &str, kind: EntryType, size: u64| {
+        let mut header = Header::new_gnu();
+        header.set_path(name).unwrap();
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_cksum();
+        header
+    };
+    const LONG: u64 = 6 << 30;
+    for kind in [
+        EntryType::GNULongName,
+        EntryType::GNULongLink,
+        EntryType::XHeader,
+        EntryType::XGlobalHeader,
+    ] {
+        sparse(&path, &header("x", kind, LONG), b"a", LONG + (1 << 20));
+        let told = refused(&path);
+        assert!(told.contains("longer than 64 KiB"), "{told}");
+    }
+    let record = "21 GNU.sparse.major=1\n";
+    let pax = header("x", EntryType::XHeader, record.len() as u64);
+    sparse(&path, &pax, record.as_bytes(), 1 << 20);
+    assert!(refused(&path).contains("with holes"));
+    // A file of no interest is not read.
+    let mut file = File::create(&path).unwrap();
+    file.write_all(header("core", EntryType::Regular, 1 << 40).as_bytes())
+        .unwrap();
+    std::io::Seek::seek(&mut file, std::io::SeekFrom::Start((1 << 40) + 512)).unwrap();
+    let rest = archive(&[("proc/net/tcp", EntryType::Regular, "", TABLE.as_bytes())]);
+    file.write_all(&rest).unwrap();
+    assert_eq!(exit(&from("states", &path)), 0);
+    assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
+}
+
+#[test]
+fn names_in_a_recording_move_no_cursor() {
+    let folder = tempfile::tempdir().unwrap();
+    let evil = "\u{1b}]0;owned\u{7}\u{1b}[2J";
+    let ss = "State Recv-Q Send-Q Local Address:Port Peer Address:Port\n\
+              ESTAB 0 0 10.0.0.1:40000 10.0.0.2:3306\nTIM 0 0 10.0.0.1:40002 10.0.0.2:3306\n";
+    let name = format!("{evil}/sos_commands/networking/ss_{evil}");
+    for entries in [
+        vec![(&*name, EntryType::Regular, "", ss.as_bytes())],
+        vec![
+            (
+                &*format!("a{evil}/proc/net/tcp"),
+                EntryType::Regular,
+                "",
+                TABLE.as_bytes(),
+            ),
+            (
+                &*format!("b{evil}/proc/net/tcp"),
+                EntryType::Regular,
+                "",
+                TABLE.as_bytes(),
+            ),
+        ],
+        vec![(&*format!("{evil}/../x"), EntryType::Regular, "", b"")],
+        vec![
+            ("proc/net/tcp", EntryType::Regular, "", TABLE.as_bytes()),
+            (
+                "proc/sys/kernel/hostname",
+                EntryType::Regular,
+                "",
+                evil.as_bytes(),
+            ),
+            (
+                "proc/sys/net/ipv4/tcp_tw_reuse",
+                EntryType::Regular,
+                "",
+                evil.as_bytes(),
+            ),
+        ],
+    ] {
+        let path = file_with(&folder, "evil.tar", archive(&entries));
+        for format in ["table", "plain", "nagios", "markdown", "prometheus"] {
+            let path = path.to_str().unwrap();
+            let output = twcheck(&["verdict", "--format", format, "--from", path]);
+            let said = text(&output);
+            assert!(!said.contains(['\u{1b}', '\u{7}']), "{format}: {said:?}");
+        }
+        for command in ["states", "advise"] {
+            let said = text(&from(command, &path));
+            assert!(!said.contains(['\u{1b}', '\u{7}']), "{command}: {said:?}");
+        }
+    }
+}
+
+#[test]
+fn a_running_kernel_is_no_recording() {
+    for (path, said) in [
+        ("/proc", "it is the /proc of a running kernel"),
+        ("/proc/", "it is the /proc of a running kernel"),
+        ("/", "it is the /proc of a running kernel"),
+        ("/proc/self", "a running process"),
+        ("/proc/1", "a running process"),
+    ] {
+        let output = from("verdict", Path::new(path));
+        assert_eq!((exit(&output), stdout(&output).as_str()), (3, ""), "{path}");
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_setting_that_is_told_in_two_ways_is_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let listing = "State Recv-Q Send-Q Local Address:Port Peer Address:Port\n\
+                   LISTEN 0 128 0.0.0.0:22 0.0.0.0:*\n\
+                   ESTAB 0 0 10.0.0.1:40000 10.0.0.2:3306\n";
+    let rest = "net.ipv4.ip_local_reserved_ports = \nnet.ipv4.tcp_tw_reuse = 0\n";
+    for (first, second, level) in [
+        ("40000\t40999", "40000 40999", "ok"),
+        ("40000 40999", "1024 65535", "unknown"),
+    ] {
+        let key = "net.ipv4.ip_local_port_range";
+        let text = format!("{key} = {first}\n{rest}{key} = {second}\n{listing}");
+        let verdict = json_from("verdict", &file_with(&folder, "text", text));
+        assert_eq!(verdict["level"], level, "{verdict}");
+        let is_told = verdict["gaps"].to_string().contains("in different ways");
+        assert_eq!(is_told, level == "unknown", "{verdict}");
     }
 }
 

@@ -6,20 +6,16 @@ use std::io::{self, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use super::answers::{LONGEST_WAIT, MOST_SOCKETS};
 use crate::model::{Interface, Socket, TcpState};
 use crate::system::file;
+use crate::words::printable;
 
 /// No line of either is longer; what is longer is no line of theirs.
 const LONGEST_LINE: u64 = 16 * 1024;
 
-/// More than any machine has: each takes some 120 bytes.
-pub const MOST_SOCKETS: usize = 4_000_000;
-
 /// More than they take, with everything that either program tells of each.
 const LONGEST: u64 = 4 << 30;
-
-/// No kernel keeps TIME_WAIT longer: those that can be told to take 600 s at most.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// Settings kept: `sysctl -a` prints some thousand.
 const MOST_SETTINGS: usize = 20_000;
@@ -497,7 +493,7 @@ fn end(text: &str) -> Option<(SocketAddr, Option<Interface>)> {
             Err(_) => host.parse::<Ipv6Addr>().ok()?.to_canonical(),
         },
     };
-    let interface = interface.map(|name| Interface::new(u32::from(name == "lo"), name));
+    let interface = interface.map(|name| Interface::new(u32::from(name == "lo"), &printable(name)));
     Some((SocketAddr::new(address, port), interface))
 }
 
