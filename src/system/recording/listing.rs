@@ -88,6 +88,8 @@ pub struct Listing {
     /// What it lists, where a heading says so.
     scope: Option<Scope>,
     has_heading: bool,
+    /// Whether the line before was a row or a heading.
+    is_within: bool,
     /// The first socket below each heading.
     parts: Vec<usize>,
 }
@@ -222,6 +224,7 @@ impl Listing {
             self.program = self.program.or(Some(program));
             self.scope = self.scope.max(scope(line));
             self.has_heading = true;
+            self.is_within = true;
             if self.parts.last() != Some(&self.sockets.len()) {
                 self.parts.push(self.sockets.len());
             }
@@ -266,6 +269,7 @@ impl Listing {
                 if !is_waiting {
                     self.program = self.program.or(Some(Program::Ss));
                     self.stateless += 1;
+                    self.is_within = true;
                     return;
                 }
                 let row = self.row(Some(TcpState::TimeWait), local, remote, more);
@@ -276,10 +280,17 @@ impl Listing {
             [state, received, ..] if ss_state(state).is_some() && is_number(received) => {
                 (Program::Ss, None)
             }
-            words if is_part_of_row(words) => (self.program.unwrap_or(Program::Ss), None),
-            _ => return,
+            words if self.is_within && is_part_of_row(line, words) => {
+                (self.program.unwrap_or(Program::Ss), None)
+            }
+            words => {
+                // What ss tells further of a socket stands below it.
+                self.is_within &= !words.is_empty() && line.starts_with(char::is_whitespace);
+                return;
+            }
         };
         self.program = self.program.or(Some(program));
+        self.is_within = true;
         if let Some(socket) = row {
             self.sockets.push(socket);
             return;
@@ -418,18 +429,33 @@ fn is_foreign(words: &[&str]) -> bool {
     }
 }
 
-/// Whether two ends stand side by side, as in a row whose beginning was lost or whose state has
-/// another name; those of other protocols have theirs in front.
-fn is_part_of_row(words: &[&str]) -> bool {
-    const OTHERS: [&str; 14] = [
+/// Whether it may be what was left of a row, right below others or their heading, or a row whose state
+/// has another name. Those of other protocols have theirs in front, what ss tells further of a socket
+/// is set off, and a prompt has none of this.
+fn is_part_of_row(line: &str, words: &[&str]) -> bool {
+    const OTHERS: [&str; 23] = [
         "udp", "udp6", "udpl", "udpl6", "udplite", "udplite6", "raw", "raw6", "icmp6", "dccp",
-        "sctp", "mptcp", "tipc", "v_str",
+        "sctp", "mptcp", "tipc", "ti_st", "v_str", "v_dgr", "nl", "u_str", "u_dgr", "u_seq",
+        "p_raw", "p_dgr", "unix",
     ];
-    let is_end = |word: &str| end(word).is_some();
-    !words.first().is_some_and(|first| OTHERS.contains(first))
-        && words
-            .windows(2)
-            .any(|pair| pair.iter().all(|word| is_end(word)))
+    let Some(first) = words.first() else {
+        return false;
+    };
+    let is_set_off = line.starts_with(char::is_whitespace)
+        && first.starts_with(|letter: char| letter.is_ascii_lowercase());
+    let is_of_state = |word: &str| {
+        let states = SS_STATES
+            .iter()
+            .flat_map(|(name, state)| [*name, state.name()]);
+        word.len() > 1 && states.into_iter().any(|state| state.contains(word))
+    };
+    let is_prompt = |word: &&str| word.ends_with(['$', '#', '%', '>']);
+    let is_of_row =
+        |word: &&str| is_number(word) || is_of_state(word) || is_timer(word) || end(word).is_some();
+    !OTHERS.contains(first)
+        && !is_set_off
+        && !words.iter().any(is_prompt)
+        && words.iter().any(is_of_row)
 }
 
 fn is_number(word: &str) -> bool {
