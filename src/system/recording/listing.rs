@@ -450,8 +450,13 @@ fn is_part_of_row(line: &str, words: &[&str]) -> bool {
         word.len() > 1 && states.into_iter().any(|state| state.contains(word))
     };
     let is_prompt = |word: &&str| word.ends_with(['$', '#', '%', '>']);
-    let is_of_row =
-        |word: &&str| is_number(word) || is_of_state(word) || is_timer(word) || end(word).is_some();
+    let is_of_row = |word: &&str| {
+        ["tcp", "tcp6"].contains(word)
+            || is_number(word)
+            || is_of_state(word)
+            || is_timer(word)
+            || end(word).is_some()
+    };
     !OTHERS.contains(first)
         && !is_set_off
         && !words.iter().any(is_prompt)
