@@ -7,9 +7,8 @@ use nix::errno::Errno;
 
 use super::netlink::{Failure, retried};
 use super::owners::{netns, own_netns, processes};
-use super::{Machine, file, nft, sysctl};
+use super::{Machine, file, host, nft};
 use crate::model::{Around, NodePorts, Place};
-use crate::words::printable;
 
 /// Processes looked at, some microseconds each.
 const PROCESSES: usize = 20_000;
@@ -36,10 +35,7 @@ impl Machine {
         Some(Place {
             around,
             is_machines,
-            hostname: sysctl::read(&self.proc, "kernel.hostname")
-                .ok()
-                .flatten()
-                .map(|name| printable(&name)),
+            hostname: host::read(&self.proc, None).hostname,
         })
     }
 
