@@ -24,7 +24,7 @@ const HOST: [&str; 2] = ["--proc-root", "tests/hosts/exhausted-6.18/proc"];
 
 fn read(text: &str) -> Explanation {
     let mut reading = Reading::new(NOW);
-    reading.read(text.as_bytes(), 0);
+    reading.read(text.as_bytes(), 0..text.len());
     reading.finish()
 }
 
@@ -241,8 +241,9 @@ fn bytes_of_any_kind_and_lines_without_an_end_are_read_in_constant_memory() {
                     "t connect to MySQL server on ", "upstream: \"", "SQLSTATE[", "] [", "unix:", "(HY000)",
                 ]), 0..12))| {
         let mut reading = Reading::new(NOW);
-        reading.read(&bytes, 0);
-        reading.read(words.concat().as_bytes(), 0);
+        reading.read(&bytes, 0..bytes.len());
+        let words = words.concat();
+        reading.read(words.as_bytes(), 0..words.len());
         let _ = reading.finish();
     });
 }
