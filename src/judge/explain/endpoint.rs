@@ -91,6 +91,7 @@ fn port_in(text: &str) -> Option<u16> {
         "port=",
         "port:",
         "\"port\":",
+        "`:`",
         "puerto ",
         "port ",
     ];

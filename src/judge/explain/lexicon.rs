@@ -8,7 +8,7 @@ use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
 use crate::model::FailureKind::{
     self, AccessDenied, AccountLocked, AuthenticationPlugin, ConnectionLost, ConntrackFull,
     EphemeralPortsExhausted, HostBlocked, HostNotAllowed, ListenQueueFull, LostDuringHandshake,
-    NameNotFound, NameServerSilent, NoSuchDatabase, OutOfStep, PasswordExpired, PoolExhausted,
+    NameNotFound, NameServerSilent, NoAnswer, NoSuchDatabase, OutOfStep, PasswordExpired, PoolExhausted,
     PortInUse, ReasonUntold, ShuttingDown, SlowAnswer, SlowHandshake, SourcePortsExhausted,
     TimeWaitDropped, TlsFailed, TlsRequired, TlsUnknownIssuer, TlsWrongName, TooManyConnections,
     UnixSocketMissing, UserLimit,
@@ -47,6 +47,8 @@ pub enum Word {
     BindOfClient,
     /// What was done: something that takes no port of a flow.
     Elsewhere,
+    /// A proxy's server is down, which is named before it.
+    Down,
     /// A service was to take its port, which is told before it.
     Taken,
     /// What was done: listening.
@@ -95,7 +97,7 @@ pub enum Form {
 
 use Form::{Device, Endpoint, Label, Nowhere, Path};
 use Word::{
-    Bind, BindOfClient, Chain, Code, Connect, EitherBind, Elsewhere, Errno, Failed, Foreign,
+    Bind, BindOfClient, Chain, Code, Connect, Down, EitherBind, Elsewhere, Errno, Failed, Foreign,
     Handshake, Kind, LastRepeated, Listen, Lookup, Mysql, MysqlSocket, Number, Reading, Repeated,
     Socket, Stack, Taken, Timeout, Vague,
 };
@@ -306,6 +308,35 @@ const WORDS: &[(&str, Word)] = &[
     ),
     ("no connection available from the pool", Kind(PoolExhausted)),
     ("t get a connection after", Kind(PoolExhausted)),
+    ("connectionacquiretimeouterror", Kind(PoolExhausted)),
+    (
+        "timed out fetching a new connection from the connection pool",
+        Kind(PoolExhausted),
+    ),
+    (
+        "could not obtain a connection from the pool",
+        Kind(PoolExhausted),
+    ),
+    ("pooltimedout", Kind(PoolExhausted)),
+    ("pooltimeout", Kind(PoolExhausted)),
+    ("all pooled connections are in use", Kind(PoolExhausted)),
+    (
+        "timeout waiting for connection from pool",
+        Kind(PoolExhausted),
+    ),
+    ("[2002] no such file or directory", Kind(UnixSocketMissing)),
+    (
+        "(hy000/2002): no such file or directory",
+        Kind(UnixSocketMissing),
+    ),
+    ("no live upstreams", Vague(ReasonUntold)),
+    ("all connection attempts failed", Vague(ReasonUntold)),
+    (
+        "could not create connection to database server",
+        Vague(ReasonUntold),
+    ),
+    ("serverdisconnectederror", Kind(ConnectionLost)),
+    ("timeout connecting to server", Kind(NoAnswer)),
     // Names.
     ("name or service not known", Kind(NameNotFound)),
     ("no such host is known", Kind(NameNotFound)),
@@ -513,6 +544,14 @@ const WORDS: &[(&str, Word)] = &[
     ("already in use", Taken),
     ("bindexception", EitherBind),
     ("nohostexception", Connect(Nowhere)),
+    ("for url (", Connect(Endpoint)),
+    ("libcurl-errors.html) for ", Connect(Endpoint)),
+    ("remote address:", Connect(Endpoint)),
+    ("\"upstream_host\":", Connect(Endpoint)),
+    ("connect to host:address=(host=", Connect(Endpoint)),
+    ("unabletoconnect on ", Failed),
+    ("tcp connect (", Connect(Endpoint)),
+    (" is down, reason: ", Down),
     ("listen", Listen),
     ("listener", Listen),
     ("listening", Listen),

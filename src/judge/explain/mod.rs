@@ -272,7 +272,7 @@ impl Reading {
         };
         // A host or a number may stand before the first word.
         let mut before = line.as_bytes()[..first].trim_ascii_end();
-        for _ in 0..2 {
+        for _ in 0..3 {
             let start = before
                 .iter()
                 .rposition(u8::is_ascii_whitespace)
@@ -328,7 +328,7 @@ impl Reading {
         let says_again = distance <= AGAIN && is_said_again(line, &open.text);
         let is_chained = distance <= LONGEST_CHAIN && (open.goes_on || said.is_chain);
         let is_field = distance <= LONGEST_CHAIN && is_field(line);
-        is_field || (is_same && (is_chained || says_again))
+        is_field || (is_same && (is_chained || says_again || is_numbered(line)))
     }
 
     /// Counts the failure that is open.
@@ -421,16 +421,26 @@ fn is_said_again(line: &str, example: &str) -> bool {
     .any(|outcome| line.contains(outcome));
     (of_curl(line) && example.starts_with("* "))
         || (line.contains(lookup) && is_outcome && example.contains(lookup))
+        || (line.starts_with("FATAL: error ") && example.starts_with("FATAL: unable to connect"))
         || (line.contains("/dev/tcp/") && example.contains(": connect: "))
         || (line.contains(":in `")
             && !line.contains("Failed to open")
             && example.contains("Failed to open TCP"))
 }
 
+/// Whether a line is one of the causes that Rust numbers, after the first.
+fn is_numbered(line: &str) -> bool {
+    let number = line.trim_start();
+    let digits = number.bytes().take_while(u8::is_ascii_digit).count();
+    number.len() < line.len() && digits > 0 && number[digits..].starts_with(": ")
+}
+
 /// Whether a line is a field of the object that Node prints of an error.
 fn is_field(line: &str) -> bool {
     let line = line.trim_start();
-    line.starts_with("errno: -") || line.starts_with("code: 'E")
+    ["errno: -", "code: 'E", "errorno: 'E"]
+        .iter()
+        .any(|name| line.starts_with(name))
 }
 
 /// The machine that a line of syslog or of the journal is of: `Nov 25 03:12:01 shop-1 app[711]: …`.

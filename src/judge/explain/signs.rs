@@ -111,7 +111,7 @@ pub fn read(text: &str) -> Said {
     settle(&mut said.signs);
     for sign in &mut said.signs {
         if attempts.is_empty() && sign.destination.is_none() && !is_of_a_listener(sign.kind) {
-            sign.destination = fields(text);
+            sign.destination = fields(text).or_else(|| of_access_log(text, sign.at));
         }
     }
     said
@@ -184,6 +184,11 @@ fn around(text: &str, at: usize, end: usize, word: Word) -> Option<Around> {
         Word::Failed => (Act::Connect, behind(without_title(rest), Form::Endpoint)),
         Word::Mysql => (Act::Connect, endpoint(rest)),
         Word::MysqlSocket => (Act::Connect, path(rest)),
+        Word::Down => {
+            let name = text[..at].rsplit(' ').next().unwrap_or_default();
+            let is_name = !name.is_empty() && name.len() <= 80;
+            (Act::Connect, is_name.then(|| format!("backend {name}")))
+        }
         Word::Bind => (Act::Bind, None),
         Word::BindOfClient => (Act::BindOfClient, None),
         Word::Elsewhere => (Act::Elsewhere, None),
@@ -260,6 +265,8 @@ fn without_title(rest: &str) -> &str {
         "address ",
         "address=(host=",
         "node ",
+        "mysql server on host ",
+        "mysql server on ",
         "[",
     ]
     .iter()
@@ -293,12 +300,12 @@ fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) ->
     if is_setting(text, at, end, word) {
         return None;
     }
-    let before = around.iter().rfind(|word| word.at <= at);
-    let after = around.iter().find(|word| word.at > at);
+    let is_act = |word: &&Around| word.act != Act::Elsewhere;
+    let before = around.iter().filter(is_act).rfind(|word| word.at <= at);
+    let after = around.iter().filter(is_act).find(|word| word.at > at);
     let nearest = before.or(after.filter(|word| word.at < end + 100));
     let act = match nearest.map(|word| word.act) {
         Some(Act::EitherBind) if rest.starts_with(" (connect failed)") => Some(Act::Connect),
-        Some(Act::Connect | Act::Bind) if is_elsewhere(at, around) => Some(Act::Elsewhere),
         act => act,
     };
     let mut system = None;
@@ -338,8 +345,12 @@ fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) ->
             // Without a name it may be anything.
             let here = around.iter().find(|word| word.at == at)?;
             here.destination.as_ref()?;
-            is_vague = true;
-            FailureKind::ReasonUntold
+            is_vague = !text[..at].ends_with("SocketTimeoutException: ");
+            if is_vague {
+                FailureKind::ReasonUntold
+            } else {
+                FailureKind::NoAnswer
+            }
         }
         Word::Mysql => {
             let (kind, of) = of_mysql(rest);
@@ -372,6 +383,8 @@ fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) ->
         | FailureKind::ConnectionRefused
         | FailureKind::SlowAnswer
         | FailureKind::ConnectionLost
+        | FailureKind::EphemeralPortsExhausted
+        | FailureKind::AddressNotAvailable
             if looked_up =>
         {
             FailureKind::NameServerSilent
@@ -396,6 +409,7 @@ fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) ->
         system,
         is_vague,
         is_either: matches!(act, None | Some(Act::EitherBind))
+            && !is_elsewhere(at, around)
             && system.is_none()
             && matches!(
                 kind,
@@ -458,7 +472,7 @@ fn is_denied(before: &str) -> bool {
         | "ignore" | "ignored" | "ignores" | "ignoring" | "retry_on" | "retry-on" | "retryon"
         | "retryable" | "retryable_errors" | "retryableerrors", ..] => true,
         ["on", verb] => is_verb(verb),
-        ["any", "without" | "no" | "avoid"] => true,
+        ["any", "without" | "no" | "avoid"] | ["saw" | "seen", "never" | "not"] => true,
         _ => false,
     }
 }
@@ -469,7 +483,7 @@ fn is_value(rest: &str, word: Word) -> bool {
     let rest = head(rest, 60).to_ascii_lowercase();
     let plain = rest.trim_start_matches(['"', '\'', ')', ' ']);
     let noun = [
-        "count", "errors", "error count", "total", "_total", "_count", "failures", "retries", "(ms)",
+        "count", "(count)", "errors", "error count", "total", "_total", "_count", "failures", "retries", "(ms)",
         "(s)", "(sec)", "(seconds)",
     ]
     .into_iter()
@@ -484,6 +498,9 @@ fn is_value(rest: &str, word: Word) -> bool {
         || matches!(word, Word::Errno(110) | Word::Timeout) && rest.starts_with(' ');
     if sign.is_none() && !may_stand_alone || is_metric && !rest.starts_with("\"} ") {
         return false;
+    }
+    if noun.is_some() && behind.starts_with("ignored") {
+        return true;
     }
     let value = sign.unwrap_or(behind).trim_start_matches(['"', '\'', ' ']);
     let digits = value.bytes().take_while(u8::is_ascii_digit).count();
@@ -529,19 +546,16 @@ fn of_errno(errno: u16, act: Option<Act>, around: &[Around], at: usize) -> Optio
         .iter()
         .find(|word| word.at > at && matches!(word.act, Act::Reading | Act::Handshake));
     Some(match errno {
+        99 | 49 if is_elsewhere(at, around) => FailureKind::AddressNotAvailable,
         99 | 49 => match act {
-            Some(
-                Act::Bind
-                | Act::BindOfClient
-                | Act::Listen
-                | Act::EitherBind
-                | Act::Elsewhere,
-            ) => FailureKind::AddressNotAvailable,
+            Some(Act::Bind | Act::BindOfClient | Act::Listen | Act::EitherBind) => {
+                FailureKind::AddressNotAvailable
+            }
             Some(Act::Lookup) => FailureKind::NameServerSilent,
             _ => FailureKind::EphemeralPortsExhausted,
         },
         98 | 48 => match act {
-            Some(Act::Listen | Act::EitherBind | Act::Elsewhere) | None => FailureKind::PortInUse,
+            Some(Act::Listen | Act::EitherBind) | None => FailureKind::PortInUse,
             Some(Act::Bind) if around.iter().any(|word| word.act == Act::Listen) => {
                 FailureKind::PortInUse
             }
@@ -711,6 +725,16 @@ fn beside(before: &str, after: &str) -> Option<String> {
     if let Some(found) = endpoint(head(after, 200)).filter(is_full) {
         return Some(found);
     }
+    // Ecto's (10.0.0.5:3306) connection refused
+    if let Some((_, inner)) = before
+        .strip_suffix(") ")
+        .and_then(|before| before.rsplit_once('('))
+    {
+        let found = endpoint(head(inner, 200)).filter(is_full);
+        if found.is_some() {
+            return found;
+        }
+    }
     let before = before.strip_suffix("[Errno -3] ").unwrap_or(before);
     let before = before.trim_end_matches(['[', '(', ' ']).strip_suffix(':')?;
     let is_edge = |letter: char| letter.is_whitespace() || "'\"(,".contains(letter);
@@ -773,6 +797,19 @@ pub fn fields(text: &str) -> Option<String> {
         Some(port) if is_alone => joined(&host, port),
         _ => host,
     })
+}
+
+/// The host that Envoy's access log names last in quotes, behind why it could not be reached.
+fn of_access_log(text: &str, at: usize) -> Option<String> {
+    let (reason, rest) = text[at..].split_once('}')?;
+    let (before, _) = text.split_at(at + reason.len());
+    before.contains("_connect_error:").then_some(())?;
+    let words = head(rest, 1_000).split('"').skip(1).step_by(2);
+    let full = words.filter_map(endpoint).filter(|found| {
+        let address = found.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']']));
+        address.is_some_and(|host| host.parse::<IpAddr>().is_ok())
+    });
+    full.last()
 }
 
 /// Leaves each failure once, and of those that say the same the one that says most.
