@@ -108,6 +108,62 @@ fn a_pattern_is_of_the_kind_and_not_of_the_sample() {
     }
 }
 
+/// What the same words are elsewhere: of calls that take no port, of listeners, in the wrappings of
+/// frameworks, in settings and counters. As the clients' sources format them, with the cause that the
+/// call has.
+#[test]
+fn what_looks_alike_is_told_apart() {
+    let samples = std::fs::read_to_string("tests/messages/lookalikes.jsonl").unwrap();
+    let mut wrong = String::new();
+    for line in samples.lines() {
+        let sample: Value = serde_json::from_str(line).unwrap();
+        let message = sample["text"].as_str().unwrap();
+        let expected = sorted(sample["causes"].as_array().unwrap().clone());
+        let told = causes(message);
+        if told != expected {
+            writeln!(wrong, "{} {}: {message}\n  {told:?}", sample["client"], sample["version"]).unwrap();
+        }
+    }
+    assert_eq!(wrong, "");
+}
+
+/// Containers, syslog and terminals put something around each line.
+#[test]
+fn a_wrapping_changes_nothing() {
+    let mut wrong = String::new();
+    for file in ["errors", "lookalikes"] {
+        let samples = std::fs::read_to_string(format!("tests/messages/{file}.jsonl")).unwrap();
+        for line in samples.lines() {
+            let sample: Value = serde_json::from_str(line).unwrap();
+            let message = sample["text"].as_str().unwrap();
+            // These are of syslog itself.
+            if message.contains(" repeated ") {
+                continue;
+            }
+            let expected = causes(message);
+            let wrappings: [(&str, fn(&str) -> String); 7] = [
+                ("CRLF", |line| format!("{line}\r")),
+                ("colour", |line| format!("\u{1b}[31m{line}\u{1b}[0m")),
+                ("docker", |line| {
+                    json!({"log": format!("{line}\n"), "stream": "stderr", "time": "2026-11-25T03:12:01.5Z"}).to_string()
+                }),
+                ("CRI", |line| format!("2026-11-25T03:12:01.123456789Z stderr F {line}")),
+                ("compose", |line| format!("web-1  | {line}")),
+                ("kubectl", |line| format!("[pod/web-1/app] {line}")),
+                ("journal", |line| format!("Nov 25 03:12:01 web-1 app[711]: {line}")),
+            ];
+            for (name, wrap) in wrappings {
+                let wrapped: Vec<_> = message.lines().map(wrap).collect();
+                let told = causes(&wrapped.join("\n"));
+                if told != expected {
+                    writeln!(wrong, "{name}: {}: {message}\n  {told:?}\n  {expected:?}", sample["client"]).unwrap();
+                }
+            }
+        }
+    }
+    assert_eq!(wrong, "");
+}
+
 /// What looks like errno 99, and is none.
 #[test]
 fn a_number_is_no_error_by_itself() {

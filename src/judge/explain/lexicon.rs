@@ -233,7 +233,7 @@ const WORDS: &[(&str, Word)] = &[
     ("t connect to server", Vague(ReasonUntold)),
     ("communications link failure", Vague(ReasonUntold)),
     ("java.net.connectexception", Vague(ReasonUntold)),
-    ("t reach database server at ", Vague(ReasonUntold)),
+    ("t reach database server at ", Failed),
     ("fetch failed", Vague(ReasonUntold)),
     ("upstream connect error", Vague(ReasonUntold)),
     (

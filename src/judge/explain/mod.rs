@@ -27,7 +27,7 @@ use crate::model::FailureKind;
 use crate::words::printable;
 use lexicon::{ALL, SIGNS, System};
 use signs::{Said, Sign};
-use text::readable;
+use text::{body, readable};
 
 /// Different causes that are kept; of more the number alone.
 const MOST_CAUSES: usize = 1_000;
@@ -92,6 +92,8 @@ struct Event {
     time: Option<Moment>,
     /// The line that told it first, and where in it, as it is shown.
     text: String,
+    /// That line as it is shown.
+    shown: String,
     at: usize,
     first_line: u64,
     last_line: u64,
@@ -198,12 +200,12 @@ impl Reading {
         self.close();
         let time = self.time(text, start, &shown);
         let at = said.signs.iter().map(|sign| sign.at).min().unwrap_or(0);
-        let is_here = host(&shown, time);
         self.open = Some(Event {
             count: said.times.unwrap_or(1),
             text: String::from_utf8_lossy(&text[start..end]).into_owned(),
             at,
-            host: is_here,
+            host: host(&shown, time),
+            shown,
             signs: said.signs,
             time,
             first_line: number,
@@ -325,10 +327,10 @@ impl Reading {
         if distance == 0 {
             return true;
         }
-        let says_again = distance <= AGAIN && is_said_again(line, &open.text);
+        let says_again = distance <= AGAIN && is_said_again(body(line), body(&open.shown));
         let is_chained = distance <= LONGEST_CHAIN && (open.goes_on || said.is_chain);
         let is_field = distance <= LONGEST_CHAIN && is_field(line);
-        is_field || (is_same && (is_chained || says_again || is_numbered(line)))
+        is_field || (is_same && (is_chained || says_again || is_numbered(body(line))))
     }
 
     /// Counts the failure that is open.
@@ -437,7 +439,7 @@ fn is_numbered(line: &str) -> bool {
 
 /// Whether a line is a field of the object that Node prints of an error.
 fn is_field(line: &str) -> bool {
-    let line = line.trim_start();
+    let line = body(line).trim_start();
     ["errno: -", "code: 'E", "errorno: 'E"]
         .iter()
         .any(|name| line.starts_with(name))
