@@ -48,6 +48,9 @@ const MOST_HOSTS: usize = 16;
 /// An example is cut to so many letters.
 const LONGEST_EXAMPLE: usize = 300;
 
+/// Lines of one failure that are kept: of a chain, or pieces of a long one.
+const MOST_LINES: usize = 32;
+
 /// Lines between a failure and what says it once more, further down its chain.
 const LONGEST_CHAIN: u64 = 300;
 
@@ -90,12 +93,10 @@ struct Event {
     host: Option<String>,
     signs: Vec<Sign>,
     time: Option<Moment>,
-    /// The line that told it first, and where in it, as it is shown.
-    text: String,
-    /// That line as it is shown.
+    /// The lines that told it, and their numbers; the first of them.
+    lines: Vec<(u64, String)>,
+    /// The first as it is shown.
     shown: String,
-    at: usize,
-    first_line: u64,
     last_line: u64,
     /// Whether it was the end of a stack of calls.
     from_stack: bool,
@@ -183,11 +184,17 @@ impl Reading {
             stack::look_around(&mut said.signs, &before, &behind);
         }
         let is_field = is_field(&shown);
+        let raw = String::from_utf8_lossy(&text[start..end]);
         if self.joins(&said, &shown, number) {
             if let Some(open) = &mut self.open {
-                if is_field {
+                if is_field || open.lines.len() >= MOST_LINES {
                     // It names the failure, and not what was done.
                     said.signs.clear();
+                } else {
+                    said.signs
+                        .iter_mut()
+                        .for_each(|sign| sign.line = open.lines.len());
+                    open.lines.push((number, raw.into_owned()));
                 }
                 open.signs.append(&mut said.signs);
                 signs::settle(&mut open.signs);
@@ -199,16 +206,13 @@ impl Reading {
         }
         self.close();
         let time = self.time(text, start, &shown);
-        let at = said.signs.iter().map(|sign| sign.at).min().unwrap_or(0);
         self.open = Some(Event {
             count: said.times.unwrap_or(1),
-            text: String::from_utf8_lossy(&text[start..end]).into_owned(),
-            at,
+            lines: vec![(number, raw.into_owned())],
             host: host(&shown, time),
             shown,
             signs: said.signs,
             time,
-            first_line: number,
             last_line: number,
             from_stack: self.in_stack,
             goes_on: false,
@@ -346,13 +350,14 @@ impl Reading {
             if let Some(tally) = self.causes.get_mut(&key) {
                 tally.add(open.time, open.count);
             } else if self.causes.len() < MOST_CAUSES {
+                let (line, text) = &open.lines[sign.line.min(open.lines.len() - 1)];
                 let mut tally = Tally {
                     count: 0,
                     first: None,
                     last: None,
                     timeline: None,
-                    example: example(&open.text, open.at),
-                    line: open.first_line,
+                    example: example(text, sign.at),
+                    line: *line,
                     system: sign.system,
                 };
                 tally.add(open.time, open.count);

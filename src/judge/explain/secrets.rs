@@ -12,6 +12,7 @@ static BEFORE: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         r#"(?i)(?:pass(?:w(?:or)?d|phrase|code)?|pwd|secret|token|credentials?|api[-_ ]?key|(?:access|private|account|shared|encryption)[-_ ]?key|signature|session[-_]?id|\bsig|\bauth(?:orization)?)[a-z0-9_.-]*[\\"'\])]*\s*(?:=>|:=|[=:])\s*"#,
         r"(?i)\b(?:password|passwd|passphrase|secret|token|api key)\s+(?:is|was|set to)\s*:?\s*",
         r#"(?i)\b(?:password|passwd|passphrase)\s+(?:[\\]*["'])?"#,
+        r"(?i)\b(?:bearer|basic|digest|negotiate|ntlm)\s+",
         r"(?i)\bidentified\s+(?:(?:with|via)\s+\S+\s+)?(?:by|as|using)\s+(?:password\s*\(?\s*)?",
         r"(?i)--(?:[a-z-]*pass(?:word|wd|phrase)?|token|secret)\s+",
         r"(?i)(?:^|\s)-[a-z]*a\s+",
@@ -32,11 +33,10 @@ static SHAPES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         r#"(?i)\b(?:proxy-)?authorization[\\"']*\s*[:=]\s*(.*)"#,
         r#"(?i)\b(?:set-)?cookies?2?[\\"']*\s*[:=]\s*(.*)"#,
         r#"(?i)\bx-[a-z-]*(?:key|token|auth|secret)[a-z-]*[\\"']*\s*[:=]\s*(.*)"#,
-        r"(?i)\b(?:bearer|basic|digest|negotiate|ntlm)\s+([a-z0-9._~+/=:-]{4,})",
         // JSON Web Tokens, and what providers begin their keys with.
-        r"\b(eyJ[\w-]{4,}[\w.=-]*)",
+        r"\b(eyJ[\w-]{4,}\S*)",
         r"\b((?:AKIA|ASIA)[0-9A-Z]{12,})",
-        r"\b((?:gh[pousr]_|github_pat_|glpat-|xox[abprs]-|sk_live_|rk_live_|sk-|AIza|hvs\.|npm_|dop_v1_|ya29\.)[\w.-]{10,})",
+        r"\b((?:gh[pousr]_|github_pat_|glpat-|xox[abprs]-|sk_live_|rk_live_|sk-|AIza|hvs\.|npm_|dop_v1_|ya29\.)[\w.-]{10,}\S*)",
         r"(-----BEGIN [A-Z ]*PRIVATE KEY-----.*)",
         // mysql -psecret
         r"(?:mysql|mariadb)[\w-]*\s(?:.*?\s)?-p([^\s-].*)",
@@ -52,7 +52,7 @@ static SHAPES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
 /// Words behind `password` that are none.
 static NO_PASSWORD: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(
-        r#"(?i)^(?:(?:authentication|auth|for|from|of|is|was|has|had|have|must|may|can|cannot|could|does|did|do|not|and|or|in|on|to|at|by|with|without|as|expired|expires|incorrect|required|invalid|failed|failure|mismatch|missing|needed|supplied|provided|given|set|change|changed|check|reset|file|hash|hashing|policy|validation|verification|encryption|plugin|protocol|attempts?|rejected|denied|accepted|error|errors|too|length|field|login|exchange|message|packet|method|prompt|manager|store|database|but|so|because|when|while|if|using|entered|wrong)\b|[)\].,;:=-]|$)"#,
+        r#"(?i)^(?:(?:authentication|authorization|auth|realm|scheme|for|from|of|is|was|has|had|have|must|may|can|cannot|could|does|did|do|not|and|or|in|on|to|at|by|with|without|as|expired|expires|incorrect|required|invalid|failed|failure|mismatch|missing|needed|supplied|provided|given|set|change|changed|check|reset|file|hash|hashing|policy|validation|verification|encryption|plugin|protocol|attempts?|rejected|denied|accepted|error|errors|too|length|field|login|exchange|message|packet|method|prompt|manager|store|database|but|so|because|when|while|if|using|entered|wrong)\b|[)\].,;:=-]|$)"#,
     )
     .ok()
 });
@@ -72,7 +72,7 @@ pub fn hidden(line: &str) -> Vec<Range<usize>> {
         for found in pattern.find_iter(line) {
             let rest = &line[found.end()..];
             let is_word = NO_PASSWORD.as_ref().is_some_and(|none| none.is_match(rest));
-            if place == 2 && is_word {
+            if matches!(place, 2 | 3) && is_word {
                 continue;
             }
             // MySQL's (using password: YES) is none.
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn every_pattern_is_one() {
-        assert_eq!((BEFORE.len(), SHAPES.len()), (7, 17));
+        assert_eq!((BEFORE.len(), SHAPES.len()), (8, 16));
         assert!(NO_PASSWORD.is_some());
     }
 

@@ -21,6 +21,8 @@ pub struct Sign {
     pub is_either: bool,
     /// Where in the line it stands.
     pub at: usize,
+    /// Which of a failure's lines that is, from 0 on.
+    pub line: usize,
 }
 
 /// What a line says.
@@ -419,6 +421,7 @@ fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) ->
             )
             && !matches!(word, Word::Kind(_) | Word::Taken),
         at,
+        line: 0,
     })
 }
 
