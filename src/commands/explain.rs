@@ -77,7 +77,9 @@ fn look(source: &SourceArgs, explanation: &Explanation, time: i64) -> Vec<Now> {
     let looked = place::one_for_each(source, &asked, |machine, found| {
         let snapshot = closer::look(machine, View::Ports)?;
         if let Some(why) = explanation.elsewhere(snapshot.host.hostname.as_deref()) {
-            let unknown = asked.iter().map(|asked| Now::unknown(asked.as_ref(), why.clone()));
+            let unknown = asked
+                .iter()
+                .map(|asked| Now::unknown(asked.as_ref(), why.clone()));
             return Ok(unknown.collect());
         }
         let each = asked.iter().zip(found).map(|(asked, found)| {
@@ -88,7 +90,9 @@ fn look(source: &SourceArgs, explanation: &Explanation, time: i64) -> Vec<Now> {
     });
     looked.unwrap_or_else(|error| {
         let why = format!("{error:#}");
-        let unknown = asked.iter().map(|asked| Now::unknown(asked.as_ref(), why.clone()));
+        let unknown = asked
+            .iter()
+            .map(|asked| Now::unknown(asked.as_ref(), why.clone()));
         unknown.collect()
     })
 }

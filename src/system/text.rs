@@ -66,7 +66,11 @@ impl Encoding {
     fn of(head: &[u8]) -> Result<(&[u8], Self), Refusal> {
         let packed: [(&[u8], &str, &str); 6] = [
             (b"\x1f\x8b", "gzip", "zcat FILE | twcheck explain"),
-            (b"\x28\xb5\x2f\xfd", "zstd", "zstdcat FILE | twcheck explain"),
+            (
+                b"\x28\xb5\x2f\xfd",
+                "zstd",
+                "zstdcat FILE | twcheck explain",
+            ),
             (b"\xfd7zXZ\0", "xz", "xzcat FILE | twcheck explain"),
             (b"BZh", "bzip2", "bzcat FILE | twcheck explain"),
             (b"PK\x03\x04", "zip", "unzip -p FILE | twcheck explain"),
@@ -76,7 +80,8 @@ impl Encoding {
                 "journalctl --file FILE | twcheck explain",
             ),
         ];
-        if let Some((_, what, instead)) = packed.iter().find(|(magic, ..)| head.starts_with(magic)) {
+        if let Some((_, what, instead)) = packed.iter().find(|(magic, ..)| head.starts_with(magic))
+        {
             return Err(Refusal::new(
                 format!("standard input is {what}, and no text"),
                 *instead,

@@ -11,8 +11,9 @@ const LONGEST: usize = 320;
 /// `[2001:db8::5]:3306`, `db.example`.
 #[must_use]
 pub fn endpoint(text: &str) -> Option<String> {
-    let text = head(text, 2 * LONGEST)
-        .trim_start_matches([' ', '"', '\'', '`', '(', '<', '=', '\u{ab}', '\u{bb}', '\u{201c}']);
+    let text = head(text, 2 * LONGEST).trim_start_matches([
+        ' ', '"', '\'', '`', '(', '<', '=', '\u{ab}', '\u{bb}', '\u{201c}',
+    ]);
     let end = text
         .find(|letter: char| {
             letter.is_whitespace()
@@ -39,7 +40,8 @@ pub fn endpoint(text: &str) -> Option<String> {
         .get(1..)
         .is_some_and(|rest| rest.starts_with(|letter: char| letter.is_ascii_alphanumeric()));
     let word = text[..end].trim_end_matches([':', '.', '-', '!', '?']);
-    let is_cut = goes_on && has_login(word) && text[end..].starts_with(|next: char| !next.is_whitespace());
+    let is_cut =
+        goes_on && has_login(word) && text[end..].starts_with(|next: char| !next.is_whitespace());
     (word.len() <= LONGEST && !is_cut)
         .then(|| of_word(word))
         .flatten()
@@ -227,10 +229,16 @@ mod tests {
                 "mysql://u:p@ss@db.example:3306/shop",
                 Some("db.example:3306"),
             ),
-            ("mysql://u:12/ss@db.example:3306/shop", Some("db.example:3306")),
+            (
+                "mysql://u:12/ss@db.example:3306/shop",
+                Some("db.example:3306"),
+            ),
             ("mysql://u:12\"ss@db.example:3306/shop", None),
             ("http://u:12/ss@db.example/x", None),
-            ("https://registry.example/@scope/x", Some("registry.example:443")),
+            (
+                "https://registry.example/@scope/x",
+                Some("registry.example:443"),
+            ),
             ("http://u:p@db.example/x", Some("db.example:80")),
             ("localhost/127.0.0.1:3306", Some("127.0.0.1:3306")),
             ("/10.0.0.5:8080", Some("10.0.0.5:8080")),

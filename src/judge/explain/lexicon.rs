@@ -8,10 +8,10 @@ use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
 use crate::model::FailureKind::{
     self, AccessDenied, AccountLocked, AuthenticationPlugin, ConnectionLost, ConntrackFull,
     EphemeralPortsExhausted, HostBlocked, HostNotAllowed, ListenQueueFull, LostDuringHandshake,
-    NameNotFound, NameServerSilent, NoAnswer, NoSuchDatabase, OutOfStep, PasswordExpired, PoolExhausted,
-    PortInUse, ReasonUntold, ShuttingDown, SlowAnswer, SlowHandshake, SourcePortsExhausted,
-    TimeWaitDropped, TlsFailed, TlsRequired, TlsUnknownIssuer, TlsWrongName, TooManyConnections,
-    UnixSocketMissing, UserLimit,
+    NameNotFound, NameServerSilent, NoAnswer, NoSuchDatabase, OutOfStep, PasswordExpired,
+    PoolExhausted, PortInUse, ReasonUntold, ShuttingDown, SlowAnswer, SlowHandshake,
+    SourcePortsExhausted, TimeWaitDropped, TlsFailed, TlsRequired, TlsUnknownIssuer, TlsWrongName,
+    TooManyConnections, UnixSocketMissing, UserLimit,
 };
 
 /// What a word tells.

@@ -5,6 +5,7 @@ mod endpoint;
 mod lexicon;
 mod report;
 mod secrets;
+mod setting;
 mod signs;
 mod stack;
 mod text;
@@ -256,11 +257,15 @@ impl Reading {
             let mut end = before.len();
             for line in before.rsplit(|byte| *byte == b'\n').take(lines) {
                 // What was found there for the failure before is so for this one.
-                if self.dated.is_some_and(|(dated, _)| base.wrapping_add((from + end - line.len()) as u64) == dated) {
+                if self.dated.is_some_and(|(dated, _)| {
+                    base.wrapping_add((from + end - line.len()) as u64) == dated
+                }) {
                     return self.dated.and_then(|(_, time)| time);
                 }
                 let is_entry = !line.first().is_some_and(u8::is_ascii_whitespace);
-                if let Some(time) = Moment::of(readable(line).as_bytes(), self.now).filter(|_| is_entry) {
+                if let Some(time) =
+                    Moment::of(readable(line).as_bytes(), self.now).filter(|_| is_entry)
+                {
                     return Some(time);
                 }
                 end = end.saturating_sub(line.len() + 1);
@@ -342,7 +347,8 @@ impl Reading {
         let Some(open) = self.open.take() else {
             return;
         };
-        if open.signs.iter().any(|sign| sign.kind.is_exhaustion()) && self.hosts.len() < MOST_HOSTS {
+        if open.signs.iter().any(|sign| sign.kind.is_exhaustion()) && self.hosts.len() < MOST_HOSTS
+        {
             self.hosts.extend(open.host);
         }
         for sign in open.signs {
@@ -453,17 +459,22 @@ fn is_field(line: &str) -> bool {
 /// The machine that a line of syslog or of the journal is of: `Nov 25 03:12:01 shop-1 app[711]: …`.
 fn host(line: &str, time: Option<Moment>) -> Option<String> {
     time?;
-    let (clock, rest) = line.split_once(' ').filter(|(date, _)| date.len() > 3).or_else(|| {
-        let (head, rest) = line.split_at_checked(15)?;
-        Some((head, rest.strip_prefix(' ')?))
-    })?;
+    let (clock, rest) = line
+        .split_once(' ')
+        .filter(|(date, _)| date.len() > 3)
+        .or_else(|| {
+            let (head, rest) = line.split_at_checked(15)?;
+            Some((head, rest.strip_prefix(' ')?))
+        })?;
     let is_date = clock.as_bytes()[clock.len() - 1].is_ascii_digit() || clock.ends_with('Z');
     let (name, rest) = rest.split_once(' ')?;
     let (program, _) = rest.split_once(':')?;
     let is_process = program.ends_with(']') && program.contains('[') && !program.contains(' ');
     let is_name = name.len() <= 64
         && name.starts_with(|letter: char| letter.is_ascii_alphanumeric())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
     (is_date && is_name && (is_process || program == "kernel")).then(|| name.to_owned())
 }
 
@@ -491,12 +502,22 @@ fn example(line: &str, at: usize) -> String {
     let before = secrets::masked(text, start..at, &hidden);
     let behind = secrets::masked(text, at..end, &hidden);
     let before = before.trim_start();
-    let skipped = before.chars().count().saturating_sub(LONGEST_EXAMPLE * 2 / 3);
+    let skipped = before
+        .chars()
+        .count()
+        .saturating_sub(LONGEST_EXAMPLE * 2 / 3);
     let head = if skipped > 0 { "… " } else { "" };
     let before: String = before.chars().skip(skipped).collect();
     let room = LONGEST_EXAMPLE - before.chars().count().min(LONGEST_EXAMPLE);
     let behind = behind.trim_end();
-    let tail = if behind.chars().count() > room { " …" } else { "" };
+    let tail = if behind.chars().count() > room {
+        " …"
+    } else {
+        ""
+    };
     let behind: String = behind.chars().take(room).collect();
-    printable(&format!("{head}{}{tail}", format!("{before}{behind}").trim()))
+    printable(&format!(
+        "{head}{}{tail}",
+        format!("{before}{behind}").trim()
+    ))
 }

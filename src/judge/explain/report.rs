@@ -193,12 +193,7 @@ fn sentence(text: &str) -> String {
 }
 
 impl Explanation {
-    pub(super) fn new(
-        lines: u64,
-        bytes: u64,
-        mut causes: Vec<Cause>,
-        hosts: Vec<String>,
-    ) -> Self {
+    pub(super) fn new(lines: u64, bytes: u64, mut causes: Vec<Cause>, hosts: Vec<String>) -> Self {
         causes.sort_by(|one, other| {
             let order = |cause: &Cause| {
                 (
@@ -238,7 +233,11 @@ impl Explanation {
             return None;
         }
         let hosts: Vec<_> = self.hosts.iter().take(3).map(String::as_str).collect();
-        let more = if self.hosts.len() > 3 { " and others" } else { "" };
+        let more = if self.hosts.len() > 3 {
+            " and others"
+        } else {
+            ""
+        };
         Some(format!(
             "the log is of {}{more}, and this machine is {here}: the command above tells it there.",
             hosts.join(", ")
@@ -340,7 +339,11 @@ impl Now {
             return self;
         };
         // A log without a zone may be of any.
-        let unknown = if last.zone.is_some() { 0 } else { FARTHEST_ZONE };
+        let unknown = if last.zone.is_some() {
+            0
+        } else {
+            FARTHEST_ZONE
+        };
         let age = now - last.seconds - unknown;
         if age > PORTS_COME_BACK {
             let ago = ago(age);

@@ -28,7 +28,7 @@ static SHAPES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         // user:secret@tcp(host:3306)/shop, of Go's driver.
         r#"([^\s"'(=`]*:\S*)@(?:tcp|unix)[46]?\("#,
         // user/secret@host, of Oracle; user:secret@host without a scheme
-        r#"\b[a-z_][\w.-]*[:/]([^\s@]+)@[\w.\[-]"#,
+        r"\b[a-z_][\w.-]*[:/]([^\s@]+)@[\w.\[-]",
         // Headers to their end.
         r#"(?i)\b(?:proxy-)?authorization[\\"']*\s*[:=]\s*(.*)"#,
         r#"(?i)\b(?:set-)?cookies?2?[\\"']*\s*[:=]\s*(.*)"#,
@@ -52,7 +52,7 @@ static SHAPES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
 /// Words behind `password` that are none.
 static NO_PASSWORD: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(
-        r#"(?i)^(?:(?:authentication|authorization|auth|realm|scheme|for|from|of|is|was|has|had|have|must|may|can|cannot|could|does|did|do|not|and|or|in|on|to|at|by|with|without|as|expired|expires|incorrect|required|invalid|failed|failure|mismatch|missing|needed|supplied|provided|given|set|change|changed|check|reset|file|hash|hashing|policy|validation|verification|encryption|plugin|protocol|attempts?|rejected|denied|accepted|error|errors|too|length|field|login|exchange|message|packet|method|prompt|manager|store|database|but|so|because|when|while|if|using|entered|wrong)\b|[)\].,;:=-]|$)"#,
+        r"(?i)^(?:(?:authentication|authorization|auth|realm|scheme|for|from|of|is|was|has|had|have|must|may|can|cannot|could|does|did|do|not|and|or|in|on|to|at|by|with|without|as|expired|expires|incorrect|required|invalid|failed|failure|mismatch|missing|needed|supplied|provided|given|set|change|changed|check|reset|file|hash|hashing|policy|validation|verification|encryption|plugin|protocol|attempts?|rejected|denied|accepted|error|errors|too|length|field|login|exchange|message|packet|method|prompt|manager|store|database|but|so|because|when|while|if|using|entered|wrong)\b|[)\].,;:=-]|$)",
     )
     .ok()
 });
@@ -76,7 +76,10 @@ pub fn hidden(line: &str) -> Vec<Range<usize>> {
                 continue;
             }
             // MySQL's (using password: YES) is none.
-            if ["YES)", "NO)", "yes)", "no)"].iter().any(|none| rest.starts_with(none)) {
+            if ["YES)", "NO)", "yes)", "no)"]
+                .iter()
+                .any(|none| rest.starts_with(none))
+            {
                 continue;
             }
             let from = found.end() - quote_before(&line[..found.end()]);

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::endpoint::{endpoint, endpoint_and_port, head, joined, number};
 use super::lexicon::{ALL, Form, System, Word};
+use super::setting::is_setting;
 use crate::model::{FAILURES, FailureKind};
 
 /// A failure that a line tells of.
@@ -296,20 +297,22 @@ fn path(rest: &str) -> Option<String> {
     (!path.is_empty()).then(|| format!("unix:{rooted}"))
 }
 
-/// What a word says of a failure, by what stands around it.
-fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) -> Option<Sign> {
+/// A failure as one word tells it.
+struct Told {
+    kind: FailureKind,
+    is_vague: bool,
+    system: Option<System>,
+}
+
+/// What a word tells, where `act` was done.
+fn told(
+    text: &str,
+    (at, end): (usize, usize),
+    word: Word,
+    act: Option<Act>,
+    around: &[Around],
+) -> Option<Told> {
     let rest = &text[end..];
-    if is_setting(text, at, end, word) {
-        return None;
-    }
-    let is_act = |word: &&Around| word.act != Act::Elsewhere;
-    let before = around.iter().filter(is_act).rfind(|word| word.at <= at);
-    let after = around.iter().filter(is_act).find(|word| word.at > at);
-    let nearest = before.or(after.filter(|word| word.at < end + 100));
-    let act = match nearest.map(|word| word.act) {
-        Some(Act::EitherBind) if rest.starts_with(" (connect failed)") => Some(Act::Connect),
-        act => act,
-    };
     let mut system = None;
     let mut is_vague = false;
     let kind = match word {
@@ -375,6 +378,32 @@ fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) ->
         },
         _ => return None,
     };
+    Some(Told {
+        kind,
+        is_vague,
+        system,
+    })
+}
+
+/// What a word says of a failure, by what stands around it.
+fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) -> Option<Sign> {
+    let rest = &text[end..];
+    if is_setting(text, at, end, word) {
+        return None;
+    }
+    let is_act = |word: &&Around| word.act != Act::Elsewhere;
+    let before = around.iter().filter(is_act).rfind(|word| word.at <= at);
+    let after = around.iter().filter(is_act).find(|word| word.at > at);
+    let nearest = before.or(after.filter(|word| word.at < end + 100));
+    let act = match nearest.map(|word| word.act) {
+        Some(Act::EitherBind) if rest.starts_with(" (connect failed)") => Some(Act::Connect),
+        act => act,
+    };
+    let Told {
+        kind,
+        is_vague,
+        system,
+    } = told(text, (at, end), word, act, around)?;
     let looked_up = around
         .iter()
         .any(|word| word.at < at && word.act == Act::Lookup && word.destination.is_some());
@@ -432,8 +461,7 @@ fn is_elsewhere(at: usize, around: &[Around]) -> bool {
     let mut told = before
         .rev()
         .filter(|word| word.act == Act::Elsewhere || word.destination.is_some());
-    told.next()
-        .is_some_and(|word| word.act == Act::Elsewhere)
+    told.next().is_some_and(|word| word.act == Act::Elsewhere)
 }
 
 /// Whether a port stands at the end: `Port 8080 was `, `port 3000 is `.
@@ -445,92 +473,6 @@ fn is_port(before: &str) -> bool {
     matches!(verb, "is" | "was")
         && number.parse::<u16>().is_ok_and(|port| port > 0)
         && noun.to_ascii_lowercase().ends_with("port")
-}
-
-/// Whether what stands there tells no failure, but is a name: of a setting, of a counter, or of what a
-/// program is prepared for.
-fn is_setting(text: &str, at: usize, end: usize, word: Word) -> bool {
-    if !matches!(
-        word,
-        Word::Errno(_) | Word::Foreign(..) | Word::Kind(_) | Word::Vague(_) | Word::Timeout
-    ) {
-        return false;
-    }
-    is_denied(&text[..at]) || is_value(&text[end..], word)
-}
-
-/// Whether the words before say that it is not so, or what to do if it were: `no `, `retry on `.
-fn is_denied(before: &str) -> bool {
-    let start = before.len().saturating_sub(40);
-    let start = (start..=before.len()).find(|&place| before.is_char_boundary(place));
-    let before = before[start.unwrap_or(before.len())..].to_ascii_lowercase();
-    let before = before.trim_end_matches(['"', '\'', '`', ' ', '[', ':', '=']);
-    let words = before.rsplit(|letter: char| letter.is_ascii_whitespace() || "\"'[(,".contains(letter));
-    let words: Vec<_> = words.filter(|word| !word.is_empty()).take(2).collect();
-    let is_verb = |word: &str| {
-        ["retry", "retries", "retrying", "retried", "retryable", "failover"].contains(&word)
-    };
-    match words[..] {
-        ["no" | "without" | "zero" | "never" | "0" | "avoid" | "avoids" | "prevent" | "prevents"
-        | "ignore" | "ignored" | "ignores" | "ignoring" | "retry_on" | "retry-on" | "retryon"
-        | "retryable" | "retryable_errors" | "retryableerrors", ..] => true,
-        ["on", verb] => is_verb(verb),
-        ["any", "without" | "no" | "avoid"] | ["saw" | "seen", "never" | "not"] => true,
-        _ => false,
-    }
-}
-
-/// Whether a value follows, as it follows the name of a setting or of a counter: `count: 0`, ` 5s`,
-/// `: enabled`, `_total 12`, `"} 3`.
-fn is_value(rest: &str, word: Word) -> bool {
-    let rest = head(rest, 60).to_ascii_lowercase();
-    let plain = rest.trim_start_matches(['"', '\'', ')', ' ']);
-    let noun = [
-        "count", "(count)", "errors", "error count", "total", "_total", "_count", "failures", "retries", "(ms)",
-        "(s)", "(sec)", "(seconds)",
-    ]
-    .into_iter()
-    .find_map(|noun| plain.strip_prefix(noun));
-    let behind = noun.unwrap_or(plain).trim_start_matches(['"', '\'', '}', ' ']);
-    let sign = [":", "=", "is set to ", "set to ", "is ", "of "]
-        .into_iter()
-        .find_map(|sign| behind.strip_prefix(sign));
-    let is_metric = rest.starts_with("\"}") || rest.starts_with("\",");
-    let may_stand_alone = noun.is_some()
-        || rest.starts_with("\"} ")
-        || matches!(word, Word::Errno(110) | Word::Timeout) && rest.starts_with(' ');
-    if sign.is_none() && !may_stand_alone || is_metric && !rest.starts_with("\"} ") {
-        return false;
-    }
-    if noun.is_some() && behind.starts_with("ignored") {
-        return true;
-    }
-    let value = sign.unwrap_or(behind).trim_start_matches(['"', '\'', ' ']);
-    let digits = value.bytes().take_while(u8::is_ascii_digit).count();
-    let (value, unit) = value.split_at(digits);
-    if value.is_empty() {
-        let end = unit.find(|letter: char| !letter.is_ascii_alphabetic());
-        return sign.is_some()
-            && matches!(
-                &unit[..end.unwrap_or(unit.len())],
-                "enabled" | "disabled" | "true" | "false" | "on" | "off" | "yes" | "no" | "none" | "never"
-            );
-    }
-    // `Connection refused: 111` is the number of the error itself.
-    let is_errno = matches!(word, Word::Errno(errno) if noun.is_none() && value == errno.to_string());
-    let end = unit.find(|letter: char| !letter.is_ascii_alphabetic());
-    let (unit, behind) = unit.split_at(end.unwrap_or(unit.len()));
-    let is_unit = matches!(
-        unit,
-        "" | "s" | "ms" | "us" | "ns" | "m" | "h" | "sec" | "secs" | "seconds" | "millis"
-    );
-    let behind = behind.trim_start();
-    let goes_on = ["exceeded", "expired", "elapsed", "reached", "ms exceeded", "s exceeded"]
-        .iter()
-        .any(|word| behind.starts_with(word));
-    let is_end = behind.is_empty() || behind.starts_with([',', ';', '}', ')', ']', '"', '\'', '|', '\n']);
-    let is_word = behind.starts_with(|letter: char| letter.is_ascii_alphabetic());
-    is_unit && !is_errno && !goes_on && (is_end || is_word)
 }
 
 /// What an errno of Linux means after `act`.
@@ -809,7 +751,9 @@ fn of_access_log(text: &str, at: usize) -> Option<String> {
     before.contains("_connect_error:").then_some(())?;
     let words = head(rest, 1_000).split('"').skip(1).step_by(2);
     let full = words.filter_map(endpoint).filter(|found| {
-        let address = found.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']']));
+        let address = found
+            .rsplit_once(':')
+            .map(|(host, _)| host.trim_matches(['[', ']']));
         address.is_some_and(|host| host.parse::<IpAddr>().is_ok())
     });
     full.last()

@@ -16,9 +16,7 @@ pub fn following(text: &[u8], end: usize) -> Vec<String> {
     let rest = text.get(end + 1..).unwrap_or_default();
     let rest = &rest[..rest.len().min(BYTES)];
     let lines = rest.split(|byte| *byte == b'\n').take(BEHIND);
-    lines
-        .map(|line| body(&readable(line)).to_owned())
-        .collect()
+    lines.map(|line| body(&readable(line)).to_owned()).collect()
 }
 
 /// The calls that Python's stack ends in, before a line.

@@ -102,10 +102,16 @@ fn without_colour(rest: &str) -> &str {
 pub fn body(line: &str) -> &str {
     let head = super::endpoint::head(line, 160);
     let behind = |mark: &str| head.find(mark).map(|at| &line[at + mark.len()..]);
-    if line.starts_with("{\"log\":\"") {
-        return &line[8..];
+    if let Some(body) = line.strip_prefix("{\"log\":\"") {
+        return body;
     }
-    let prefixes = [" stderr F ", " stdout F ", " stderr P ", " stdout P ", " | "];
+    let prefixes = [
+        " stderr F ",
+        " stdout F ",
+        " stderr P ",
+        " stdout P ",
+        " | ",
+    ];
     if let Some(body) = prefixes.into_iter().find_map(behind) {
         return body;
     }
@@ -127,7 +133,7 @@ mod tests {
     fn what_was_hidden_stays_hidden() {
         let line = "a\\nb \u{1b}[1;31mse\\\"cret\u{1b}[0m end\r";
         let at = line.find("se").unwrap();
-        let shown = shown(line, &[at..at + 8]);
+        let shown = shown(line, std::slice::from_ref(&(at..at + 8)));
         assert_eq!(shown.text, "a\nb se\"cret end");
         assert_eq!(&shown.text[shown.hidden[0].clone()], "se\"cret");
     }
@@ -135,7 +141,10 @@ mod tests {
     #[test]
     fn a_line_is_what_its_program_said() {
         for (line, said) in [
-            ("{\"log\":\"\tat a.B.c(D.java:1)\", 1}", "\tat a.B.c(D.java:1)\", 1}"),
+            (
+                "{\"log\":\"\tat a.B.c(D.java:1)\", 1}",
+                "\tat a.B.c(D.java:1)\", 1}",
+            ),
             ("2026-11-25T03:12:01.123Z stderr F \tat a.B", "\tat a.B"),
             ("web-1  | \tat a.B", "\tat a.B"),
             ("[pod/web-1/app] \tat a.B", "\tat a.B"),

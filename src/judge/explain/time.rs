@@ -203,7 +203,12 @@ fn numeric(line: &[u8], at: usize, before: Option<u8>) -> Option<Moment> {
             let clock = fields.clock()?;
             moment([year, month, day], clock, fields.zone())
         }
-        1 | 2 if matches!(text.get(digits..), Some([b'.' | b'/' | b'-', b'0'..=b'9', ..])) => {
+        1 | 2
+            if matches!(
+                text.get(digits..),
+                Some([b'.' | b'/' | b'-', b'0'..=b'9', ..])
+            ) =>
+        {
             in_digits(text)
         }
         // 25/Nov/2026:03:12:01 +0000, 25 Nov 2026 03:12:01, 25-Nov-2026 03:12:01
@@ -315,10 +320,17 @@ fn syslog(text: &[u8], now: i64) -> Option<Moment> {
     let clock = fields.clock()?;
     let _ = fields.one_of(b" ");
     // Wed Nov 25 03:12:01 CET 2026
-    let letters = fields.0.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
+    let letters = fields
+        .0
+        .iter()
+        .take_while(|byte| byte.is_ascii_uppercase())
+        .count();
     if (3..=4).contains(&letters) && fields.0.get(letters) == Some(&b' ') {
         let mut behind = Fields(&fields.0[letters + 1..]);
-        if let Some(year) = behind.number(4, 4).filter(|&year| days([year, month, day]).is_some()) {
+        if let Some(year) = behind
+            .number(4, 4)
+            .filter(|&year| days([year, month, day]).is_some())
+        {
             return moment([year, month, day], clock, fields.zone());
         }
     }
@@ -465,9 +477,15 @@ mod tests {
             ("Nov 25, 2026, 3:12:01\u{202f}AM x", "2026-11-25T03:12:01"),
             ("Wed Nov 25 03:12:01 UTC 2026 x", "2026-11-25T03:12:01Z"),
             ("Wed Nov 25 03:12:01 CET 2026 x", "2026-11-25T03:12:01"),
-            ("2026-11-25T03:12:01+0100 h app[1]: x", "2026-11-25T03:12:01+01:00"),
+            (
+                "2026-11-25T03:12:01+0100 h app[1]: x",
+                "2026-11-25T03:12:01+01:00",
+            ),
             ("1795576321.123456 h app[1]: x", "2026-11-25T03:12:01Z"),
-            ("Wed 2026-11-25 03:12:01 CET h app[1]: x", "2026-11-25T03:12:01"),
+            (
+                "Wed 2026-11-25 03:12:01 CET h app[1]: x",
+                "2026-11-25T03:12:01",
+            ),
             ("Feb 29 03:12:01 h app[1]: x", "2024-02-29T03:12:01"),
             ("2024-02-29 00:00:00 leap", "2024-02-29T00:00:00"),
         ] {
