@@ -156,9 +156,18 @@ fn without_ipv6(signs: &mut [Sign]) {
     if !signs.iter().any(is_ipv4_loopback) {
         return;
     }
+    let is_address = |destination: &str| {
+        let host = destination
+            .rsplit_once(':')
+            .map_or(destination, |(host, _)| host);
+        host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+    };
     for sign in signs {
-        if sign.kind == FailureKind::EphemeralPortsExhausted && sign.destination.is_none() {
+        // The name itself may be told behind all of them.
+        let is_untold = !sign.destination.as_deref().is_some_and(is_address);
+        if sign.kind == FailureKind::EphemeralPortsExhausted && is_untold {
             sign.kind = FailureKind::AddressNotAvailable;
+            sign.destination = None;
             sign.is_either = false;
         }
     }
