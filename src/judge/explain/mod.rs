@@ -28,7 +28,7 @@ use crate::model::FailureKind;
 use crate::words::printable;
 use lexicon::{ALL, SIGNS, System};
 use signs::{Said, Sign};
-use text::{body, readable};
+use text::{body, readable, shown};
 
 /// Different causes that are kept; of more the number alone.
 const MOST_CAUSES: usize = 1_000;
@@ -169,7 +169,8 @@ impl Reading {
     /// Reads a line that may tell of a failure, or a piece of a long one.
     fn line(&mut self, text: &[u8], start: usize, end: usize) {
         let number = self.lines + 1;
-        let shown = readable(&text[start..end]);
+        let raw = String::from_utf8_lossy(&text[start..end]);
+        let shown = shown(&raw, &[]).text;
         let mut said = self.understood(&shown);
         if let Some(times) = said.times_more {
             self.again(times, number, Moment::of(shown.as_bytes(), self.now));
@@ -185,7 +186,6 @@ impl Reading {
             stack::look_around(&mut said.signs, &before, &behind);
         }
         let is_field = is_field(&shown);
-        let raw = String::from_utf8_lossy(&text[start..end]);
         if self.joins(&said, &shown, number) {
             if let Some(open) = &mut self.open {
                 if is_field || open.lines.len() >= MOST_LINES {
@@ -195,7 +195,7 @@ impl Reading {
                     said.signs
                         .iter_mut()
                         .for_each(|sign| sign.line = open.lines.len());
-                    open.lines.push((number, raw.into_owned()));
+                    open.lines.push((number, raw.to_string()));
                 }
                 open.signs.append(&mut said.signs);
                 signs::settle(&mut open.signs);
@@ -209,9 +209,9 @@ impl Reading {
         let time = self.time(text, start, &shown);
         self.open = Some(Event {
             count: said.times.unwrap_or(1),
-            lines: vec![(number, raw.into_owned())],
+            lines: vec![(number, raw.to_string())],
             host: host(&shown, time),
-            shown,
+            shown: shown.to_string(),
             signs: said.signs,
             time,
             last_line: number,
@@ -491,7 +491,7 @@ fn whole_words(text: &[u8], place: usize, most: usize, stop: usize) -> usize {
 /// A part of `line` around what was found at `at`, as it is shown, without secrets.
 fn example(line: &str, at: usize) -> String {
     let hidden = secrets::hidden(line);
-    let shown = text::shown(line, &hidden);
+    let shown = shown(line, &hidden);
     let text = &shown.text;
     let at = at.min(text.len());
     let start = text[..at].rfind('\n').map_or(0, |end| end + 1);

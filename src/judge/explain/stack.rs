@@ -1,6 +1,8 @@
 //! What the lines around a failure say of it: the calls of Python's and Java's stacks, the fields of
 //! Node's object, and the question of libpq.
 
+use memchr::{memchr_iter, memmem};
+
 use super::text::{body, readable};
 use super::{endpoint, signs};
 use crate::model::FailureKind;
@@ -9,13 +11,22 @@ use signs::Sign;
 /// Lines after a failure in which its object tells where it went, and its stack what was called.
 const BEHIND: usize = 16;
 
-/// What follows a line.
+/// Without one of these what follows a failure says nothing of it.
+const TELLING: [&str; 5] = ["at ", "...", "errno:", "code:", "Is the server"];
+
+/// What follows a line, where it tells something.
 #[must_use]
 pub fn following(text: &[u8], end: usize) -> Vec<String> {
     const BYTES: usize = 4 << 10;
     let rest = text.get(end + 1..).unwrap_or_default();
     let rest = &rest[..rest.len().min(BYTES)];
-    let lines = rest.split(|byte| *byte == b'\n').take(BEHIND);
+    let end = memchr_iter(b'\n', rest).nth(BEHIND - 1);
+    let rest = &rest[..end.unwrap_or(rest.len())];
+    let tells = |word: &&str| memmem::find(rest, word.as_bytes()).is_some();
+    if !TELLING.iter().any(tells) {
+        return Vec::new();
+    }
+    let lines = rest.split(|byte| *byte == b'\n');
     lines.map(|line| body(&readable(line)).to_owned()).collect()
 }
 
