@@ -180,6 +180,7 @@ impl SourceArgs {
             machine: Machine::recorded(root),
             namespace: None,
             taken: None,
+            is_scrubbed: false,
         }))
     }
 

@@ -9,8 +9,9 @@ use anyhow::Result;
 use crate::cli::{PlaceArgs, SourceArgs};
 use crate::judge::namespaces::{Judged, Looked, Namespaces, namespaces};
 use crate::model::{Destination, HostName, Namespace, Toward};
+use crate::refusal::Refusal;
 use crate::render;
-use crate::system::{Door, Found, Machine, SourceChoice, census, resolve};
+use crate::system::{Door, Found, Machine, SourceChoice, census, is_made_up, resolve};
 
 /// Namespaces looked into at once: a look waits longer than it works, and a node has other work.
 const AT_ONCE: usize = 4;
@@ -32,6 +33,20 @@ pub fn one<T: Send>(
         render::note(&format!("this is how it was at {time}"));
     }
     let toward = destination.map(resolve).transpose()?;
+    if recorded.is_scrubbed
+        && let Some(toward) = &toward
+        && let Some(real) = toward.addresses.iter().find(|it| !is_made_up(it.ip()))
+    {
+        return Err(Refusal::new(
+            format!(
+                "{} is not in this recording: its addresses are scrubbed, others stand in place of \
+                 the real ones",
+                real.ip()
+            ),
+            "`twcheck states --by flow --from` it names them; or ask for the port alone, as :3306",
+        )
+        .into());
+    }
     Ok((look(&recorded.machine, toward)?, recorded.namespace))
 }
 
