@@ -50,6 +50,32 @@ pub fn one<T: Send>(
     Ok((look(&recorded.machine, toward)?, recorded.namespace))
 }
 
+/// Looks at the one machine or namespace that is asked for, once for several destinations: each comes
+/// as what was found of it, `None` where none is asked for.
+///
+/// # Errors
+/// When there is no such recording or namespace, or `look` fails.
+pub fn one_for_each<T: Send>(
+    args: &SourceArgs,
+    asked: &[Option<Destination>],
+    look: impl FnOnce(&Machine, Vec<Result<Option<Toward>>>) -> Result<T> + Send,
+) -> Result<T> {
+    let resolved = |resolve: &dyn Fn(&Destination) -> Result<Toward>| {
+        let each = asked.iter().map(|asked| asked.as_ref().map(resolve));
+        each.map(Option::transpose).collect()
+    };
+    if let Some(recorded) = args.recording()? {
+        return look(&recorded.machine, resolved(&resolve));
+    }
+    let Some(wanted) = args.place.wanted() else {
+        return look(&Machine::live(args.place.source), resolved(&resolve));
+    };
+    let door = Door::find(&wanted)?;
+    door.look(args.place.source, |machine| {
+        look(machine, resolved(&|asked| door.resolve(asked)))
+    })?
+}
+
 /// Looks into this network namespace, or into the one that is asked for. The destination is looked up
 /// where it is used.
 ///
