@@ -1,5 +1,6 @@
 //! How numbers are written for people: the same everywhere.
 
+use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -126,6 +127,30 @@ fn is_unseen(letter: char) -> bool {
     letter.is_control() || is_format
 }
 
+/// A word as a shell takes it whole; what would act on a terminal is written out.
+#[must_use]
+pub fn shell_word(text: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "_-./:@%+=,".contains(letter);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    if text.chars().any(is_unseen) {
+        let mut word = "$'".to_owned();
+        for letter in text.chars() {
+            if is_unseen(letter) {
+                for byte in letter.encode_utf8(&mut [0; 4]).bytes() {
+                    let _ = write!(word, "\\x{byte:02x}");
+                }
+            } else {
+                word.push_str(if "'\\".contains(letter) { "\\" } else { "" });
+                word.push(letter);
+            }
+        }
+        return word + "'";
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
 /// Rounds as the JSON shows rates and times: to one decimal, below 1 to three, so that little is
 /// not nothing.
 #[must_use]
@@ -150,6 +175,30 @@ pub fn percent(part: impl Into<u64>, whole: impl Into<u64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shell_takes_a_word_as_it_was() {
+        for word in [
+            "web",
+            "/run/netns/web",
+            "a b;c",
+            "it's",
+            "$(id)",
+            "",
+            "a\u{1b}[2J\\'",
+            "ä",
+        ] {
+            let echo = format!("printf %s {}", shell_word(word));
+            let output = std::process::Command::new("bash")
+                .args(["-c", &echo])
+                .output();
+            let Ok(output) = output else {
+                return;
+            };
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), word);
+            assert!(!shell_word(word).contains('\u{1b}'));
+        }
+    }
 
     #[test]
     fn counts_are_grouped_by_thousands() {

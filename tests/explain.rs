@@ -24,7 +24,7 @@ const HOST: [&str; 2] = ["--proc-root", "tests/hosts/exhausted-6.18/proc"];
 
 fn read(text: &str) -> Explanation {
     let mut reading = Reading::new(NOW);
-    reading.read(text.as_bytes(), 0);
+    reading.read(text.as_bytes(), 0..text.len());
     reading.finish()
 }
 
@@ -106,6 +106,79 @@ fn a_pattern_is_of_the_kind_and_not_of_the_sample() {
         let expected = json!([form["kind"], 1, form["destination"]]);
         assert_eq!(causes(message), [expected], "{message}");
     }
+}
+
+/// What the same words are elsewhere: of calls that take no port, of listeners, in the wrappings of
+/// frameworks, in settings and counters. As the clients' sources format them, with the cause that the
+/// call has.
+#[test]
+fn what_looks_alike_is_told_apart() {
+    let samples = std::fs::read_to_string("tests/messages/lookalikes.jsonl").unwrap();
+    let mut wrong = String::new();
+    for line in samples.lines() {
+        let sample: Value = serde_json::from_str(line).unwrap();
+        let message = sample["text"].as_str().unwrap();
+        let expected = sorted(sample["causes"].as_array().unwrap().clone());
+        let told = causes(message);
+        if told != expected {
+            writeln!(
+                wrong,
+                "{} {}: {message}\n  {told:?}",
+                sample["client"], sample["version"]
+            )
+            .unwrap();
+        }
+    }
+    assert_eq!(wrong, "");
+}
+
+/// What it is called, and what it makes of a line.
+type Wrapping = (&'static str, fn(&str) -> String);
+
+/// Containers, syslog and terminals put something around each line.
+#[test]
+fn a_wrapping_changes_nothing() {
+    let mut wrong = String::new();
+    for file in ["errors", "lookalikes"] {
+        let samples = std::fs::read_to_string(format!("tests/messages/{file}.jsonl")).unwrap();
+        for line in samples.lines() {
+            let sample: Value = serde_json::from_str(line).unwrap();
+            let message = sample["text"].as_str().unwrap();
+            // These are of syslog itself.
+            if message.contains(" repeated ") {
+                continue;
+            }
+            let expected = causes(message);
+            let wrappings: [Wrapping; 7] = [
+                ("CRLF", |line| format!("{line}\r")),
+                ("colour", |line| format!("\u{1b}[31m{line}\u{1b}[0m")),
+                ("docker", |line| {
+                    json!({"log": format!("{line}\n"), "stream": "stderr", "time": "2026-11-25T03:12:01.5Z"}).to_string()
+                }),
+                ("CRI", |line| {
+                    format!("2026-11-25T03:12:01.123456789Z stderr F {line}")
+                }),
+                ("compose", |line| format!("web-1  | {line}")),
+                ("kubectl", |line| format!("[pod/web-1/app] {line}")),
+                ("journal", |line| {
+                    format!("Nov 25 03:12:01 web-1 app[711]: {line}")
+                }),
+            ];
+            for (name, wrap) in wrappings {
+                let wrapped: Vec<_> = message.lines().map(wrap).collect();
+                let told = causes(&wrapped.join("\n"));
+                if told != expected {
+                    writeln!(
+                        wrong,
+                        "{name}: {}: {message}\n  {told:?}\n  {expected:?}",
+                        sample["client"]
+                    )
+                    .unwrap();
+                }
+            }
+        }
+    }
+    assert_eq!(wrong, "");
 }
 
 /// What looks like errno 99, and is none.
@@ -208,6 +281,263 @@ fn passwords_show_in_no_format() {
     }
 }
 
+/// Where programs put a secret; `{}` is it, as it is, and `{json}` within an object of JSON.
+const SHAPES: [&str; 40] = [
+    "mysql://app:{}@10.0.0.5:3306/shop: Connection refused",
+    "mysql+pymysql://app:{}@db.example/shop: [Errno 99] Cannot assign requested address",
+    "redis://:{}@10.0.0.5:6379/0: Connection refused",
+    "app:{}@tcp(10.0.0.6:3306)/shop: dial tcp 10.0.0.6:3306: connect: cannot assign requested address",
+    "host=10.0.0.5 user=u password={} dbname=x: connection refused",
+    "host=10.0.0.5 user=u password='{json}' dbname=x: connection refused",
+    "{\"host\":\"10.0.0.5\",\"password\":\"{json}\",\"msg\":\"connection refused\"}",
+    "{\"db_pass\": \"{json}\", \"error\": \"ECONNREFUSED\"}",
+    "{\"dbPassword\":\"{json}\",\"msg\":\"connection refused\"}",
+    "{\"msg\":\"{\\\"password\\\":\\\"{json2}\\\"} connection refused\"}",
+    "PGPASSWORD={} psql: connection refused",
+    "MYSQL_PWD={} mysql: connection refused",
+    "connection refused with password is {}",
+    "connection refused, password: {}",
+    "connection refused, password {} was wrong",
+    "'password' => '{json}', connection refused",
+    "Server=10.0.0.5;Pwd={};Database=x connection refused",
+    "connection refused Authorization: Bearer {}",
+    "connection refused Authorization: {}",
+    "connection refused Basic {}",
+    "connection refused Cookie: a=b; sid={}",
+    "connection refused Set-Cookie: sid={}; Path=/",
+    "connection refused X-Api-Key: {}",
+    "connection refused ?token={}",
+    "connection refused eyJhbGciOiJIUzI1NiJ9.{}",
+    "connection refused CREATE USER u IDENTIFIED BY '{json}'",
+    "connection refused mysql -u root -p{} -h db",
+    "connection refused mysql --password={} -h db",
+    "connection refused mariadb-dump --password {} -h db",
+    "connection refused redis-cli -h db -a {} ping",
+    "connection refused curl -u app:{} http://db/",
+    "connection refused AUTH {}",
+    "connection refused client_secret={}",
+    "connection refused api_key: {}",
+    "connection refused credentials={}",
+    "#0 a.php(3): PDO->__construct('mysql:host=db', 'u', '{}') Connection refused",
+    "PDOException: Connection refused #0 a.php(3): PDO->__construct('mysql:host=db', 'u', '{}')",
+    "Connection refused #1 a.php(3): mysqli->real_connect('db', 'u', '{}', 'x')",
+    "Connection refused #1 a.php(3): Redis->auth('{}')",
+    "Connection refused in MySQLdb.connect(\"db\", \"u\", \"{json}\", \"x\")",
+];
+
+/// Each shape with this secret, a line each.
+fn with_secret(secret: &str) -> String {
+    let within = |text: &str| {
+        let quoted = Value::from(text).to_string();
+        quoted[1..quoted.len() - 1].to_owned()
+    };
+    let (json, twice) = (within(secret), within(&within(secret)));
+    let lines = SHAPES.map(|shape| {
+        shape
+            .replace("{json2}", &twice)
+            .replace("{json}", &json)
+            .replace("{}", secret)
+    });
+    lines.join("\n")
+}
+
+/// Whether a part of `secret` that would help anybody is in `shown`.
+fn shows(shown: &str, secret: &str) -> bool {
+    let letters: Vec<_> = secret.chars().collect();
+    let mut parts = letters.windows(6);
+    parts.any(|part| shown.contains(&part.iter().collect::<String>()))
+}
+
+#[test]
+fn a_secret_of_any_letters_shows_in_no_shape() {
+    let secrets = "[A-Za-z0-9][A-Za-z0-9!#$%^&*+/=?.,;:_@\"~|<>\\[\\]{}-]{10,24}[A-Za-z0-9]";
+    proptest!(ProptestConfig::with_cases(40), |(secret in secrets)| {
+        for line in with_secret(&secret).lines() {
+            let explanation = read(line);
+            prop_assert!(!explanation.causes.is_empty(), "{}", line);
+            let shown = explanation.causes.iter().map(|cause| {
+                format!("{:?} {:?} {}", cause.example, cause.destination, cause.meaning)
+            });
+            let shown = shown.collect::<String>() + &explanation.summary;
+            prop_assert!(!shows(&shown, &secret), "{}\n{}", line, shown);
+        }
+    });
+    let secret = "Tr0ub4dor&3xyzzy";
+    let formats = ["table", "plain", "json", "markdown"].into_iter().cycle();
+    for (line, format) in with_secret(secret).lines().zip(formats) {
+        let arguments = [&["--format", format], &HOST[..]].concat();
+        let output = piped(&arguments, line.as_bytes());
+        assert_eq!(exit(&output), 0, "{}", text(&output));
+        let said = text(&output).replace(['\n', ' '], "");
+        assert!(!shows(&said, secret), "{line}\n{}", text(&output));
+    }
+}
+
+#[test]
+fn what_syslog_says_came_again_counts() {
+    let error = "dial tcp 10.0.0.5:3306: connect: cannot assign requested address";
+    let log = format!(
+        "2026-11-25T03:12:01Z h app[1]: {error}\n2026-11-25T03:14:31Z h last message repeated 12 times\n\
+         2026-11-25T03:15:01Z h app[1]: message repeated 5 times: [ {error}]\n"
+    );
+    let explanation = read(&log);
+    let cause = &explanation.causes[0];
+    assert_eq!((explanation.errors, cause.count), (18, 18));
+    assert_eq!(
+        serde_json::to_value(cause.timeline.as_ref()).unwrap(),
+        json!({"minutes_each": 1, "counts": [1, 0, 12, 5]})
+    );
+    assert_eq!(cause.last.unwrap().to_string(), "2026-11-25T03:15:01Z");
+}
+
+#[test]
+fn a_line_of_any_length_is_one_line_and_tells_all_its_errors() {
+    let first = "dial tcp 10.0.0.5:3306: connect: cannot assign requested address";
+    let last = "dial tcp 10.0.0.6:6379: connect: connection refused";
+    for length in [10_000, 100_000, 3_000_000] {
+        let filler = "word ".repeat(length / 5);
+        let log = format!("2026-11-25T03:12:01Z {first} {filler}{last} {filler}{first}\nend\n");
+        let report = piped_json(&HOST, log.as_bytes());
+        assert_eq!(
+            (&report["lines"], &report["errors"]),
+            (&json!(2), &json!(2)),
+            "{length}"
+        );
+        for (cause, error) in [
+            (0, "cannot assign requested address"),
+            (1, "connection refused"),
+        ] {
+            let cause = &report["causes"][cause];
+            assert_eq!(cause["count"], json!(1));
+            assert!(
+                cause["example"].as_str().unwrap().contains(error),
+                "{cause}"
+            );
+        }
+        assert_eq!(report["causes"][0]["first"], "2026-11-25T03:12:01Z");
+    }
+}
+
+#[test]
+fn text_of_windows_is_read_and_what_is_packed_refused() {
+    let log =
+        "2026-11-25 03:12:01 dial tcp 10.0.0.5:3306: connect: cannot assign requested address\r\n"
+            .repeat(50);
+    for is_big in [false, true] {
+        for mark in ["", "\u{feff}"] {
+            let units = mark.encode_utf16().chain(log.encode_utf16());
+            let bytes: Vec<_> = units
+                .flat_map(|unit| {
+                    if is_big {
+                        unit.to_be_bytes()
+                    } else {
+                        unit.to_le_bytes()
+                    }
+                })
+                .collect();
+            let report = piped_json(&HOST, &bytes);
+            assert_eq!(
+                (&report["lines"], &report["errors"]),
+                (&json!(50), &json!(50))
+            );
+            assert_eq!(report["causes"][0]["destination"], "10.0.0.5:3306");
+        }
+    }
+    let output = piped(&[], b"\x1f\x8b\x08\0\0\0\0\0");
+    assert_eq!(exit(&output), 3);
+    assert!(
+        stderr(&output).contains("zcat FILE | twcheck explain"),
+        "{}",
+        text(&output)
+    );
+}
+
+/// A stack that ends a block, or comes late, is read with what is behind it.
+#[test]
+fn a_stack_is_read_whole_wherever_the_pipe_cuts_it() {
+    let error = "java.net.BindException: Cannot assign requested address\n\tat sun.nio.ch.Net.connect0(Native Method)\n";
+    for filler in 0..40 {
+        let before = "x".repeat((256 << 10) - 2 * filler) + "\n";
+        let report = piped_json(&HOST, format!("{before}{error}").as_bytes());
+        assert_eq!(
+            report["causes"][0]["kind"], "ephemeral_ports_exhausted",
+            "{filler}"
+        );
+    }
+}
+
+#[test]
+fn loopback_is_an_address_and_no_beginning_of_a_name() {
+    for (host, is_loopback) in [
+        ("127.0.0.1", true),
+        ("127.9.9.9", true),
+        ("[::1]", true),
+        ("localhost", true),
+        ("127.evil.example", false),
+        ("localhost.example.com", false),
+        ("10.0.0.5", false),
+    ] {
+        let line = format!("dial tcp {host}:3306: connect: cannot assign requested address");
+        assert_eq!(
+            !read(&line).causes[0].notes.is_empty(),
+            is_loopback,
+            "{host}"
+        );
+    }
+}
+
+/// What is so now is of this machine and of this moment.
+#[test]
+fn a_log_of_another_machine_or_of_long_ago_is_told_apart() {
+    let error = "app[7]: dial tcp 10.0.0.5:3306: connect: cannot assign requested address";
+    let now = |line: &str| piped_json(&HOST, line.as_bytes())["now"][0].clone();
+    let other = now(&format!("Nov 25 03:12:01 other-9 {error}"));
+    assert_eq!(other["is_exhausted"], json!(null));
+    let summary = other["summary"].as_str().unwrap();
+    assert!(
+        summary.starts_with("the log is of other-9, and this machine is "),
+        "{summary}"
+    );
+    let old = now(&format!("2020-11-25T03:12:01Z {error}"));
+    let summary = old["summary"].as_str().unwrap();
+    assert!(
+        summary.contains("the last of these errors was at 2020-11-25T03:12:01Z"),
+        "{summary}"
+    );
+    let untold = now(error);
+    assert!(
+        !untold["summary"]
+            .as_str()
+            .unwrap()
+            .contains("the last of these"),
+        "{untold}"
+    );
+}
+
+#[test]
+fn lines_out_of_order_tell_the_first_and_the_last() {
+    let line = |time: &str| format!("{time} dial tcp 10.0.0.5:3306: connect: connection refused\n");
+    let log = [
+        "2026-11-25T03:15:01Z",
+        "2026-11-25 04:12:30+01:00",
+        "1795576500 ",
+    ]
+    .map(line)
+    .concat();
+    let explanation = read(&log);
+    let cause = &explanation.causes[0];
+    assert_eq!(
+        cause.first.unwrap().to_string(),
+        "2026-11-25T04:12:30+01:00"
+    );
+    assert_eq!(cause.last.unwrap().to_string(), "2026-11-25T03:15:01Z");
+    // Over a new year, in a format without one.
+    let log = ["Dec 31 23:59:59", "Jan  1 00:00:01"].map(line).concat();
+    let told = read(&log).causes.remove(0);
+    assert_eq!(told.first.unwrap().to_string(), "2025-12-31T23:59:59");
+    assert_eq!(told.last.unwrap().to_string(), "2026-01-01T00:00:01");
+}
+
 #[test]
 fn what_is_not_recognised_is_said_with_how_much_was_read() {
     let output = piped(&[], b"one\ntwo\nthree");
@@ -241,8 +571,9 @@ fn bytes_of_any_kind_and_lines_without_an_end_are_read_in_constant_memory() {
                     "t connect to MySQL server on ", "upstream: \"", "SQLSTATE[", "] [", "unix:", "(HY000)",
                 ]), 0..12))| {
         let mut reading = Reading::new(NOW);
-        reading.read(&bytes, 0);
-        reading.read(words.concat().as_bytes(), 0);
+        reading.read(&bytes, 0..bytes.len());
+        let words = words.concat();
+        reading.read(words.as_bytes(), 0..words.len());
         let _ = reading.finish();
     });
 }

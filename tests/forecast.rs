@@ -168,15 +168,21 @@ fn both_sources_tell_the_same_minute() {
                 .map(|count| count.as_i64().unwrap())
                 .collect::<Vec<_>>()
         };
-        let (netlink, proc) = (history("sock_diag"), history("proc"));
-        assert_eq!(netlink.iter().sum::<i64>(), proc.iter().sum::<i64>());
-        // The looks are some milliseconds apart, and /proc counts in hundredths of a second.
-        for (second, (one, other)) in netlink.iter().zip(&proc).enumerate() {
-            assert!(
-                (one - other).abs() <= 6,
-                "second {second}: {netlink:?} {proc:?}"
-            );
+        // The looks are some milliseconds apart, on a busy machine more, and /proc counts in
+        // hundredths of a second.
+        let agree = |(one, other): (&i64, &i64)| (one - other).abs() <= 6;
+        let looks: Vec<_> = (0..3)
+            .map(|_| (history("sock_diag"), history("proc")))
+            .collect();
+        for (netlink, proc) in &looks {
+            assert_eq!(netlink.iter().sum::<i64>(), proc.iter().sum::<i64>());
         }
+        let same = looks
+            .iter()
+            .find(|(one, other)| one.iter().zip(other).all(agree));
+        let Some((netlink, _)) = same else {
+            panic!("{looks:?}");
+        };
         assert!(
             (115..=121).contains(&netlink[2]) || (115..=121).contains(&netlink[3]),
             "{netlink:?}"

@@ -329,6 +329,26 @@ fn assert_no_names(scrubbed: &Path) {
     }
 }
 
+/// A real address is in none of its flows, which says nothing about the real flows.
+fn assert_real_addresses_are_refused(scrubbed: &Path, made_up: &str) {
+    let path = scrubbed.to_str().unwrap();
+    for (asked, is_refused) in [
+        ("198.51.100.7:3306", true),
+        ("10.0.0.5:3306", true),
+        ("[2001:db8:77::5]:5432", true),
+        (":3306", false),
+        ("127.0.0.1:80", false),
+        (made_up, false),
+    ] {
+        for command in ["verdict", "states", "advise"] {
+            let output = twcheck(&[command, asked, "--from", path]);
+            let told = stderr(&output).contains("its addresses are scrubbed");
+            assert_eq!(told, is_refused, "{command} {asked}: {}", text(&output));
+            assert_eq!(told, stdout(&output).is_empty());
+        }
+    }
+}
+
 /// The files and the answers of a scrubbed recording have the same addresses.
 fn assert_tables_agree(scrubbed: &Path, after: &Value) {
     let by_proc = scrubbed.to_str().unwrap();
@@ -422,6 +442,8 @@ fn a_scrubbed_recording_has_the_same_flows_and_none_of_the_names() {
                 );
             }
             assert_no_names(&scrubbed);
+            let server = after[0]["destination"].as_str().unwrap();
+            assert_real_addresses_are_refused(&scrubbed, server);
             // A time that no calendar has.
             let answers = scrubbed.join("twcheck/answers.json");
             let text = fs::read_to_string(&answers).unwrap();
@@ -576,13 +598,141 @@ fn what_ss_and_netstat_print_is_read_with_gaps_for_the_rest() {
                     assert_eq!(closed(&verdict), closed(&live), "{program} {options}");
                 }
             }
-            let plain = stdout(&run("ss", &["-tn"]));
+            let plain = stdout(&run("netstat", &["-tn"]));
             let path = file_with(&folder, "without-listeners.txt", plain);
             let gaps = json_from("states", &path)["gaps"].to_string();
             assert!(gaps.contains("option -a lists them"), "{gaps}");
             drop((mapped, held));
         },
     );
+}
+
+/// 400 of 1,000 ports in TIME_WAIT are no trouble, and it takes them all to say so.
+#[test]
+fn a_listing_that_leaves_sockets_out_is_never_ok() {
+    in_namespace("a_listing_that_leaves_sockets_out_is_never_ok", || {
+        let folder = tempfile::tempdir().unwrap();
+        port_range(20000, 20999);
+        let server = serve("127.0.0.1:3306");
+        let held = TcpStream::connect(server).unwrap();
+        assert_eq!(connect_until_error(server, 400), (400, None));
+        let settings = stdout(&run("sysctl", &["-a", "-r", "net.ipv4.(tcp|ip)"]));
+        for (command, missing) in [
+            ("ss -tanoe", ""),
+            ("ss -tanoH", ""),
+            ("ss -tano exclude listening", ""),
+            ("netstat -tano", ""),
+            ("netstat -tno", ""),
+            ("ss -tn", "neither LISTEN nor TIME_WAIT"),
+            ("ss -tnH", "neither LISTEN nor TIME_WAIT"),
+            ("ss -tln", "LISTEN is the only state"),
+            ("netstat -tln", "only servers are listed"),
+            ("netstat -tlnp", "only servers are listed"),
+            ("ss -tan state time-wait", "400 rows without a state"),
+            ("ss -tano state time-wait", "TIME_WAIT is the only state"),
+            ("ss -tnH state established", "2 rows without a state"),
+            ("ss -tno state established", "2 rows without a state"),
+            ("ss -tan state bucket", "TIME_WAIT is the only state"),
+            ("ss -tano | grep TIME-WAIT", "TIME_WAIT is the only state"),
+            (
+                "ss -tano | grep -v LISTEN | tail -n +2",
+                "neither a heading nor LISTEN",
+            ),
+            (
+                "netstat -tan | grep TIME_WAIT",
+                "TIME_WAIT is the only state",
+            ),
+            ("ss -tan dport = :9", "there is no row"),
+            ("ss -tan | head -1", "there is no row"),
+            ("netstat -uan", "there is no row"),
+            ("ss -uan", "there is no row"),
+            ("ss -tano | head -c -30", "the text ends within line"),
+            (
+                "ss -tano | tail -c +200 | tail -n +1",
+                "neither a heading nor LISTEN",
+            ),
+        ] {
+            let printed = stdout(&run("sh", &["-c", command]));
+            let path = file_with(&folder, "text", format!("{settings}{printed}"));
+            let verdict = json_from("verdict", &path);
+            let level = if missing.is_empty() { "ok" } else { "unknown" };
+            let gaps = verdict["gaps"].to_string();
+            assert_eq!(verdict["level"], level, "{command}: {gaps}");
+            assert!(gaps.contains(missing), "{command}: {gaps}");
+            // What is there is counted, and nothing that is not.
+            let states = json_from("states", &path);
+            let rows = states["total"].as_u64();
+            assert!(
+                rows == Some(402) || !missing.is_empty(),
+                "{command}: {states}"
+            );
+            assert!(rows.is_none_or(|rows| rows > 0), "{command}: {states}");
+            assert!(states["gaps"].to_string().contains(missing), "{command}");
+            assert_eq!(
+                exit(&from("states", &path)),
+                if rows.is_none() { 3 } else { 0 }
+            );
+        }
+        drop(held);
+    });
+}
+
+/// As a sosreport's ss and netstat in one file, or a look after the other.
+#[test]
+fn a_connection_that_is_listed_twice_counts_once() {
+    in_namespace("a_connection_that_is_listed_twice_counts_once", || {
+        let folder = tempfile::tempdir().unwrap();
+        port_range(20000, 20999);
+        let server = serve("127.0.0.1:3306");
+        let six = serve("[::1]:3306");
+        assert_eq!(connect_until_error(server, 300), (300, None));
+        assert_eq!(connect_until_error(six, 300), (300, None));
+        let held = TcpStream::connect(server).unwrap();
+        let settings = stdout(&run("sysctl", &["-a", "-r", "net.ipv4.(tcp|ip)"]));
+        for (command, said) in [
+            ("ss -tanoe; ss -tanoe", "1 listing of the same connections"),
+            (
+                "ss -tanoe; netstat -tano; ss -tanoe",
+                "2 listings of the same connections",
+            ),
+            (
+                "netstat -tano; ss -tanoe",
+                "1 listing of the same connections",
+            ),
+            ("ss -tanoH; ss -tanoH", "602 rows there more than once"),
+            ("ss -4 -tano; ss -6 -tano", ""),
+            ("ss -tlno; ss -tno; ss -tano state time-wait", ""),
+        ] {
+            let printed = stdout(&run("sh", &["-c", command]));
+            let path = file_with(&folder, "text", format!("{settings}{printed}"));
+            let verdict = json_from("verdict", &path);
+            let gaps = verdict["gaps"].to_string();
+            assert_eq!(verdict["level"], "ok", "{command}: {gaps}");
+            assert_eq!(json_from("states", &path)["total"], 602, "{command}");
+            assert!(gaps.contains(said), "{command}: {gaps}");
+        }
+        drop(held);
+    });
+}
+
+#[test]
+fn what_netstat_of_another_system_prints_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let heading = "Active Internet connections (including servers)\n\
+                   Proto Recv-Q Send-Q  Local Address          Foreign Address        (state)\n";
+    for row in [
+        "tcp4       0      0  127.0.0.1.54321        127.0.0.1.3306         TIME_WAIT",
+        "tcp6       0      0  ::1.54321              ::1.3306               TIME_WAIT",
+        "tcp46      0      0  *.3306                 *.*                    LISTEN",
+        "tcp4       0      0 192.168.1.7.22          192.168.1.9.50123      ESTABLISHED",
+        "127.0.0.1.32803      127.0.0.1.3306       49152      0 49152      0 TIME_WAIT",
+        "  TCP    10.0.0.1:50000     10.0.0.2:3306      TIME_WAIT",
+    ] {
+        for text in [format!("{heading}{row}\n"), format!("{row}\n")] {
+            let told = refused(&file_with(&folder, "netstat", text));
+            assert!(told.contains("of netstat of another system"), "{told}");
+        }
+    }
 }
 
 #[test]
@@ -779,7 +929,7 @@ fn an_archive_that_is_hostile_or_damaged_is_refused_and_nothing_is_written() {
         ),
         (
             ("proc/net/tcp6", EntryType::GNUSparse, "", b""),
-            "the archive is damaged",
+            "it has a file with holes",
         ),
         (
             ("web-2/proc/net/tcp", EntryType::Regular, "", b"x"),
@@ -837,6 +987,142 @@ fn an_archive_that_is_hostile_or_damaged_is_refused_and_nothing_is_written() {
         // Whatever it says, it ends.
         let output = from("verdict", &path);
         assert!([0, 3].contains(&exit(&output)), "{}", text(&output));
+    }
+}
+
+/// A file of which only the beginning takes room on the disk.
+fn sparse(path: &Path, header: &Header, content: &[u8], end: u64) {
+    let mut file = File::create(path).unwrap();
+    file.write_all(header.as_bytes()).unwrap();
+    file.write_all(content).unwrap();
+    file.set_len(end).unwrap();
+}
+
+#[test]
+fn an_archive_that_would_take_the_memory_or_the_time_is_refused_or_passed_over() {
+    const LONG: u64 = 6 << 30;
+    let folder = tempfile::tempdir().unwrap();
+    let start = std::time::Instant::now();
+    let path = folder.path().join("bomb.tar");
+    let header = |name: &str, kind: EntryType, size: u64| {
+        let mut header = Header::new_gnu();
+        header.set_path(name).unwrap();
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_cksum();
+        header
+    };
+    for kind in [
+        EntryType::GNULongName,
+        EntryType::GNULongLink,
+        EntryType::XHeader,
+        EntryType::XGlobalHeader,
+    ] {
+        sparse(&path, &header("x", kind, LONG), b"a", LONG + (1 << 20));
+        let told = refused(&path);
+        assert!(told.contains("longer than 64 KiB"), "{told}");
+    }
+    let record = "21 GNU.sparse.major=1\n";
+    let pax = header("x", EntryType::XHeader, record.len() as u64);
+    sparse(&path, &pax, record.as_bytes(), 1 << 20);
+    assert!(refused(&path).contains("with holes"));
+    // A file of no interest is not read.
+    let mut file = File::create(&path).unwrap();
+    file.write_all(header("core", EntryType::Regular, 1 << 40).as_bytes())
+        .unwrap();
+    std::io::Seek::seek(&mut file, std::io::SeekFrom::Start((1 << 40) + 512)).unwrap();
+    let rest = archive(&[("proc/net/tcp", EntryType::Regular, "", TABLE.as_bytes())]);
+    file.write_all(&rest).unwrap();
+    assert_eq!(exit(&from("states", &path)), 0);
+    assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
+}
+
+#[test]
+fn names_in_a_recording_move_no_cursor() {
+    let folder = tempfile::tempdir().unwrap();
+    let evil = "\u{1b}]0;owned\u{7}\u{1b}[2J";
+    let ss = "State Recv-Q Send-Q Local Address:Port Peer Address:Port\n\
+              ESTAB 0 0 10.0.0.1:40000 10.0.0.2:3306\nTIM 0 0 10.0.0.1:40002 10.0.0.2:3306\n";
+    let name = format!("{evil}/sos_commands/networking/ss_{evil}");
+    for entries in [
+        vec![(&*name, EntryType::Regular, "", ss.as_bytes())],
+        vec![
+            (
+                &*format!("a{evil}/proc/net/tcp"),
+                EntryType::Regular,
+                "",
+                TABLE.as_bytes(),
+            ),
+            (
+                &*format!("b{evil}/proc/net/tcp"),
+                EntryType::Regular,
+                "",
+                TABLE.as_bytes(),
+            ),
+        ],
+        vec![(&*format!("{evil}/../x"), EntryType::Regular, "", b"")],
+        vec![
+            ("proc/net/tcp", EntryType::Regular, "", TABLE.as_bytes()),
+            (
+                "proc/sys/kernel/hostname",
+                EntryType::Regular,
+                "",
+                evil.as_bytes(),
+            ),
+            (
+                "proc/sys/net/ipv4/tcp_tw_reuse",
+                EntryType::Regular,
+                "",
+                evil.as_bytes(),
+            ),
+        ],
+    ] {
+        let path = file_with(&folder, "evil.tar", archive(&entries));
+        for format in ["table", "plain", "nagios", "markdown", "prometheus"] {
+            let path = path.to_str().unwrap();
+            let output = twcheck(&["verdict", "--format", format, "--from", path]);
+            let said = text(&output);
+            assert!(!said.contains(['\u{1b}', '\u{7}']), "{format}: {said:?}");
+        }
+        for command in ["states", "advise"] {
+            let said = text(&from(command, &path));
+            assert!(!said.contains(['\u{1b}', '\u{7}']), "{command}: {said:?}");
+        }
+    }
+}
+
+#[test]
+fn a_running_kernel_is_no_recording() {
+    for (path, said) in [
+        ("/proc", "it is the /proc of a running kernel"),
+        ("/proc/", "it is the /proc of a running kernel"),
+        ("/", "it is the /proc of a running kernel"),
+        ("/proc/self", "a running process"),
+        ("/proc/1", "a running process"),
+    ] {
+        let output = from("verdict", Path::new(path));
+        assert_eq!((exit(&output), stdout(&output).as_str()), (3, ""), "{path}");
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_setting_that_is_told_in_two_ways_is_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let listing = "State Recv-Q Send-Q Local Address:Port Peer Address:Port\n\
+                   LISTEN 0 128 0.0.0.0:22 0.0.0.0:*\n\
+                   ESTAB 0 0 10.0.0.1:40000 10.0.0.2:3306\n";
+    let rest = "net.ipv4.ip_local_reserved_ports = \nnet.ipv4.tcp_tw_reuse = 0\n";
+    for (first, second, level) in [
+        ("40000\t40999", "40000 40999", "ok"),
+        ("40000 40999", "1024 65535", "unknown"),
+    ] {
+        let key = "net.ipv4.ip_local_port_range";
+        let text = format!("{key} = {first}\n{rest}{key} = {second}\n{listing}");
+        let verdict = json_from("verdict", &file_with(&folder, "text", text));
+        assert_eq!(verdict["level"], level, "{verdict}");
+        let is_told = verdict["gaps"].to_string().contains("in different ways");
+        assert_eq!(is_told, level == "unknown", "{verdict}");
     }
 }
 
@@ -957,5 +1243,96 @@ proptest! {
         let output = from("verdict", &folder.path().join("text"));
         prop_assert!(exit(&output) <= 3, "{}", text(&output));
         prop_assert!(!stderr(&output).contains("panicked"), "{}", text(&output));
+    }
+}
+
+/// 460 of 1,000 ports in TIME_WAIT, as one of these prints them.
+fn listing(program: &str) -> String {
+    let (heading, listen) = match program {
+        "ss" => (
+            "State     Recv-Q Send-Q Local Address:Port  Peer Address:Port Process\n",
+            "LISTEN    0      128          0.0.0.0:22         0.0.0.0:*           \n\
+             ESTAB     0      0          10.0.0.1:40998      10.0.0.2:3306        \n",
+        ),
+        _ => (
+            "Active Internet connections (servers and established)\n\
+             Proto Recv-Q Send-Q Local Address           Foreign Address         State       Timer\n",
+            "tcp        0      0 0.0.0.0:22              0.0.0.0:*               LISTEN      off (0.00/0/0)\n\
+             tcp        0      0 10.0.0.1:40998          10.0.0.2:3306           ESTABLISHED off (0.00/0/0)\n",
+        ),
+    };
+    let row = |port: u32| match program {
+        "ss" => format!(
+            "TIME-WAIT 0      0          10.0.0.1:{port}      10.0.0.2:3306  timer:(timewait,9sec,0)\n"
+        ),
+        _ => format!(
+            "tcp        0      0 10.0.0.1:{port}          10.0.0.2:3306           TIME_WAIT   timewait (9.00/0/0)\n"
+        ),
+    };
+    let rows: String = (0..460).map(|at| row(40_000 + 2 * at)).collect();
+    heading.to_owned() + listen + &rows
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Rows that a text has lost visibly are never taken for none.
+    #[test]
+    fn a_listing_that_was_damaged_is_never_ok(
+        program in prop_oneof![Just("ss"), Just("netstat")],
+        kind in 0..5,
+        at in 0.02_f64..0.99,
+        column in 10_usize..60,
+        letter in prop_oneof![Just("\u{7f}"), Just("x"), Just(" "), Just("-"), Just("\t")],
+    ) {
+        let settings = "net.ipv4.ip_local_port_range = 40000 40999\n\
+                        net.ipv4.ip_local_reserved_ports = \nnet.ipv4.tcp_tw_reuse = 0\n\
+                        net.ipv4.tcp_timestamps = 1\nnet.ipv4.tcp_max_tw_buckets = 131072\n";
+        let whole = listing(program);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        let place = (whole.len() as f64 * at) as usize;
+        let (heading, rows) = whole.split_once("LISTEN").unwrap();
+        let per_row = |damage: &dyn Fn(&str) -> String| {
+            rows.lines().map(damage).fold(format!("{heading}LISTEN"), |text, row| text + &row + "\n")
+        };
+        let damaged = match kind {
+            // Cut off within a line.
+            0 if whole.as_bytes()[place - 1] != b'\n' => whole[..place].to_owned(),
+            // Scrolled out of sight.
+            1 if whole.as_bytes()[place - 1] != b'\n' => whole[place..].to_owned(),
+            // Columns that were cut off at either side.
+            2 => per_row(&|row| row.chars().take(column).collect()),
+            3 => per_row(&|row| row.chars().skip(column).collect()),
+            // A letter within each address.
+            4 => per_row(&|row| row.replace("0.0.1:4", &format!("0.0.1{letter}:4"))),
+            _ => return Ok(()),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = file_with(&folder, "text", format!("{settings}{damaged}"));
+        let output = from("verdict", &path);
+        prop_assert!(!text(&output).contains("fault of its own"), "{}", text(&output));
+        prop_assert!(exit(&output) != 0, "{kind} {place} {column}\n{}\n{}", text(&output), &damaged[..600.min(damaged.len())]);
+    }
+
+    #[test]
+    fn an_archive_with_any_bytes_changed_ends_without_a_fault(
+        changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..40),
+    ) {
+        let ss = listing("ss");
+        let mut bytes = archive(&[
+            ("h/proc/net/tcp", EntryType::Regular, "", TABLE.as_bytes()),
+            ("h/proc/sys/net/ipv4/ip_local_port_range", EntryType::Regular, "", b"40000 40999\n"),
+            ("h/sos_commands/networking/ss_-peaonmi", EntryType::Regular, "", ss.as_bytes()),
+            ("h/sos_commands/kernel/sysctl_-a", EntryType::Regular, "", b"net.ipv4.tcp_tw_reuse = 0\n"),
+        ]);
+        for (index, byte) in changes {
+            let place = index.index(bytes.len());
+            bytes[place] = byte;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = file_with(&folder, "any.tar", bytes);
+        let output = from("verdict", &path);
+        prop_assert!(exit(&output) <= 3, "{}", text(&output));
+        prop_assert!(!text(&output).contains("fault of its own"), "{}", text(&output));
     }
 }

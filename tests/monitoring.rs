@@ -87,6 +87,97 @@ fn promtool_finds_nothing_wrong_with_the_metrics() {
     assert!(!wrong.wait().unwrap().success());
 }
 
+/// Every format has the figures of the JSON, of a folder and of a tar of it.
+#[test]
+fn translated_connections_are_told_in_every_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let host = folder.path().join("host");
+    let copy = ["-r", "tests/hosts/busy-server-6.18", host.to_str().unwrap()];
+    run("cp", &copy);
+    let rows: String = (0..1200)
+        .map(|port| {
+            format!(
+                "ipv4     2 tcp      6 90 TIME_WAIT src=10.1.0.2 dst=10.2.0.2 sport={0} dport=3306 \
+                 src=10.2.0.2 dst=10.2.0.1 sport=3306 dport={0} [ASSURED] mark=0 zone=0 use=2\n",
+                50_000 + port
+            )
+            .replacen("sport=5", "sport=4", 1)
+        })
+        .collect();
+    fs::write(host.join("proc/net/nf_conntrack"), rows).unwrap();
+    let tar = folder.path().join("host.tar");
+    let [inside, packed] = [folder.path(), &tar].map(|it| it.to_str().unwrap());
+    run("tar", &["-C", inside, "-cf", packed, "host"]);
+    for path in [&host, &tar] {
+        let from = ["verdict", "--nat", "--from", path.to_str().unwrap()];
+        let told = |format: &str| stdout(&twcheck(&[&from[..], &["--format", format]].concat()));
+        let said = json(&[&from[..], &["--json"]].concat());
+        let flow = &said["nat"]["flows"][0];
+        assert_eq!(flow["ports_taken"], 1200, "{said}");
+        let metrics = told("prometheus");
+        let figures = samples(&metrics);
+        let labels = "{source=\"10.2.0.1\",destination=\"10.2.0.2\",destination_port=\"3306\",\
+                      protocol=\"tcp\",zone=\"0\"}";
+        for (name, figure) in [
+            (
+                "twcheck_nat_translated_connections".into(),
+                &said["nat"]["translated"],
+            ),
+            (
+                "twcheck_nat_tracked_connections".into(),
+                &said["nat"]["tracked"],
+            ),
+            (
+                format!("twcheck_nat_flow_ports_taken{labels}"),
+                &flow["ports_taken"],
+            ),
+            (
+                format!("twcheck_nat_flow_ports_of_closed{labels}"),
+                &flow["ports_of_closed"],
+            ),
+            (
+                format!("twcheck_nat_flow_hangs_from_ports{labels}"),
+                &flow["hangs_from"]["likely"],
+            ),
+        ] {
+            assert_eq!(
+                figures.get(&name).copied(),
+                figure.as_f64(),
+                "{name}\n{metrics}"
+            );
+        }
+        if Suite::Monitoring.is_there("translated_connections_are_told_in_every_format") {
+            assert_clean(&metrics);
+        }
+        let likely = flow["hangs_from"]["likely"].as_u64().unwrap();
+        let line = told("nagios");
+        let datum = format!(" nat_translated=1200;;;0 nat_ports_taken=1200;{likely};;0;");
+        assert!(line.contains(&datum), "{line}");
+        let ticket = told("markdown");
+        assert!(
+            ticket.contains("| After NAT | Toward | Taken |"),
+            "{ticket}"
+        );
+        assert!(
+            ticket.contains("| 10.2.0.1 | 10.2.0.2:3306 | 1,200 | 1,200 |"),
+            "{ticket}"
+        );
+        assert!(
+            ticket.contains("- NAT: 1,200 of 1,200 connections translated"),
+            "{ticket}"
+        );
+    }
+    // Where nobody asked, nothing is told.
+    let metrics = twcheck(&[
+        "verdict",
+        "--format",
+        "prometheus",
+        "--from",
+        tar.to_str().unwrap(),
+    ]);
+    assert!(!stdout(&metrics).contains("twcheck_nat"));
+}
+
 /// Takes what is said of flows.
 fn take_flows(said: &Value, host: &str, take: &mut impl FnMut(&str) -> Option<f64>) {
     for flow in said["flows"].as_array().unwrap() {
@@ -602,12 +693,13 @@ fn a_daemonset_judges_every_namespace_with_the_rights_that_it_has() {
                 .arg(&path)
                 .output()
                 .unwrap();
-            assert_eq!(text(&looked), "exit status: 0");
+            // In the PID namespace of this test not all processes are seen, and that is the one gap.
+            assert_eq!(text(&looked), "exit status: 3");
             let metrics = fs::read_to_string(&path).unwrap();
             let samples = samples(&metrics);
             assert_eq!(samples["twcheck_namespaces"], 3.0, "{metrics}");
             assert_eq!(samples["twcheck_namespaces_unknown"], 0.0);
-            assert_eq!(samples["twcheck_namespaces_gaps"], 0.0);
+            assert_eq!(samples["twcheck_namespaces_gaps"], 1.0);
             let usable = samples
                 .iter()
                 .filter(|(name, _)| name.starts_with("twcheck_usable_ports{"));
@@ -689,7 +781,7 @@ fn flows_of_all_namespaces_are_bounded_together() {
         );
         let line = stdout(&twcheck(&["verdict", "--all-netns", "--format", "nagios"]));
         assert!(
-            line.starts_with("TWCHECK OK - None of 3 network namespaces"),
+            line.starts_with("TWCHECK UNKNOWN - None of 3 network namespaces"),
             "{line}"
         );
         assert!(

@@ -236,6 +236,58 @@ fn a_short_range_is_taken_to_its_last_port() {
     });
 }
 
+/// Two rules, of which one is for another interface, another server or another port.
+#[test]
+fn a_rule_for_others_is_not_taken_for_the_flows_own() {
+    let test = "a_rule_for_others_is_not_taken_for_the_flows_own";
+    if !has_nft(test) {
+        return;
+    }
+    in_namespace(test, || {
+        let (clients, _server) = lab(1, "meta l4proto tcp masquerade");
+        clients.run(&["sysctl", "-qw", "net.ipv4.ip_local_port_range=50000 50099"]);
+        let server = SocketAddr::from(([10, 2, 0, 2], 3306));
+        // The client's ports are free here, so that each is kept.
+        let open = connect_from(&clients, server, 95);
+        assert_eq!((open.number(), open.hangs), (95, false));
+        for (asked, level) in [
+            ("oifname in", "ok"),
+            ("oifname out", "unknown"),
+            ("oifname \"ou*\"", "unknown"),
+            ("oifname \"vpn*\"", "ok"),
+            ("ip daddr 10.9.0.0/16", "ok"),
+            ("ip daddr 10.2.0.0/22", "unknown"),
+            ("ip saddr 10.1.0.0/24", "unknown"),
+            ("ip saddr 10.1.1.0/25", "ok"),
+            ("tcp dport 443", "ok"),
+            ("tcp dport 3306", "unknown"),
+            ("ip daddr != 10.2.0.2", "unknown"),
+        ] {
+            let protocol = if asked.starts_with("tcp") {
+                ""
+            } else {
+                "meta l4proto tcp"
+            };
+            let rule = format!("{asked} {protocol} masquerade to :50000-50099");
+            run(
+                "nft",
+                &[&format!(
+                    "add table ip o; add chain ip o post {{ type nat hook postrouting \
+                                   priority srcnat + 1; }}; flush chain ip o post; add rule ip o post {rule}"
+                )],
+            );
+            let said = nat(&[]);
+            let flow = &said["nat"]["flows"][0];
+            assert_eq!(flow["level"], level, "{rule}: {said:#}");
+            assert_eq!(
+                (&flow["ports_taken"], &said["level"]),
+                (&json!(95), &json!(level))
+            );
+        }
+        drop(open);
+    });
+}
+
 /// A recording with the table says the same, but for the rule, which is told by the ports seen.
 fn recorded(live: &Value) {
     let root = tempfile::tempdir().unwrap();

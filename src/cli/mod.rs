@@ -184,6 +184,7 @@ impl SourceArgs {
             machine: Machine::recorded(root),
             namespace: None,
             taken: None,
+            is_scrubbed: false,
         }))
     }
 

@@ -29,8 +29,8 @@ pub struct RecordArgs {
     /// Look for owners again and again for this time, to catch connections that live microseconds
     #[arg(long, value_parser = values::sample(), value_name = "D", allow_hyphen_values = true)]
     pub sample: Option<Duration>,
-    /// Replace addresses, commands, users, units and the host's name by others, the same by the same;
-    /// loopback and link-local addresses, ports and process IDs stay
+    /// Replace addresses, commands, users, units and the host's name by others, the same by the same
+    /// (240.0.0.1, 2001:db8::1, …); loopback addresses, ports and process IDs stay
     #[arg(long)]
     pub scrub: bool,
 }

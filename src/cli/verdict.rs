@@ -44,7 +44,8 @@ pub struct VerdictArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub format: FormatArgs<VerdictFormat>,
-    /// Write the report to this file, which is replaced as a whole: for a timer and node_exporter
+    /// Write the report to this file, which is replaced as a whole: for a timer and node_exporter. A
+    /// new one everybody may read (0644); one that is there keeps its owner and mode, and a link stays
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// A flow is WARNING from this share of its usable ports on

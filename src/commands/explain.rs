@@ -10,10 +10,10 @@ use crate::exit::Exit;
 use crate::judge::explain::{Explanation, Kinds, Now, Reading};
 use crate::judge::level::Thresholds;
 use crate::judge::verdict::verdict;
-use crate::model::Destination;
+use crate::model::{Destination, Snapshot, Toward};
 use crate::refusal::Refusal;
 use crate::render::Screen;
-use crate::system::{View, route, text};
+use crate::system::{Machine, View, route, text};
 
 /// Destinations that are looked at: a name may take seconds to resolve.
 const LOOKED_AT: usize = 3;
@@ -35,12 +35,12 @@ pub fn run(args: &ExplainArgs) -> Result<Exit> {
     let mut reading = Reading::new(now);
     match args.text() {
         Some(text) if text::is_file(&text) => return Err(a_file_is_piped(&text).into()),
-        Some(text) => reading.read(text.as_bytes(), 0),
+        Some(text) => reading.read(text.as_bytes(), 0..text.len()),
         None if text::is_typed() => return Err(nothing_to_read().into()),
-        None => text::read_standard_input(|text, known| reading.read(text, known))?,
+        None => text::read_standard_input(|text, fresh| reading.read(text, fresh))?,
     }
     let mut explanation = reading.finish();
-    explanation.now = look(&args.source, &explanation);
+    explanation.now = look(&args.source, &explanation, now);
     format.write(&explanation, screen, &mut screen.lock())?;
     Ok(Exit::Ok)
 }
@@ -63,39 +63,57 @@ fn nothing_to_read() -> Refusal {
 }
 
 /// Whether the flows that are said to have run out are exhausted on this machine at this moment.
-fn look(source: &SourceArgs, explanation: &Explanation) -> Vec<Now> {
-    let exhausted = explanation
-        .causes
-        .iter()
-        .filter(|cause| cause.is_exhaustion());
+fn look(source: &SourceArgs, explanation: &Explanation, time: i64) -> Vec<Now> {
     let mut asked: Vec<Option<Destination>> = Vec::new();
-    for cause in exhausted {
+    for cause in explanation.exhaustion() {
         let destination = cause.asked();
         if !asked.contains(&destination) && asked.len() < LOOKED_AT {
             asked.push(destination);
         }
     }
-    asked
-        .iter()
-        .map(|asked| look_toward(source, asked.as_ref()))
-        .collect()
+    if asked.is_empty() {
+        return Vec::new();
+    }
+    let looked = place::one_for_each(source, &asked, |machine, found| {
+        let snapshot = closer::look(machine, View::Ports)?;
+        if let Some(why) = explanation.elsewhere(snapshot.host.hostname.as_deref()) {
+            let unknown = asked
+                .iter()
+                .map(|asked| Now::unknown(asked.as_ref(), why.clone()));
+            return Ok(unknown.collect());
+        }
+        let each = asked.iter().zip(found).map(|(asked, found)| {
+            let now = look_toward(machine, snapshot.clone(), asked.as_ref(), found);
+            now.after(explanation.last_exhausted(asked.as_ref()), time)
+        });
+        Ok(each.collect())
+    });
+    looked.unwrap_or_else(|error| {
+        let why = format!("{error:#}");
+        let unknown = asked
+            .iter()
+            .map(|asked| Now::unknown(asked.as_ref(), why.clone()));
+        unknown.collect()
+    })
 }
 
 /// The same as `verdict` says of one destination, or of the worst flow.
-fn look_toward(source: &SourceArgs, asked: Option<&Destination>) -> Now {
-    let looked = place::one(source, asked, |machine, toward| {
-        let mut snapshot = closer::look(machine, View::Ports)?;
-        if let Some(toward) = toward.clone() {
-            snapshot.tally.only_toward(toward);
-        }
-        let mut verdict = verdict(&snapshot, Thresholds::default(), 1);
-        if let Some(toward) = toward {
-            verdict.speak_of(route::paths(machine, &toward), None);
-        }
-        Ok(Now::of(asked, &verdict))
-    });
-    looked.map_or_else(
-        |error| Now::unknown(asked, format!("{error:#}")),
-        |(now, _)| now,
-    )
+fn look_toward(
+    machine: &Machine,
+    mut snapshot: Snapshot,
+    asked: Option<&Destination>,
+    found: Result<Option<Toward>>,
+) -> Now {
+    let toward = match found {
+        Ok(toward) => toward,
+        Err(error) => return Now::unknown(asked, format!("{error:#}")),
+    };
+    if let Some(toward) = toward.clone() {
+        snapshot.tally.only_toward(toward);
+    }
+    let mut verdict = verdict(&snapshot, Thresholds::default(), 1);
+    if let Some(toward) = toward {
+        verdict.speak_of(route::paths(machine, &toward), None);
+    }
+    Now::of(asked, &verdict)
 }

@@ -1,8 +1,8 @@
 //! Where a report goes that is no matter for a terminal: `--output FILE`.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, Metadata, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::beside;
 use crate::refusal::Refusal;
 
-/// For whoever collects it, which is another user, whatever the umask of a timer's service is.
+/// Of a new file: whoever collects it is another user, whatever the umask of a timer's service is.
 const MODE: u32 = 0o644;
 
 /// A file that takes a report as a whole, in place of the one before.
@@ -20,6 +20,8 @@ pub struct Output {
     asked: PathBuf,
     /// What a link there leads to, which is what is replaced.
     path: PathBuf,
+    /// What is there already: who may read it, may read what takes its place.
+    old: Option<Metadata>,
 }
 
 impl Output {
@@ -47,12 +49,25 @@ impl Output {
             )
             .into());
         }
+        if old.is_none()
+            && let Ok(target) = fs::read_link(path)
+        {
+            return Err(Refusal::new(
+                format!(
+                    "--output {name} is a link to {}, which is not there",
+                    target.display()
+                ),
+                "name the file itself, or remove the link",
+            )
+            .into());
+        }
         Ok(Self {
             asked: path.to_owned(),
             path: match old {
                 Some(_) => fs::canonicalize(path).map_err(|error| refused(path, &error))?,
                 None => path.to_owned(),
             },
+            old,
         })
     }
 
@@ -61,8 +76,15 @@ impl Output {
     /// # Errors
     /// When it cannot be written; what was there stays, and nothing else is left.
     pub fn write(self, report: &[u8]) -> Result<()> {
-        let readable = |file: &fs::File| file.set_permissions(Permissions::from_mode(MODE));
-        beside::replace(&self.path, report, readable)
+        let mode = self.old.as_ref().map_or(MODE, |old| old.mode() & 0o777);
+        let prepare = |file: &fs::File| {
+            if let Some(old) = &self.old {
+                // Only root may give it away; whose it is then, the mode says who may read it.
+                let _ = fchown(file, Some(old.uid()), Some(old.gid()));
+            }
+            file.set_permissions(Permissions::from_mode(mode))
+        };
+        beside::replace(&self.path, report, prepare)
             .map_err(|error| refused(&self.asked, &error).into())
     }
 }
@@ -120,6 +142,30 @@ mod tests {
         assert_eq!(fs::read_to_string(&file).unwrap(), "new");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(names(folder.path()), ["file", "link"]);
+    }
+
+    #[test]
+    fn who_may_read_the_old_file_may_read_the_new_one_and_a_link_to_nothing_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for mode in [0o600, 0o640, 0o666, 0o444] {
+            fs::write(&path, "old").unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            Output::at(&path).unwrap().write(b"new").unwrap();
+            let new = fs::metadata(&path).unwrap();
+            assert_eq!(new.permissions().mode() & 0o7777, mode);
+            assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+            fs::remove_file(&path).unwrap();
+        }
+        let link = folder.path().join("link");
+        symlink("nowhere", &link).unwrap();
+        let error = Output::at(&link).unwrap_err();
+        let said = error.downcast::<Refusal>().unwrap().to_string();
+        assert!(
+            said.ends_with("is a link to nowhere, which is not there"),
+            "{said}"
+        );
+        assert_eq!(names(folder.path()), ["link"]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::judge::namespaces::{Judged, Looked, Namespaces, namespaces};
 use crate::model::{Destination, HostName, Namespace, Toward};
 use crate::refusal::Refusal;
 use crate::render;
-use crate::system::{Door, Found, Machine, SourceChoice, census, resolve};
+use crate::system::{Door, Found, Machine, SourceChoice, census, is_made_up, resolve};
 
 /// Namespaces looked into at once: a look waits longer than it works, and a node has other work.
 const AT_ONCE: usize = 4;
@@ -33,7 +33,47 @@ pub fn one<T: Send>(
         render::note(&format!("this is how it was at {time}"));
     }
     let toward = destination.map(resolve).transpose()?;
+    if recorded.is_scrubbed
+        && let Some(toward) = &toward
+        && let Some(real) = toward.addresses.iter().find(|it| !is_made_up(it.ip()))
+    {
+        return Err(Refusal::new(
+            format!(
+                "{} is not in this recording: its addresses are scrubbed, others stand in place of \
+                 the real ones",
+                real.ip()
+            ),
+            "`twcheck states --by flow --from` it names them; or ask for the port alone, as :3306",
+        )
+        .into());
+    }
     Ok((look(&recorded.machine, toward)?, recorded.namespace))
+}
+
+/// Looks at the one machine or namespace that is asked for, once for several destinations: each comes
+/// as what was found of it, `None` where none is asked for.
+///
+/// # Errors
+/// When there is no such recording or namespace, or `look` fails.
+pub fn one_for_each<T: Send>(
+    args: &SourceArgs,
+    asked: &[Option<Destination>],
+    look: impl FnOnce(&Machine, Vec<Result<Option<Toward>>>) -> Result<T> + Send,
+) -> Result<T> {
+    let resolved = |resolve: &dyn Fn(&Destination) -> Result<Toward>| {
+        let each = asked.iter().map(|asked| asked.as_ref().map(resolve));
+        each.map(Option::transpose).collect()
+    };
+    if let Some(recorded) = args.recording()? {
+        return look(&recorded.machine, resolved(&resolve));
+    }
+    let Some(wanted) = args.place.wanted() else {
+        return look(&Machine::live(args.place.source), resolved(&resolve));
+    };
+    let door = Door::find(&wanted)?;
+    door.look(args.place.source, |machine| {
+        look(machine, resolved(&|asked| door.resolve(asked)))
+    })?
 }
 
 /// Looks into this network namespace, or into the one that is asked for. The destination is looked up

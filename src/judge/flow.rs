@@ -323,11 +323,7 @@ impl Case<'_> {
     /// A part of the range that is full while nothing beside it is taken. An ordinary connect()
     /// takes ports of one parity, and bind() scattered ones.
     fn own_range(&self) -> Option<(Level, Finding)> {
-        let (range, span) = (self.bench.range()?, self.used.span?);
-        let part = PortRange {
-            low: span.0,
-            high: span.1,
-        };
+        let (range, part) = (self.bench.range()?, self.used.span()?);
         // Before Linux 4.2 connect() itself went through the ports one by one.
         let is_old = !orders_by_parity(&self.bench.snapshot.tunables);
         if is_old || part.len() < OWN_RANGE_FROM || part.len() * 2 > range.len() {
@@ -344,7 +340,7 @@ impl Case<'_> {
             Level::Ok,
             Finding::OwnRange {
                 flow: *self.flow,
-                span,
+                span: (part.low, part.high),
             },
         ))
     }
@@ -454,7 +450,7 @@ impl Case<'_> {
             interface: self.flow.interface,
             reuse: self.reuse,
             reuse_applies: self.reuse.applies(),
-            ports_in_use: self.used.ports_in_use,
+            ports_in_use: self.used.ports_in_use(),
             ports_usable: self
                 .bound_source()
                 .map(|source| source.usable)

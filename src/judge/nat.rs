@@ -5,12 +5,13 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::level::{Level, Thresholds};
 use crate::model::{
-    NatFlow, NatRule, NatTable, NatUse, PortRange, PortSet, Protocol, RulePorts, TrackingSource,
+    NatFlow, NatTable, NatUse, PortRange, PortSet, Protocol, RulePorts, TrackingSource,
 };
 use crate::words::{count, percent, rate, rounded};
 
@@ -119,8 +120,14 @@ pub struct NatFlowReport {
     /// The share that finds no port though what is over is given up.
     #[serde(skip)]
     held_share: f64,
+    /// Whether this kernel is known to look at a part of the ports.
+    #[serde(skip)]
+    looks_at_part: bool,
     #[serde(skip)]
     is_exhausted: bool,
+    /// What is said where its ports are other ones, which may be and is worse.
+    #[serde(skip)]
+    otherwise: Option<String>,
 }
 
 /// An address that opened connections.
@@ -180,15 +187,20 @@ impl NatReport {
         thresholds: Thresholds,
         is_failing: bool,
     ) -> Self {
-        let given_up = kernel.is_some_and(gives_up_closed).then_some(true);
+        let kernel = Kernel::of(kernel);
         let mut known = HashMap::new();
         let mut flows: Vec<_> = table
             .flows
             .iter()
             .map(|(flow, used)| {
-                let mut report = NatFlowReport::new(*flow, used, table, given_up, &mut known);
-                report.judge(thresholds, is_failing);
-                report
+                let mut report = |ports| {
+                    let mut report =
+                        NatFlowReport::new(*flow, used, ports, table.time_wait, kernel, &mut known);
+                    report.judge(thresholds, is_failing);
+                    report
+                };
+                let all = possible_ports(flow, used, table);
+                one_of(all.into_iter().map(&mut report).collect())
             })
             .collect();
         flows.sort_by_key(|flow| {
@@ -238,16 +250,20 @@ impl NatFlowReport {
     fn new(
         flow: NatFlow,
         used: &NatUse,
-        table: &NatTable,
-        closed_given_up: Option<bool>,
+        (ports, ports_from, rule): PossiblePorts,
+        time_wait: Duration,
+        kernel: Kernel,
         known: &mut HashMap<u32, HangsFrom>,
     ) -> Self {
-        let (ports, ports_from, rule) = ports_of(flow, used, table.rules.as_deref().ok());
+        let closed_given_up = kernel.gives_up_closed.then_some(true);
         let inside = |set: &PortSet| set.ports().filter(|&port| ports.contains(port)).count();
         let size = ports.len();
         let taken = u32::try_from(inside(&used.taken)).unwrap_or(size);
         let over = u32::try_from(inside(&used.over)).unwrap_or(taken);
-        let hangs_from = *known.entry(size).or_insert_with(|| hangs_from(size));
+        let mut hangs_from = *known.entry(size).or_insert_with(|| hangs_from(size));
+        if !kernel.looks_at_part {
+            hangs_from.latest = size;
+        }
         let by_state = used
             .by_state
             .iter()
@@ -264,7 +280,7 @@ impl NatFlowReport {
         behind.sort_by_key(|it| (Reverse(it.connections), it.address));
         let behind_total = behind.len();
         behind.truncate(Self::BEHIND);
-        let time_wait = table.time_wait.as_secs_f64().max(1.0);
+        let time_wait = time_wait.as_secs_f64().max(1.0);
         let held_share = none_found_beside_closed(ports, &used.taken, &used.over);
         #[expect(clippy::cast_precision_loss)] // Far below 2^52.
         let closed = used.closed_recently as f64;
@@ -287,6 +303,7 @@ impl NatFlowReport {
                 Search::with(ports, &used.taken).none_found()
             }),
             held_share,
+            looks_at_part: kernel.looks_at_part,
             hangs_from,
             max_connections_per_second: closed_given_up
                 .is_none()
@@ -297,6 +314,7 @@ impl NatFlowReport {
             behind_total,
             level: Level::Ok,
             is_exhausted: false,
+            otherwise: None,
         }
     }
 
@@ -304,7 +322,8 @@ impl NatFlowReport {
         let likely = self.hangs_from.likely;
         let held = percent(self.ports_taken - self.ports_of_closed, likely);
         let hangs = self.hanging_share >= HANGS;
-        self.is_exhausted = self.held_share >= HANGS || hangs && is_failing;
+        let none_is_left = self.looks_at_part || self.ports_free == 0;
+        self.is_exhausted = self.held_share >= HANGS && none_is_left || hangs && is_failing;
         self.level = if self.is_exhausted || held >= thresholds.crit {
             Level::Critical
         } else if held >= thresholds.warn
@@ -356,6 +375,22 @@ impl NatFlowReport {
         )
     }
 
+    /// What is not known of it, where that may be worse than what is said: how many of its ports are
+    /// taken hangs on which they are.
+    #[must_use]
+    pub fn doubt(&self) -> Option<String> {
+        let otherwise = self.otherwise.as_ref()?;
+        (self.level == Level::Unknown).then(|| {
+            format!(
+                "{} holds {} of the {} {}. {otherwise}",
+                self.name(),
+                count(self.ports_taken),
+                count(self.ports.len()),
+                self.whose_ports()
+            )
+        })
+    }
+
     /// Where its ports are known from: `of "masquerade to :50000-50999"`.
     #[must_use]
     pub fn whose_ports(&self) -> String {
@@ -363,7 +398,7 @@ impl NatFlowReport {
         match (&self.rule, self.ports_from) {
             (Some(rule), _) => format!("of \"{rule}\""),
             (None, PortsFrom::Seen) => {
-                format!("from {low} to {high} that the rule is seen to give")
+                format!("from {low} to {high} that its rule is seen to give")
             }
             (None, _) => format!("from {low} to {high}, if the rule names none"),
         }
@@ -419,6 +454,8 @@ impl fmt::Display for NatFlowReport {
                 self.name(),
                 if self.is_exhausted {
                     ""
+                } else if self.held_share >= HANGS {
+                    ", unless this kernel looks at every port for them, as those before Linux 5.0 did"
                 } else {
                     ", unless this kernel gives up closed ones for them, as later ones do (Linux 6.5)"
                 }
@@ -442,54 +479,106 @@ impl fmt::Display for NatFlowReport {
             write!(f, ", {} by closed ones", count(self.ports_of_closed))?;
         }
         write!(f, "; clients begin to hang from {} on", self.hangs_from)?;
-        write!(f, ". Behind them: {}.", self.who())
+        write!(f, ". Behind them: {}.", self.who())?;
+        match &self.otherwise {
+            Some(otherwise) => write!(f, " {otherwise}"),
+            None => Ok(()),
+        }
     }
 }
 
-/// Whether a kernel gives up closed connections where it finds no free port (commit 458972550287,
-/// Linux 6.5). An older one may have that too, and does not tell.
-fn gives_up_closed(release: &str) -> bool {
-    let mut numbers = release
-        .split(|letter: char| !letter.is_ascii_digit())
-        .map_while(|number| number.parse::<u32>().ok());
-    numbers.next().zip(numbers.next()) >= Some((6, 5))
+/// What is known of how a kernel looks for a port.
+#[derive(Debug, Clone, Copy)]
+struct Kernel {
+    /// At a part of the ports (commit a504b703bb1d, Linux 5.0). An older one may do that too, as 4.19
+    /// and 4.14 since 2022, and does not tell; else it looks at every port.
+    looks_at_part: bool,
+    /// It gives up closed connections where it finds no free port (commit 458972550287, Linux 6.5).
+    /// An older one may have that too, and does not tell.
+    gives_up_closed: bool,
 }
 
-/// The ports that `flow` can have, where they are known from, and the rule.
-fn ports_of(
-    flow: NatFlow,
-    used: &NatUse,
-    rules: Option<&[NatRule]>,
-) -> (PortRange, PortsFrom, Option<String>) {
-    let changed = used.changed.ports();
-    let span = changed.fold(None, |span: Option<PortRange>, port| {
+impl Kernel {
+    fn of(release: Option<&str>) -> Self {
+        let mut numbers = release
+            .unwrap_or_default()
+            .split(|letter: char| !letter.is_ascii_digit())
+            .map_while(|number| number.parse::<u32>().ok());
+        let version = numbers.next().zip(numbers.next());
+        Self {
+            looks_at_part: version >= Some((5, 0)),
+            gives_up_closed: version >= Some((6, 5)),
+        }
+    }
+}
+
+/// Ports that a flow may have, where they are known from, and the rule.
+type PossiblePorts = (PortRange, PortsFrom, Option<String>);
+
+/// The ports that `flow` may have, the likeliest first.
+fn possible_ports(flow: &NatFlow, used: &NatUse, table: &NatTable) -> Vec<PossiblePorts> {
+    let (given, changed) = (span(&used.translated), span(&used.changed));
+    let rules = table.rules.iter().flatten();
+    let giving: Vec<_> = rules
+        .filter(|rule| rule.may_give(flow, used, &table.own))
+        .collect();
+    let mut all: Vec<PossiblePorts> = Vec::new();
+    for rule in &giving {
+        let range = match rule.ports {
+            RulePorts::Any => ANY,
+            RulePorts::Range(range) => range,
+            RulePorts::Unknown => continue,
+        };
+        if all.iter().all(|(known, ..)| *known != range) {
+            all.push((range, PortsFrom::Rule, Some(rule.to_string())));
+        }
+    }
+    let holds = |range: &PortRange| {
+        given.is_none_or(|given| range.contains(given.low) && range.contains(given.high))
+    };
+    all.sort_by_key(|(range, ..)| (!holds(range), range.len()));
+    if giving.is_empty() || giving.iter().any(|rule| rule.ports == RulePorts::Unknown) {
+        let is_telling =
+            |span: &PortRange| used.changed.len() >= TELLING && span.len() * 2 < ANY.len();
+        match (changed.filter(is_telling), given) {
+            (Some(changed), _) => all.push((changed, PortsFrom::Seen, None)),
+            (None, given) => {
+                all.push((ANY, PortsFrom::Default, None));
+                // Whatever the rule gives, it is no less.
+                all.extend(given.map(|given| (given, PortsFrom::Seen, None)));
+            }
+        }
+    }
+    all
+}
+
+fn span(ports: &PortSet) -> Option<PortRange> {
+    ports.ports().fold(None, |span: Option<PortRange>, port| {
         let low = span.map_or(port, |span| span.low);
         Some(PortRange { low, high: port })
+    })
+}
+
+/// Of what is said of a flow for each of the ports that it may have the mildest, which holds anyhow;
+/// with what is worse, and may be so.
+fn one_of(said: Vec<NatFlowReport>) -> NatFlowReport {
+    let worst = said.iter().max_by_key(|it| it.level).map(|it| {
+        let said = format!(
+            "If its ports are the {} {}, {} of them are taken.",
+            count(it.ports.len()),
+            it.whose_ports(),
+            count(it.ports_taken)
+        );
+        (it.level, said)
     });
-    // A source port below 1024 is translated to one.
-    let holds = |range: PortRange| {
-        span.is_none_or(|span| range.contains(span.low) && range.contains(span.high))
-    };
-    let mut fitting: Vec<_> = rules
-        .into_iter()
-        .flatten()
-        .filter(|rule| rule.may_give(flow.source))
-        .filter_map(|rule| match rule.ports {
-            RulePorts::Any => Some((ANY, rule)),
-            RulePorts::Range(range) => holds(range).then_some((range, rule)),
-            RulePorts::Unknown => None,
-        })
-        .collect();
-    fitting.sort_by_key(|(range, _)| range.len());
-    if let Some((range, rule)) = fitting.first() {
-        return (*range, PortsFrom::Rule, Some(rule.to_string()));
+    // The first of those that are as mild.
+    let mildest = said.into_iter().min_by_key(|it| it.level);
+    let mut mildest = mildest.expect("a flow has ports, known or not");
+    if let Some((_, said)) = worst.filter(|(level, _)| *level > mildest.level) {
+        mildest.level = mildest.level.max(Level::Unknown);
+        mildest.otherwise = Some(said);
     }
-    match span {
-        Some(span) if used.changed.len() >= TELLING && span.len() * 2 < ANY.len() => {
-            (span, PortsFrom::Seen, None)
-        }
-        _ => (ANY, PortsFrom::Default, None),
-    }
+    mildest
 }
 
 /// How the kernel looks for a port among `taken` ones: in rounds of so many in a row, each from a
@@ -673,7 +762,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Tracked, TrackedState};
+    use crate::model::{LeavesBy, Matches, NatRule, Prefix, Tracked, TrackedState};
 
     const DEFAULT: Thresholds = Thresholds {
         warn: 50.0,
@@ -794,6 +883,7 @@ mod tests {
         NatRule {
             addresses: None,
             ports,
+            matches: Matches::default(),
         }
     }
 
@@ -825,6 +915,7 @@ mod tests {
             flows: HashMap::from([(flow(), used)]),
             malformed: 0,
             rules,
+            own: vec![("out".into(), [10, 2, 0, 1].into())],
             time_wait: TIME_WAIT,
         };
         NatReport::new(&table, Some(kernel), DEFAULT, is_failing)
@@ -908,7 +999,7 @@ mod tests {
         );
         let elsewhere = NatRule {
             addresses: Some(([192, 0, 2, 1].into(), [192, 0, 2, 9].into())),
-            ports: thousand,
+            ..rule(thousand)
         };
         assert_eq!(
             from(&few, Ok(vec![elsewhere])),
@@ -921,6 +1012,119 @@ mod tests {
         assert_eq!(from(&few, unread()), (64512, PortsFrom::Default, None));
         assert_eq!(from(&many, unread()), (191, PortsFrom::Seen, None));
         assert_eq!(from(&wide, unread()), (64512, PortsFrom::Default, None));
+    }
+
+    #[test]
+    fn of_few_connections_nothing_is_known_without_the_rule() {
+        let level = |ports: &[u16], rules| {
+            let report = judged(used(ports.iter().copied(), "ESTABLISHED"), rules, false);
+            (report.level, report.doubt())
+        };
+        let unread = || Err("no".to_owned());
+        // A rule with these ports has none left.
+        let (few, doubt) = level(&[50000, 50001, 50002], unread());
+        assert_eq!(
+            (few, doubt.as_deref()),
+            (
+                Level::Unknown,
+                Some(
+                    "from 10.2.0.1 toward 10.2.0.2:3306 holds 3 of the 64,512 from 1024 to 65535, if \
+                     the rule names none. If its ports are the 3 from 50000 to 50002 that its rule is \
+                     seen to give, 3 of them are taken."
+                )
+            )
+        );
+        assert_eq!(level(&[33000, 50001, 60002], unread()), (Level::Ok, None));
+        let any = || Ok(vec![rule(RulePorts::Any)]);
+        assert_eq!(level(&[50000, 50001, 50002], any()), (Level::Ok, None));
+        let by_map = Ok(vec![rule(RulePorts::Unknown)]);
+        assert_eq!(level(&[50000], by_map).0, Level::Unknown);
+    }
+
+    #[test]
+    fn where_two_rules_may_apply_both_are_said_and_what_rules_one_out_is_heeded() {
+        let asking = |ports, matches| NatRule {
+            matches,
+            ..rule(ports)
+        };
+        let judged = |matches: Matches| {
+            let rules = vec![rule(RulePorts::Any), asking(thousand(), matches)];
+            judged(used(50000..50950, "ESTABLISHED"), Ok(rules), false)
+        };
+        let by = |name: &str, is_prefix| Matches {
+            interface: Some(LeavesBy {
+                name: name.into(),
+                is_prefix,
+            }),
+            ..Matches::default()
+        };
+        let prefix = |octets: &[u8]| {
+            Some(Prefix {
+                octets: octets.into(),
+                mask: vec![0xff; octets.len()],
+                is_v4: true,
+            })
+        };
+        let origin = |octets: &[u8]| Matches {
+            origin: prefix(octets),
+            ..Matches::default()
+        };
+        let destination = |octets: &[u8]| Matches {
+            destination: prefix(octets),
+            ..Matches::default()
+        };
+        let other = Matches {
+            protocol: Some(17),
+            ..Matches::default()
+        };
+        let https = Matches {
+            port: Some(443),
+            ..Matches::default()
+        };
+        for (matches, may_apply) in [
+            (Matches::default(), true),
+            (by("out", false), true),
+            (by("ou", true), true),
+            (by("ou", false), false),
+            (by("vpn", false), false),
+            (origin(&[10, 1, 0]), true),
+            (origin(&[10, 3]), false),
+            (destination(&[10, 2, 0, 2]), true),
+            (destination(&[10, 2, 0, 3]), false),
+            (other, false),
+            (https, false),
+        ] {
+            let report = judged(matches.clone());
+            let level = if may_apply { Level::Unknown } else { Level::Ok };
+            assert_eq!(
+                (report.level, report.ports.len()),
+                (level, 64512),
+                "{matches:?}"
+            );
+            let both = report.doubt().is_some_and(|doubt| {
+                doubt.contains("950 of the 64,512 of \"masquerade\"")
+                    && doubt.contains("the 1,000 of \"masquerade to :50000-50999\", 950 of them")
+            });
+            assert_eq!(both, may_apply, "{:?}", report.doubt());
+        }
+    }
+
+    #[test]
+    fn before_linux_5_clients_may_get_every_port() {
+        let at = |number: u16, kernel| {
+            let held = used(50000..50000 + number, "ESTABLISHED");
+            let report = judged_on(kernel, held, Ok(vec![rule(thousand())]), false);
+            (report.is_exhausted(), report.hangs_from.latest == 1000)
+        };
+        for (kernel, looks_at_all) in [
+            ("4.18.0-553.el8", true),
+            ("3.10.0", true),
+            ("unknown", true),
+            ("5.4.0", false),
+        ] {
+            assert_eq!(at(990, kernel), (!looks_at_all, looks_at_all), "{kernel}");
+            assert!(at(1000, kernel).0, "{kernel}");
+        }
     }
 
     #[test]

@@ -107,13 +107,13 @@ pub fn destination_has_timestamps(snapshot: &Snapshot) -> Option<bool> {
 /// port only where each fast one is blocked, and one in TIME_WAIT for longer than the delay is not
 /// (`__inet_hash_connect`). So where reuse works no fast port is older than a slow one by more.
 fn old_ports_block(snapshot: &Snapshot, used: &FlowUse) -> bool {
-    let (Some(fast), Some(slow)) = (used.fast_left_least, used.slow_left_most) else {
+    let (Some(fast), Some(slow)) = (used.fast_left_least(), used.slow_left_most()) else {
         return false;
     };
-    let slow_ports = used.countable_in_use() - used.fast_in_use;
+    let slow_ports = used.countable_in_use() - used.fast_in_use();
     // Part of them may be of connections that were opened together long before they were closed, or
     // of the time before reuse was allowed; a flow that is full would show it.
-    if slow_ports * FEW < used.fast_in_use * (FEW - 1) {
+    if slow_ports * FEW < used.fast_in_use() * (FEW - 1) {
         return false;
     }
     // A port is taken before its connection is used, and TIME_WAIT begins after that.

@@ -126,7 +126,7 @@ fn told(snapshot: &Snapshot, passed_over: &PortSet, capacity: &Capacity) -> Vec<
     let sources: Vec<_> = snapshot.tally.sources.iter().collect();
     let is_of = |source: &SourceUse, flow: &Flow, used: &FlowUse| {
         (flow.source, flow.interface) == (source.address, source.interface)
-            && used.passed_over * 2 > used.ports_in_use
+            && used.passed_over * 2 > used.ports_in_use()
     };
     sources
         .iter()
@@ -236,7 +236,7 @@ impl<'a> Sides<'a> {
 
 /// Ports on the side that connect() leaves for last.
 fn slow(used: &FlowUse) -> u32 {
-    used.countable_in_use() - used.fast_in_use
+    used.countable_in_use() - used.fast_in_use()
 }
 
 /// Of these, the ones that connect() would have taken: what a flow has beyond the fast ports.
@@ -316,7 +316,7 @@ fn was_just_so(flows: &[&FlowUse], rule: &PortRule) -> bool {
     if waiting * 2 < all {
         return flows.len() > 1;
     }
-    let newest = flows.iter().filter_map(|used| used.slow_left_most).max();
+    let newest = flows.iter().filter_map(|used| used.slow_left_most()).max();
     newest.is_some_and(|left| left + NEW >= rule.hold_time)
 }
 

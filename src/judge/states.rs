@@ -75,10 +75,6 @@ impl FlowStates {
 #[must_use]
 pub fn states(snapshot: &Snapshot, all: bool, top: Option<usize>) -> States {
     let tally = &snapshot.tally;
-    // No row, and something wrong with the table: unknown, not zero.
-    let is_unknown = tally.states.total() == 0
-        && (snapshot.gaps.iter()).any(|gap| gap.weight == Weight::Decisive);
-    let top = top.filter(|_| !is_unknown);
     let destination = Sought::new(snapshot);
     let mut time_wait = TimeWaitReport::new(snapshot);
     let states = match destination {
@@ -98,6 +94,10 @@ pub fn states(snapshot: &Snapshot, all: bool, top: Option<usize>) -> States {
         None if all => tally.states.clone(),
         None => tally.states.without(TcpState::Listen),
     };
+    // Nothing to tell, and something wrong with the table: unknown, not zero.
+    let is_unknown =
+        states.total() == 0 && (snapshot.gaps.iter()).any(|gap| gap.weight == Weight::Decisive);
+    let top = top.filter(|_| !is_unknown);
     States {
         schema: 1,
         namespace: None,

@@ -14,7 +14,7 @@ pub fn bound_matters(tally: &Tally, outside: Option<u64>) -> bool {
     };
     let can_be_had = |port: &u16| !rule.reserved.contains(*port);
     let usable = range.ports().filter(can_be_had).count() as u64;
-    let most = tally.flows.values().map(|used| used.ports_in_use).max();
+    let most = tally.flows.values().map(FlowUse::ports_in_use).max();
     let open: u64 = tally
         .flows
         .values()
@@ -35,7 +35,7 @@ pub fn sample(tally: &Tally) -> u32 {
     /// A flow that takes as much of the range is not far from it.
     const FAR: u32 = 10;
     let range = tally.rule().range.map_or(0, PortRange::len);
-    let is_far = |used: &FlowUse| used.ports_in_use * FAR < range;
+    let is_far = |used: &FlowUse| used.ports_in_use() * FAR < range;
     if tally.flows.values().all(is_far) {
         SOME
     } else {

@@ -94,7 +94,7 @@ impl PortsToward {
         } = way;
         let mut flows: Vec<_> = snapshot.tally.toward(server).collect();
         if sources.is_empty() {
-            flows.sort_by_key(|(_, used)| std::cmp::Reverse(used.ports_in_use));
+            flows.sort_by_key(|(_, used)| std::cmp::Reverse(used.ports_in_use()));
             flows.truncate(1);
         } else {
             flows.retain(|(flow, _)| sources.contains(&flow.source));
@@ -115,12 +115,12 @@ impl PortsToward {
             .iter()
             .map(|(_, used)| used.ports_blocked(reuse_works, loose))
             .max();
-        let most_used = flows.iter().map(|(_, used)| used.ports_in_use).max();
+        let most_used = flows.iter().map(|(_, used)| used.ports_in_use()).max();
         let full = own.map(|own| most_used.unwrap_or(0) * 2 >= own.usable_ports);
         let in_state = |used: &FlowUse, state| used.by_state.get(state);
         let returns = flows
             .iter()
-            .filter_map(|(_, used)| used.returns)
+            .filter_map(|(_, used)| used.returns())
             .reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
         Self {
             usable: capacity.map(|capacity| capacity.usable_ports * addresses),
@@ -138,7 +138,7 @@ impl PortsToward {
             addresses,
             fast_free: capacity
                 .map(|capacity| (capacity.fast_ports * addresses).saturating_sub(fast_blocked)),
-            in_use: sum(&|used| used.ports_in_use),
+            in_use: sum(&|used| used.ports_in_use()),
             reuse,
             recycled: snapshot.counters.time_wait_recycled,
             reset: snapshot.counters.aborted_on_data,

@@ -23,7 +23,8 @@ pub use failure::{FAILURES, FailureKind, InLogs, Row};
 pub use holders::{Holders, NodePorts};
 pub use namespace::{Inhabitant, Namespace};
 pub use nat::{
-    NatFlow, NatRule, NatTable, NatUse, Protocol, RulePorts, Tracked, TrackedState, TrackingSource,
+    LeavesBy, Matches, NatFlow, NatRule, NatTable, NatUse, OwnAddresses, Prefix, Protocol,
+    RulePorts, Tracked, TrackedState, TrackingSource,
 };
 pub use owner::{Look, Owner, Owners, Placeless, Unplaced};
 pub use place::{Around, Place};

@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::words::{counted, printable};
+use crate::words::{counted, printable, shell_word};
 
 /// A network namespace of this machine, and who lives in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,8 +49,8 @@ impl Namespace {
     #[must_use]
     pub fn entrance(&self) -> String {
         match (&self.name, self.processes.first()) {
-            (Some(path), _) if path.contains('/') => format!("nsenter --net={path}"),
-            (Some(name), _) => format!("ip netns exec {name}"),
+            (Some(path), _) if path.contains('/') => format!("nsenter --net={}", shell_word(path)),
+            (Some(name), _) => format!("ip netns exec {}", shell_word(name)),
             (None, Some(process)) => format!("nsenter -t {} -n", process.pid),
             (None, None) => "nsenter --net=FILE".into(),
         }
@@ -60,8 +60,25 @@ impl Namespace {
     /// twcheck by their option, those of the system by what runs a program here.
     #[must_use]
     pub fn commands(&self, text: &str) -> String {
-        const OURS: [&str; 3] = ["twcheck verdict", "twcheck advise", "twcheck states"];
-        const OF_THE_SYSTEM: [&str; 4] = ["sysctl ", "ss ", "ip ", "nstat "];
+        const OURS: [&str; 6] = [
+            "twcheck verdict",
+            "twcheck advise",
+            "twcheck states",
+            "sudo twcheck verdict",
+            "sudo twcheck advise",
+            "sudo twcheck states",
+        ];
+        const ELSEWHERE: [&str; 5] = ["--all-netns", "--netns", "--pid", "--from", "--proc-root"];
+        const OF_THE_SYSTEM: [&str; 8] = [
+            "sysctl ",
+            "ss ",
+            "ip ",
+            "nstat ",
+            "conntrack ",
+            "nft ",
+            "iptables ",
+            "cat /proc/net/",
+        ];
         if self.is_own {
             return text.to_owned();
         }
@@ -71,6 +88,7 @@ impl Namespace {
                 .find_map(|ours| Some((ours, part.strip_prefix(ours)?)));
             match ours {
                 _ if place % 2 == 0 => part.to_owned(),
+                Some((_, rest)) if ELSEWHERE.iter().any(|it| rest.contains(it)) => part.to_owned(),
                 Some((ours, rest)) => format!("{ours} {}{rest}", self.option),
                 None if OF_THE_SYSTEM.iter().any(|it| part.starts_with(it)) => {
                     format!("{} {part}", self.entrance())
@@ -185,5 +203,17 @@ mod tests {
              twcheck advise. As root: `ip netns exec web sysctl -w net.ipv4.tcp_tw_reuse=1`."
         );
         assert_eq!(own.commands(text), text);
+        let odd = Namespace {
+            option: "--netns 'a b;c'".into(),
+            name: Some("a b;c".into()),
+            ..Namespace::default()
+        };
+        assert_eq!(
+            odd.commands(
+                "`sudo twcheck verdict --nat` `conntrack -L` `twcheck verdict --all-netns`"
+            ),
+            "`sudo twcheck verdict --netns 'a b;c' --nat` `ip netns exec 'a b;c' conntrack -L` \
+             `twcheck verdict --all-netns`"
+        );
     }
 }

@@ -30,6 +30,15 @@ impl Protocol {
         }
     }
 
+    /// The number.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+
     /// `tcp`, as /proc/net/nf_conntrack has it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -63,6 +72,10 @@ impl TrackedState {
 
     /// That of UDP, which has none.
     pub const STATELESS: Self = Self(u8::MAX);
+    /// That of a connection of TCP of which none is told: it may be any.
+    pub const UNKNOWN: Self = Self(u8::MAX - 1);
+    /// That of one which is open.
+    pub const ESTABLISHED: Self = Self(3);
 
     /// By the kernel's number; `None` for one that is none.
     #[must_use]
@@ -77,11 +90,14 @@ impl TrackedState {
         u8::try_from(number).ok().map(Self)
     }
 
-    /// Its name; `STATELESS` of UDP.
+    /// Its name; `STATELESS` of UDP, `UNKNOWN` where none is told.
     #[must_use]
     pub fn name(self) -> &'static str {
-        let known = Self::NAMES.get(usize::from(self.0));
-        known.copied().unwrap_or("STATELESS")
+        match Self::NAMES.get(usize::from(self.0)) {
+            Some(name) => name,
+            None if self == Self::UNKNOWN => "UNKNOWN",
+            None => "STATELESS",
+        }
     }
 
     /// Whether the connection is over, and only its ports are still held: such a one a newer kernel
@@ -166,6 +182,8 @@ pub struct NatUse {
     pub over: PortSet,
     /// Those that differ from the port that the client chose.
     pub changed: PortSet,
+    /// Those that a rule gave, or left as the client chose them: not of this machine's own.
+    pub translated: PortSet,
     /// Connections by state.
     pub by_state: HashMap<TrackedState, u64>,
     /// Connections by who opened them, as far as [`NatUse::ORIGINS`] goes.
@@ -188,6 +206,9 @@ impl NatUse {
         }
         if tracked.port != tracked.origin_port {
             self.changed.insert(tracked.port);
+        }
+        if tracked.is_translated() {
+            self.translated.insert(tracked.port);
         }
         *self.by_state.entry(tracked.state).or_default() += 1;
         let age = tracked
@@ -221,14 +242,98 @@ pub struct NatRule {
     pub addresses: Option<(IpAddr, IpAddr)>,
     /// The ports.
     pub ports: RulePorts,
+    /// What it asks for, as far as that is understood.
+    pub matches: Matches,
 }
 
 impl NatRule {
-    /// Whether it may be what `source` comes from.
+    /// Whether it may be what translates `flow`, which takes `used`, on a machine that has the
+    /// addresses `own`: what is not known of either speaks against none.
     #[must_use]
-    pub fn may_give(&self, source: IpAddr) -> bool {
-        self.addresses
-            .is_none_or(|(first, last)| (first..=last).contains(&source))
+    pub fn may_give(&self, flow: &NatFlow, used: &NatUse, own: &OwnAddresses) -> bool {
+        let asked = &self.matches;
+        let gives_source = match self.addresses {
+            Some((first, last)) => (first..=last).contains(&flow.source),
+            // Masquerade takes an address of the interface that the packet leaves by.
+            None => asked.interface.as_ref().is_none_or(|asked| {
+                let mut there = own.iter().filter(|(_, address)| *address == flow.source);
+                let first = there.next();
+                first.is_none()
+                    || first
+                        .into_iter()
+                        .chain(there)
+                        .any(|(interface, _)| asked.covers(interface))
+            }),
+        };
+        let all_origins_known = used.origins.len() < NatUse::ORIGINS && !used.origins.is_empty();
+        let has_origin = |asked: &Prefix| {
+            !all_origins_known || used.origins.keys().any(|origin| asked.covers(*origin))
+        };
+        gives_source
+            && asked.protocol.is_none_or(|it| it == flow.protocol.number())
+            && asked.port.is_none_or(|it| it == flow.destination_port)
+            && asked
+                .destination
+                .as_ref()
+                .is_none_or(|it| it.covers(flow.destination))
+            && asked.origin.as_ref().is_none_or(has_origin)
+    }
+}
+
+/// Addresses of this machine, each with the interface that has it; none where that is not known.
+pub type OwnAddresses = Vec<(String, IpAddr)>;
+
+/// What a rule asks for before it translates, where it asks for one thing of a kind; what it asks
+/// for otherwise is left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Matches {
+    /// The protocol, by its number in an IP header.
+    pub protocol: Option<u8>,
+    /// The interface that the packet leaves by.
+    pub interface: Option<LeavesBy>,
+    /// Who sends it.
+    pub origin: Option<Prefix>,
+    /// Where it goes.
+    pub destination: Option<Prefix>,
+    /// To which port.
+    pub port: Option<u16>,
+}
+
+/// An interface, or all whose names begin alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeavesBy {
+    /// The name, or its beginning.
+    pub name: String,
+    /// Whether it is a beginning.
+    pub is_prefix: bool,
+}
+
+impl LeavesBy {
+    fn covers(&self, name: &str) -> bool {
+        self.name == name || self.is_prefix && name.starts_with(&self.name)
+    }
+}
+
+/// Addresses that begin alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefix {
+    /// The octets that are compared.
+    pub octets: Vec<u8>,
+    /// Which bits of them count.
+    pub mask: Vec<u8>,
+    /// Whether it is of IPv4.
+    pub is_v4: bool,
+}
+
+impl Prefix {
+    fn covers(&self, address: IpAddr) -> bool {
+        let octets = match address {
+            IpAddr::V4(four) => four.octets().to_vec(),
+            IpAddr::V6(six) => six.octets().to_vec(),
+        };
+        let pairs = octets.iter().zip(&self.octets).zip(&self.mask);
+        let mut pairs = pairs.map(|((there, asked), mask)| there & mask == asked & mask);
+        self.is_v4 == address.is_ipv4() && pairs.all(|is_alike| is_alike)
     }
 }
 
@@ -275,6 +380,8 @@ pub struct NatTable {
     pub malformed: u64,
     /// The rules; why they are not known otherwise.
     pub rules: Result<Vec<NatRule>, String>,
+    /// The addresses that masquerade may give.
+    pub own: OwnAddresses,
     /// How long a connection is kept in TIME_WAIT (`nf_conntrack_tcp_timeout_time_wait`).
     pub time_wait: Duration,
 }

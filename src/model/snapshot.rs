@@ -361,13 +361,13 @@ impl Snapshot {
     fn interfaces_unknown(&self) -> Option<Gap> {
         let ports = self.tunables.ip_local_port_range.map(PortRange::len);
         let is_told_apart = |(flow, used): (&Flow, &FlowUse)| {
-            let more = ports.is_some_and(|ports| used.ports_in_use > ports);
+            let more = ports.is_some_and(|ports| used.ports_in_use() > ports);
             let link_local = match flow.destination {
                 IpAddr::V6(address) => address.is_unicast_link_local(),
                 IpAddr::V4(_) => false,
             };
             // Where it decides, the flow of those bound to an interface is another one.
-            let many = ports.is_some_and(|ports| used.ports_in_use * 2 >= ports);
+            let many = ports.is_some_and(|ports| used.ports_in_use() * 2 >= ports);
             more || many || link_local
         };
         let matters = self.source == SourceName::Proc && self.tally.flows.iter().any(is_told_apart);

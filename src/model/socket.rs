@@ -105,13 +105,18 @@ pub struct Flow {
 impl Hash for Flow {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let interface = self.interface.map_or(0, Interface::index);
-        state.write_u64(u64::from(self.destination_port) << 32 | u64::from(interface));
+        let rest = u64::from(self.destination_port) << 32 | u64::from(interface);
+        if let (IpAddr::V4(source), IpAddr::V4(destination)) = (self.source, self.destination) {
+            let ends = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
+            return state.write_u128(u128::from(ends) << 64 | u128::from(rest));
+        }
         for end in [self.source, self.destination] {
             match end {
                 IpAddr::V4(four) => state.write_u32(four.to_bits()),
                 IpAddr::V6(six) => state.write_u128(six.to_bits()),
             }
         }
+        state.write_u64(rest);
     }
 }
 

@@ -54,13 +54,6 @@ impl PortRule {
             shared: HashSet::new(),
         }
     }
-
-    /// Whether `socket` is in TIME_WAIT for longer than the reuse delay.
-    #[must_use]
-    pub fn is_reusable(&self, socket: &Socket) -> bool {
-        let until = self.hold_time.saturating_sub(self.reuse_delay);
-        socket.state == TcpState::TimeWait && socket.time_wait_left.is_some_and(|left| left < until)
-    }
 }
 
 /// TIME_WAIT sockets by who opened the connection.
@@ -123,35 +116,104 @@ impl Listeners {
 
 /// The last second told apart by [`FlowUse::time_wait_left`]: the most that `tcp_tw_timeout` can be
 /// set to, so that a malformed timer takes no memory.
-const LONGEST: usize = 600;
+const LONGEST: u32 = 600;
+
+/// The least and the greatest of some numbers; of none at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Extent {
+    least: u32,
+    greatest: u32,
+}
+
+impl Default for Extent {
+    fn default() -> Self {
+        Self {
+            least: u32::MAX,
+            greatest: 0,
+        }
+    }
+}
+
+impl Extent {
+    /// Nearly every number lies between those that came before.
+    fn add(&mut self, number: u32) {
+        if number < self.least {
+            self.least = number;
+        }
+        if number > self.greatest {
+            self.greatest = number;
+        }
+    }
+
+    fn with(self, other: Self) -> Self {
+        Self {
+            least: self.least.min(other.least),
+            greatest: self.greatest.max(other.greatest),
+        }
+    }
+
+    /// Both ends; `None` without any number.
+    fn ends(self) -> Option<(u32, u32)> {
+        (self.least <= self.greatest).then_some((self.least, self.greatest))
+    }
+
+    /// Both ends of an extent of milliseconds.
+    fn times(self) -> Option<(Duration, Duration)> {
+        let time = |milliseconds: u32| Duration::from_millis(milliseconds.into());
+        self.ends()
+            .map(|(least, greatest)| (time(least), time(greatest)))
+    }
+}
+
+/// What connect() makes of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PortKind {
+    /// It would not take it anyway: reserved, or held by somebody else.
+    Excluded,
+    /// It tries it first.
+    Fast,
+    /// It comes to it after the fast ones.
+    Slow,
+}
+
+/// A port that a socket takes.
+#[derive(Debug, Clone, Copy)]
+struct Port {
+    number: u16,
+    kind: PortKind,
+    /// Whether the socket is in TIME_WAIT for longer than the reuse delay.
+    is_reusable: bool,
+}
+
+/// Ports of one kind that a flow takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct KindUse {
+    in_use: u32,
+    /// Of these, those in TIME_WAIT for longer than the reuse delay.
+    reusable: u32,
+    /// Milliseconds left of those in TIME_WAIT.
+    left: Extent,
+}
 
 /// What one outbound flow takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FlowUse {
     /// Its sockets by state.
     pub by_state: StateCounts,
-    /// The ports it takes: one a socket.
-    pub ports_in_use: u32,
-    /// Of these, the ones that connect() would not have anyway: reserved, or held by somebody else.
-    pub excluded_in_use: u32,
-    /// Of these, the ones that connect() passes over though no socket shows why
+    /// Its ports by [`PortKind`]: each row goes to one, by its number, without a branch.
+    kinds: [KindUse; 3],
+    /// Excluded ports in use that connect() passes over though no socket shows why
     /// ([`PortRule::passed_over`]).
     pub passed_over: u32,
-    /// The lowest of these that is reserved, or that somebody listens on, and whether it is
+    /// The lowest excluded port that is reserved, or that somebody listens on, and whether it is
     /// reserved; `None` without any.
     pub service_port: Option<(u16, bool)>,
-    /// Of the others, those in TIME_WAIT for longer than the reuse delay: free where reuse works.
-    pub ports_reusable: u32,
-    /// Of the ports in use and not excluded, the fast ones.
-    pub fast_in_use: u32,
-    /// Of the reusable ports, the fast ones.
-    pub fast_reusable: u32,
     /// Whether it takes the low and the high end of the range.
-    pub ends_in_use: [bool; 2],
+    ends_in_use: [bool; 2],
     /// Whether these are free again where reuse works.
-    pub ends_reusable: [bool; 2],
-    /// The lowest and the highest port it takes; `None` without any.
-    pub span: Option<(u16, u16)>,
+    ends_reusable: [bool; 2],
+    /// Its ports.
+    span: Extent,
     /// Further ports that it cannot have, though another flow takes them: the one between the same
     /// addresses that is bound to no interface.
     pub taken_by_unbound: Beside,
@@ -159,13 +221,8 @@ pub struct FlowUse {
     pub reusable_by_unbound: Beside,
     /// Attempts that have been repeated without an answer.
     pub unanswered: u32,
-    /// The shortest time left of a fast port in TIME_WAIT; `None` without any.
-    pub fast_left_least: Option<Duration>,
-    /// The longest time left of another port in TIME_WAIT; `None` without any.
-    pub slow_left_most: Option<Duration>,
-    /// The shortest and the longest time until a held port of the flow comes back by itself; `None`
-    /// where none does.
-    pub returns: Option<(Duration, Duration)>,
+    /// Milliseconds left of orphans in FIN_WAIT2.
+    orphans_left: Extent,
     /// Ports whose TIME_WAIT is over, but not yet noticed: the kernel's timers run late.
     pub overdue: u32,
     /// Of the ports in use, those in TIME_WAIT by whole seconds left: entry `k` counts the ones
@@ -176,73 +233,122 @@ pub struct FlowUse {
 }
 
 impl FlowUse {
-    /// Adds a socket whose port is `excluded` where connect() would not take it anyway.
-    fn add(&mut self, socket: &Socket, rule: &PortRule, excluded: bool) {
+    /// Adds a socket.
+    fn add(&mut self, socket: &Socket, port: Port, rule: &PortRule) {
         self.by_state.add(socket.state);
-        let port = socket.local.port();
-        let is_fast = rule.range.is_some_and(|range| range.is_fast(port));
-        let fast = u32::from(!excluded && is_fast);
-        self.ports_in_use += 1;
-        if excluded {
-            self.excluded_in_use += 1;
-            let reserved = rule.reserved.contains(port);
-            let passed_over = rule.passed_over.contains(port);
-            self.passed_over += u32::from(passed_over);
-            // A port that its own client has chosen is no service's.
-            if reserved || !(passed_over || rule.bound.contains(port)) {
-                let known = self.service_port.unwrap_or((port, reserved));
-                self.service_port = Some(known.min((port, reserved)));
+        self.span.add(port.number.into());
+        let used = &mut self.kinds[port.kind as usize];
+        used.in_use += 1;
+        used.reusable += u32::from(port.is_reusable);
+        if let Some(left) = socket.time_wait_left {
+            let milliseconds = milliseconds(left);
+            // An orphan in FIN_WAIT2 has the same timer, but is never reused (net/ipv4/tcp_ipv4.c),
+            // and its timer starts anew when the peer closes at last: it tells nothing about the
+            // rate.
+            if socket.state == TcpState::TimeWait {
+                used.left.add(milliseconds);
+                self.add_time_wait(milliseconds);
+            } else {
+                self.orphans_left.add(milliseconds);
             }
-        }
-        self.fast_in_use += fast;
-        if let (Some(range), false) = (rule.range, excluded) {
-            self.ends_in_use[0] |= port == range.low;
-            self.ends_in_use[1] |= port == range.high;
-        }
-        extend(&mut self.span, port);
-        if socket.state == TcpState::SynSent && socket.retransmits > 0 {
+        } else if socket.state == TcpState::SynSent && socket.retransmits > 0 {
             self.unanswered += 1;
         }
-        let Some(left) = socket.time_wait_left else {
-            return;
-        };
-        extend(&mut self.returns, left);
-        // An orphan in FIN_WAIT2 has the same timer, but is never reused (net/ipv4/tcp_ipv4.c), and
-        // its timer starts anew when the peer closes at last: it tells nothing about the rate.
-        if socket.state != TcpState::TimeWait {
-            return;
-        }
-        if !excluded && is_fast {
-            let least = self.fast_left_least.map_or(left, |least| least.min(left));
-            self.fast_left_least = Some(least);
-        } else if !excluded {
-            self.slow_left_most = self.slow_left_most.max(Some(left));
-        }
-        if rule.is_reusable(socket) {
-            self.ports_reusable += u32::from(!excluded);
-            if let (Some(range), false) = (rule.range, excluded) {
-                self.ends_reusable[0] |= port == range.low;
-                self.ends_reusable[1] |= port == range.high;
+        if port.kind == PortKind::Excluded {
+            self.add_excluded(port.number, rule);
+        } else if let Some(range) = rule.range {
+            for (end, number) in [range.low, range.high].into_iter().enumerate() {
+                if port.number == number {
+                    self.ends_in_use[end] = true;
+                    self.ends_reusable[end] |= port.is_reusable;
+                }
             }
-            self.fast_reusable += fast;
         }
-        if left.is_zero() {
+    }
+
+    fn add_time_wait(&mut self, left_milliseconds: u32) {
+        let Some(more) = left_milliseconds.checked_sub(1) else {
             self.overdue += 1;
             return;
-        }
-        let is_whole = left.subsec_nanos() == 0;
-        let second = left.as_secs() - u64::from(is_whole);
-        let second = usize::try_from(second).map_or(LONGEST, |second| second.min(LONGEST));
+        };
+        let second = (more / 1000).min(LONGEST) as usize;
         if self.time_wait_left.len() <= second {
             self.time_wait_left.resize(second + 1, 0);
         }
         self.time_wait_left[second] = self.time_wait_left[second].saturating_add(1);
     }
 
+    #[cold]
+    fn add_excluded(&mut self, port: u16, rule: &PortRule) {
+        let reserved = rule.reserved.contains(port);
+        let passed_over = rule.passed_over.contains(port);
+        self.passed_over += u32::from(passed_over);
+        // A port that its own client has chosen is no service's.
+        if reserved || !(passed_over || rule.bound.contains(port)) {
+            let known = self.service_port.unwrap_or((port, reserved));
+            self.service_port = Some(known.min((port, reserved)));
+        }
+    }
+
+    fn kind(&self, kind: PortKind) -> &KindUse {
+        &self.kinds[kind as usize]
+    }
+
+    /// The ports it takes: one a socket.
+    #[must_use]
+    pub fn ports_in_use(&self) -> u32 {
+        self.countable_in_use() + self.kind(PortKind::Excluded).in_use
+    }
+
+    /// Of the countable ports in use, those in TIME_WAIT for longer than the reuse delay: free where
+    /// reuse works.
+    #[must_use]
+    pub fn ports_reusable(&self) -> u32 {
+        self.kind(PortKind::Fast).reusable + self.kind(PortKind::Slow).reusable
+    }
+
+    /// Of the countable ports in use, the fast ones.
+    #[must_use]
+    pub fn fast_in_use(&self) -> u32 {
+        self.kind(PortKind::Fast).in_use
+    }
+
+    /// The shortest time left of a fast port in TIME_WAIT; `None` without any.
+    #[must_use]
+    pub fn fast_left_least(&self) -> Option<Duration> {
+        let times = self.kind(PortKind::Fast).left.times();
+        times.map(|(least, _)| least)
+    }
+
+    /// The longest time left of a slow port in TIME_WAIT; `None` without any.
+    #[must_use]
+    pub fn slow_left_most(&self) -> Option<Duration> {
+        let times = self.kind(PortKind::Slow).left.times();
+        times.map(|(_, most)| most)
+    }
+
+    /// The shortest and the longest time until a held port of the flow comes back by itself; `None`
+    /// where none does.
+    #[must_use]
+    pub fn returns(&self) -> Option<(Duration, Duration)> {
+        let of_kinds = self.kinds.iter().map(|used| used.left);
+        of_kinds.fold(self.orphans_left, Extent::with).times()
+    }
+
+    /// The lowest and the highest port it takes; `None` without any.
+    #[must_use]
+    pub fn span(&self) -> Option<PortRange> {
+        let (low, high) = self.span.ends()?;
+        Some(PortRange {
+            low: u16::try_from(low).ok()?,
+            high: u16::try_from(high).ok()?,
+        })
+    }
+
     /// Ports in use that connect() could have otherwise.
     #[must_use]
     pub fn countable_in_use(&self) -> u32 {
-        self.ports_in_use - self.excluded_in_use
+        self.kind(PortKind::Fast).in_use + self.kind(PortKind::Slow).in_use
     }
 
     /// Ports that connect() cannot have, for this flow: in use by it or by the one bound to no
@@ -253,7 +359,7 @@ impl FlowUse {
         let blocked = self.countable_in_use() + self.taken_by_unbound.all
             - given_back(
                 reuse_works,
-                self.ports_reusable + self.reusable_by_unbound.all,
+                self.ports_reusable() + self.reusable_by_unbound.all,
             );
         blocked.saturating_sub(u32::from(self.takes(loose, reuse_works)))
     }
@@ -261,11 +367,9 @@ impl FlowUse {
     /// The fast ports among [`Self::ports_blocked`].
     #[must_use]
     pub fn fast_blocked(&self, reuse_works: bool, loose: Option<LooseEnd>) -> u32 {
-        let blocked = self.fast_in_use + self.taken_by_unbound.fast
-            - given_back(
-                reuse_works,
-                self.fast_reusable + self.reusable_by_unbound.fast,
-            );
+        let fast = self.kind(PortKind::Fast);
+        let blocked = fast.in_use + self.taken_by_unbound.fast
+            - given_back(reuse_works, fast.reusable + self.reusable_by_unbound.fast);
         blocked.saturating_sub(u32::from(self.takes(loose, reuse_works)))
     }
 
@@ -285,17 +389,17 @@ impl FlowUse {
     /// Its sockets by state, less those that reuse gives back where it works: what blocks it.
     #[must_use]
     pub fn blocking(&self, reuse_works: bool) -> StateCounts {
-        let reusable = given_back(reuse_works, self.ports_reusable);
+        let reusable = given_back(reuse_works, self.ports_reusable());
         self.by_state.less(TcpState::TimeWait, reusable)
     }
 }
 
-/// Makes the span from a least to a greatest value take in another one. In place: one read as a whole
-/// right after its parts were written waits for them.
-fn extend<T: Ord + Copy>(span: &mut Option<(T, T)>, value: T) {
-    let (least, greatest) = span.get_or_insert((value, value));
-    *least = value.min(*least);
-    *greatest = value.max(*greatest);
+/// Whole milliseconds, as the kernel tells timers (`idiag_expires`).
+fn milliseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_secs())
+        .ok()
+        .and_then(|seconds| seconds.checked_mul(1000)?.checked_add(time.subsec_millis()))
+        .unwrap_or(u32::MAX)
 }
 
 fn given_back(reuse_works: bool, reusable: u32) -> u32 {
@@ -362,6 +466,8 @@ pub struct Tally {
     shared_ports: HashMap<Flow, OneByOne, RandomState>,
     /// Ports that connect() would not have anyway, for whatever reason: one set to ask for each row.
     excluded: PortSet,
+    /// TIME_WAIT with less time left than this is older than the reuse delay.
+    reusable_below: Duration,
     /// The destination that the flows are limited to; `None` where they are all there.
     pub toward: Option<Toward>,
     /// The flows that this leaves out: what is true of the machine is told by both together.
@@ -375,6 +481,7 @@ impl Tally {
         let bound = rule.bound.union(&rule.passed_over);
         Self {
             excluded: rule.reserved.union(&bound).union(listening.ports()),
+            reusable_below: rule.hold_time.saturating_sub(rule.reuse_delay),
             rule,
             listening,
             ..Self::default()
@@ -396,28 +503,18 @@ impl Tally {
     /// Folds one row in.
     pub fn add(&mut self, socket: &Socket) {
         self.states.add(socket.state);
+        let port = socket.local.port();
         if socket.state == TcpState::Listen {
             self.listening.insert(socket.local);
-            self.excluded.insert(socket.local.port());
+            self.excluded.insert(port);
         }
-        let outbound = self.is_outbound(socket);
-        let port = socket.local.port();
+        let excluded = self.excluded.contains(port);
+        let outbound = self.is_outbound(socket, excluded);
         match socket.state {
+            TcpState::TimeWait => self.add_time_wait(socket, outbound),
             TcpState::FinWait2 if socket.time_wait_left.is_some() => self.orphans += 1,
             TcpState::CloseWait if !outbound => {
                 *self.inbound_close_wait.entry(port).or_default() += 1;
-            }
-            TcpState::TimeWait => {
-                self.time_wait.total += 1;
-                self.longest_left = self
-                    .longest_left
-                    .max(socket.time_wait_left.unwrap_or_default());
-                if outbound {
-                    self.time_wait.outbound += 1;
-                } else {
-                    self.time_wait.inbound += 1;
-                    *self.inbound_time_wait.entry(socket.local).or_default() += 1;
-                }
             }
             _ => {}
         }
@@ -425,9 +522,24 @@ impl Tally {
             return;
         }
         if self.rule.range.is_none_or(|range| range.contains(port)) {
-            self.add_outbound(socket);
+            self.add_outbound(socket, excluded);
         } else if socket.state == TcpState::TimeWait {
             self.add_beyond(Flow::of(socket));
+        }
+    }
+
+    fn add_time_wait(&mut self, socket: &Socket, outbound: bool) {
+        self.time_wait.total += 1;
+        if let Some(left) = socket.time_wait_left
+            && left > self.longest_left
+        {
+            self.longest_left = left;
+        }
+        if outbound {
+            self.time_wait.outbound += 1;
+        } else {
+            self.time_wait.inbound += 1;
+            *self.inbound_time_wait.entry(socket.local).or_default() += 1;
         }
     }
 
@@ -439,28 +551,39 @@ impl Tally {
         }
     }
 
-    fn add_outbound(&mut self, socket: &Socket) {
-        let (flow, port) = (Flow::of(socket), socket.local.port());
-        let excluded = self.excluded.contains(port);
+    fn add_outbound(&mut self, socket: &Socket, excluded: bool) {
+        let flow = Flow::of(socket);
+        let number = socket.local.port();
+        let is_old = |left| left < self.reusable_below;
+        let port = Port {
+            number,
+            kind: match self.rule.range {
+                _ if excluded => PortKind::Excluded,
+                Some(range) if range.is_fast(number) => PortKind::Fast,
+                _ => PortKind::Slow,
+            },
+            is_reusable: socket.state == TcpState::TimeWait
+                && socket.time_wait_left.is_some_and(is_old),
+        };
         let sources = &mut self.sources;
         let used = self.flows.entry(flow).or_insert_with(|| FlowUse {
             source: sources.place(flow.source, flow.interface),
             ..FlowUse::default()
         });
-        used.add(socket, &self.rule, excluded);
+        used.add(socket, port, &self.rule);
         let source = used.source;
-        if excluded && self.is_held(port) {
+        if excluded && self.is_held(number) {
             return;
         }
-        self.sources.take(source, port);
+        self.sources.take(source, number);
         // Empty nearly always, and asked for each row.
         let is_shared =
             !self.rule.shared.is_empty() && self.rule.shared.contains(&flow.without_interface());
         if is_shared && !excluded {
             let ports = self.shared_ports.entry(flow).or_default();
-            ports.taken.insert(port);
-            if self.rule.is_reusable(socket) {
-                ports.reusable.insert(port);
+            ports.taken.insert(number);
+            if port.is_reusable {
+                ports.reusable.insert(number);
             }
         }
     }
@@ -474,11 +597,11 @@ impl Tally {
 
     /// Whether this machine opened the connection: nobody accepts at its local end, nor is that
     /// one that connect() never takes while the remote one is.
-    fn is_outbound(&self, socket: &Socket) -> bool {
+    fn is_outbound(&self, socket: &Socket, excluded: bool) -> bool {
         let (local, remote) = (socket.local.port(), socket.remote.port());
         let accepted = |range: PortRange| !range.contains(local) && range.contains(remote);
         remote != 0
-            && !(self.excluded.contains(local) && self.listening.accept(socket.local))
+            && !(excluded && self.listening.accept(socket.local))
             && !self.rule.connecting.is_some_and(accepted)
     }
 
@@ -619,30 +742,29 @@ mod tests {
             .unwrap();
         assert_eq!(flow.source, "10.0.0.1".parse::<std::net::IpAddr>().unwrap());
         assert_eq!(
-            used,
-            &FlowUse {
-                by_state: [(TimeWait, 4), (FinWait2, 1), (Established, 2)]
-                    .into_iter()
-                    .collect(),
-                ports_in_use: 7,
-                excluded_in_use: 1,
-                service_port: Some((40008, true)),
-                // The one overdue, and the one older than the delay: 60 − 58 s.
-                ports_reusable: 2,
-                fast_in_use: 4,
-                fast_reusable: 1,
-                ends_in_use: [true, false],
-                ends_reusable: [true, false],
-                span: Some((40000, 40008)),
-                fast_left_least: Some(Duration::from_secs(58)),
-                slow_left_most: Some(Duration::from_secs(59)),
-                returns: Some((Duration::ZERO, Duration::from_millis(59_500))),
-                overdue: 1,
-                time_wait_left: [vec![0; 57], vec![1, 1, 1]].concat(),
-                source: Some(0),
-                ..FlowUse::default()
-            }
+            used.by_state,
+            [(TimeWait, 4), (FinWait2, 1), (Established, 2)]
+                .into_iter()
+                .collect()
         );
+        assert_eq!((used.ports_in_use(), used.countable_in_use()), (7, 6));
+        assert_eq!(used.service_port, Some((40008, true)));
+        // The one overdue, and the one older than the delay: 60 − 58 s.
+        assert_eq!(used.ports_reusable(), 2);
+        assert_eq!(used.fast_in_use(), 4);
+        assert_eq!(
+            used.span(),
+            Some(PortRange {
+                low: 40000,
+                high: 40008
+            })
+        );
+        assert_eq!(used.fast_left_least(), Some(Duration::from_secs(58)));
+        assert_eq!(used.slow_left_most(), Some(Duration::from_secs(59)));
+        let last = Duration::from_millis(59_500);
+        assert_eq!(used.returns(), Some((Duration::ZERO, last)));
+        assert_eq!(used.overdue, 1);
+        assert_eq!(used.time_wait_left, [vec![0; 57], vec![1, 1, 1]].concat());
         assert_eq!(
             (
                 used.ports_blocked(false, None),

@@ -1,8 +1,11 @@
 //! What a verdict rests on, in words: the same in a table and in a ticket.
 
+use std::fmt::Write as _;
+
 use crate::judge::Capacity;
 use crate::judge::flow::FlowReport;
 use crate::judge::level::Level;
+use crate::judge::nat::{NatFlowReport, NatReport};
 use crate::judge::verdict::Verdict;
 use crate::model::{Origin, Owner};
 use crate::words::{count, counted, rate};
@@ -102,6 +105,39 @@ pub fn flow_row(flow: &FlowReport, drops: bool) -> [String; 6] {
         flow.ports_free.map_or_else(|| "unknown".into(), count),
         format!("{at_least}{}", rate(flow.rate.now)),
         limit_in_column(flow.max_connections_per_second, drops),
+    ]
+}
+
+/// What is told of all translated connections.
+pub fn translated(nat: &NatReport) -> String {
+    let mut text = format!(
+        "{} of {} connections translated",
+        count(nat.translated),
+        count(nat.tracked)
+    );
+    if let Some(seconds) = nat.time_wait_seconds {
+        let _ = write!(text, ", TIME_WAIT is kept {seconds} s");
+    }
+    if let (Some(failed), Some(dropped)) = (nat.insert_failed, nat.dropped) {
+        let _ = write!(text, ", insert_failed {failed}, drop {dropped}");
+    }
+    if let Some(rules) = nat.rules.as_ref().filter(|rules| !rules.is_empty()) {
+        let _ = write!(text, ", by {}", rules.join("; "));
+    }
+    text
+}
+
+/// A flow after translation: from, toward, ports taken, of these by closed connections, of how many,
+/// from how many on clients hang, and who is behind it.
+pub fn nat_row(flow: &NatFlowReport) -> [String; 7] {
+    [
+        flow.source.to_string(),
+        flow.server().to_string(),
+        count(flow.ports_taken),
+        count(flow.ports_of_closed),
+        count(flow.ports.len()),
+        count(flow.hangs_from.likely),
+        flow.who(),
     ]
 }
 

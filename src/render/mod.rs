@@ -27,6 +27,7 @@ pub use screen::Screen;
 
 use crate::model::{Gap, Weight};
 use crate::refusal::Refusal;
+use crate::words::printable;
 
 /// Says on stderr what could not be read.
 pub fn note_gaps<'a>(gaps: impl IntoIterator<Item = &'a Gap>) {
@@ -50,6 +51,9 @@ pub fn note(text: &str) {
 
 fn say(first: &str, text: &str) {
     let screen = Screen::of_stderr();
+    // Whatever is named is anybody's choice.
+    let lines: Vec<_> = text.split('\n').map(printable).collect();
+    let text = &lines.join("\n");
     let shown = screen.wrap(first, &" ".repeat(first.len()), text);
     // With stderr closed there is nobody to tell.
     let _ = writeln!(screen.to(io::stderr()), "{shown}");

@@ -55,7 +55,23 @@ fn figures(verdict: &Verdict) -> Vec<String> {
     let left = flow.and_then(|flow| flow.seconds_to_exhaustion);
     let left = left.map(|left| format!("time_to_exhaustion={}s;;;0", rounded(left)));
     let flows = format!("flows={};;;0", verdict.flows_total);
-    [ports, time_wait, pace, left, Some(flows)]
+    let nat = verdict.nat.as_ref().map(|nat| {
+        let translated = format!("nat_translated={};;;0", nat.translated);
+        // The worst of them, whichever it is.
+        let taken = nat.flows.first().map(|flow| {
+            let (taken, ports) = (flow.ports_taken, flow.ports.len());
+            format!(
+                "nat_ports_taken={taken};{};;0;{ports}",
+                flow.hangs_from.likely
+            )
+        });
+        [Some(translated), taken]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(" ")
+    });
+    [ports, time_wait, pace, left, Some(flows), nat]
         .into_iter()
         .flatten()
         .collect()

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::judge::flow::FlowReport;
 use crate::judge::level::Level;
 use crate::judge::namespaces::Namespaces;
+use crate::judge::nat::{NatFlowReport, NatReport};
 use crate::judge::verdict::Verdict;
 use crate::model::{Cost, Namespace, TcpState};
 use crate::words::{printable, rounded};
@@ -21,6 +22,7 @@ use crate::words::{printable, rounded};
 pub fn verdict(verdict: &Verdict, cost: Cost, out: &mut dyn Write) -> io::Result<()> {
     let flows = verdict.flows.iter().collect();
     write_verdicts(&[(verdict, flows)], &[], out)?;
+    write_nat(&[verdict], out)?;
     write_cost(cost, out)
 }
 
@@ -37,6 +39,7 @@ pub fn namespaces(
 ) -> io::Result<()> {
     let unjudged: Vec<_> = all.unjudged().collect();
     write_verdicts(&all.with_worst_flows(top), &unjudged, out)?;
+    write_nat(&all.reports().collect::<Vec<_>>(), out)?;
     let number = |count: usize| vec![Sample::plain(&count)];
     for (name, help, samples) in [
         (
@@ -110,6 +113,17 @@ type OfFlow = (
     &'static str,
     fn(&FlowReport) -> Option<String>,
 );
+
+/// What is told of translated connections: name, kind, help, and value.
+type OfNat = (
+    &'static str,
+    Kind,
+    &'static str,
+    fn(&NatReport) -> Option<u64>,
+);
+
+/// What is told of each flow of them.
+type OfNatFlow = (&'static str, &'static str, fn(&NatFlowReport) -> String);
 
 const LEVEL: &str = "twcheck_level";
 const LEVEL_HELP: &str = "The verdict, as the exit status of a monitoring plugin: 0 OK, 1 WARNING, \
@@ -278,6 +292,93 @@ const OF_FLOWS: &[OfFlow] = &[
         |flow| flow.seconds_to_exhaustion.map(decimal),
     ),
 ];
+
+/// What is told of all translated connections.
+const OF_NAT: &[OfNat] = &[
+    (
+        "twcheck_nat_tracked_connections",
+        Kind::Gauge,
+        "Connections of TCP and UDP that are tracked.",
+        |nat| Some(nat.tracked),
+    ),
+    (
+        "twcheck_nat_translated_connections",
+        Kind::Gauge,
+        "Of these the connections whose source is translated.",
+        |nat| Some(nat.translated),
+    ),
+    (
+        "twcheck_nat_insert_failed_total",
+        Kind::Counter,
+        "Connections that could not be tracked, as where translated ports run out.",
+        |nat| nat.insert_failed,
+    ),
+    (
+        "twcheck_nat_drop_total",
+        Kind::Counter,
+        "Packets dropped because their connection could not be tracked.",
+        |nat| nat.dropped,
+    ),
+];
+
+/// What is told of each flow after translation.
+const OF_NAT_FLOWS: &[OfNatFlow] = &[
+    ("twcheck_nat_flow_level", LEVEL_HELP, |flow| {
+        status(flow.level).to_string()
+    }),
+    (
+        "twcheck_nat_flow_ports",
+        "Ports that the translated flow can have.",
+        |flow| flow.ports.len().to_string(),
+    ),
+    (
+        "twcheck_nat_flow_ports_taken",
+        "Of these the ports that are taken.",
+        |flow| flow.ports_taken.to_string(),
+    ),
+    (
+        "twcheck_nat_flow_ports_of_closed",
+        "Of these the ports of connections that are over.",
+        |flow| flow.ports_of_closed.to_string(),
+    ),
+    (
+        "twcheck_nat_flow_hangs_from_ports",
+        "With so many ports taken a client is as likely as not to have hung.",
+        |flow| flow.hangs_from.likely.to_string(),
+    ),
+];
+
+fn write_nat(judged: &[&Verdict], out: &mut dyn Write) -> io::Result<()> {
+    for &(name, kind, help, value) in OF_NAT {
+        let samples = judged.iter().flat_map(|verdict| {
+            let value = verdict.nat.as_ref().and_then(value);
+            let samples = plain(value).into_iter();
+            samples.map(|sample| sample.within(verdict.namespace.as_ref()))
+        });
+        write_family(name, kind, help, samples.collect(), out)?;
+    }
+    for &(name, help, value) in OF_NAT_FLOWS {
+        let samples = judged.iter().flat_map(|verdict| {
+            let flows = verdict.nat.iter().flat_map(|nat| &nat.flows);
+            flows.map(|flow| nat_sample(flow, value(flow)).within(verdict.namespace.as_ref()))
+        });
+        write_family(name, Kind::Gauge, help, samples.collect(), out)?;
+    }
+    Ok(())
+}
+
+fn nat_sample(flow: &NatFlowReport, value: String) -> Sample {
+    Sample {
+        labels: vec![
+            ("source", flow.source.to_string()),
+            ("destination", flow.destination.to_string()),
+            ("destination_port", flow.destination_port.to_string()),
+            ("protocol", flow.protocol.name().to_owned()),
+            ("zone", flow.zone.to_string()),
+        ],
+        value,
+    }
+}
 
 /// Verdicts, each with those of its flows that are told, and what could not be judged.
 fn write_verdicts(

@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use super::evidence::{drops, flow_row, groups, remarks};
+use super::evidence::{drops, flow_row, groups, nat_row, remarks, translated};
 use crate::judge::namespaces::Namespaces;
 use crate::judge::verdict::Verdict;
 use crate::words::{count, counted, printable};
@@ -84,6 +84,25 @@ fn write_verdict(verdict: &Verdict, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "\n{} more flows (`--top 0`)", count(more as u64))?;
         }
     }
+    if let Some(nat) = verdict.nat.as_ref().filter(|nat| !nat.flows.is_empty()) {
+        writeln!(out)?;
+        let rows: Vec<_> = nat.flows.iter().map(nat_row).collect();
+        let headings = [
+            "After NAT",
+            "Toward",
+            "Taken",
+            "Closed",
+            "Of",
+            "Hangs from",
+            "Behind",
+        ];
+        write_table(headings, 2..6, &rows, out)?;
+        let more = nat.flows_examined - nat.flows.len();
+        if more > 0 {
+            let more = counted(more as u64, "more translated flow");
+            writeln!(out, "\n{more} (`--top 0`)")?;
+        }
+    }
     writeln!(out)?;
     for group in groups(verdict) {
         let (code, level) = (group.code, group.level.word());
@@ -97,6 +116,9 @@ fn write_verdict(verdict: &Verdict, out: &mut dyn Write) -> io::Result<()> {
     }
     for (about, remark) in remarks(verdict) {
         writeln!(out, "- {about}: {}", text(&remark))?;
+    }
+    if let Some(nat) = &verdict.nat {
+        writeln!(out, "- NAT: {}", text(&translated(nat)))?;
     }
     let host = &verdict.host;
     let kernel = host.kernel.as_ref().map(|it| format!("Linux {it}"));

@@ -8,12 +8,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockProtocol;
 
 use super::netlink::{DUMP, Failure, Netlink, attribute, retried};
 use super::{Machine, ProcRoot, SourceChoice, file, nft, sysctl};
 use crate::model::{
-    Gap, NatFlow, NatRule, NatTable, NatUse, Protocol, Toward, Tracked, TrackedState,
+    Gap, NatFlow, NatRule, NatTable, NatUse, OwnAddresses, Protocol, Toward, Tracked, TrackedState,
     TrackingSource, Weight,
 };
 
@@ -22,7 +23,7 @@ use crate::model::{
 /// one in so many of all connections is missed (Misra and Gries, 1982).
 const COUNTED: usize = 65_536;
 
-/// Flows whose ports are looked at: 24 KiB each.
+/// Flows whose ports are looked at: 32 KiB each.
 const EXAMINED: usize = 128;
 
 /// No table is longer: a row takes some 200 bytes, and a machine tracks some millions.
@@ -58,7 +59,7 @@ impl Machine {
                                                           this network namespace: `sudo twcheck \
                                                           verdict --nat`"
                     .to_owned()),
-                Err(_) if !self.tracks() => return Ok(None),
+                Err(failure) if is_absence(failure) && !self.tracks() => return Ok(None),
                 Err(other) => Err(format!("ctnetlink: {other}")),
             }
         };
@@ -84,9 +85,13 @@ impl Machine {
     }
 
     fn ask(&self, toward: Option<&Toward>) -> Result<NatTable, Failure> {
-        let all = |row: &mut dyn FnMut(&Tracked)| retried(|| dump(&mut *row));
-        let rules = self.source_rules();
-        self.count(TrackingSource::Ctnetlink, rules, toward, all)
+        // What a disturbed dump has told would be counted twice.
+        let table = retried(|| self.count(TrackingSource::Ctnetlink, toward, dump))?;
+        Ok(NatTable {
+            rules: self.source_rules(),
+            own: own_addresses(),
+            ..table
+        })
     }
 
     fn read_tracked(&self, toward: Option<&Toward>) -> Result<NatTable, String> {
@@ -96,29 +101,36 @@ impl Machine {
             .find(|path| self.proc.open(path).is_ok())
             .unwrap_or_else(|| self.proc.net("nf_conntrack"));
         let all = |row: &mut dyn FnMut(&Tracked)| rows(self.proc.open(&path)?, row);
-        let rules = if self.is_recorded() {
-            Err("a recording does not hold them".into())
+        let (rules, own) = if self.is_here() {
+            (self.source_rules(), own_addresses())
         } else {
-            self.source_rules()
+            let why = "they are told only to who asks inside the namespace, and in no recording";
+            (Err(why.into()), Vec::new())
         };
-        self.count(TrackingSource::Proc, rules, toward, all)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => format!("{}: {}", path.display(), self.proc.absence()),
-                _ => format!("{}: {error}", path.display()),
-            })
+        match self.count(TrackingSource::Proc, toward, all) {
+            Ok(table) => Ok(NatTable {
+                rules,
+                own,
+                ..table
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(format!("{}: {}", path.display(), self.proc.absence()))
+            }
+            Err(error) => Err(format!("{}: {error}", path.display())),
+        }
     }
 
-    /// Counts the translated connections by flow, then looks at the ports of those that have most.
+    /// Counts the translated connections by flow, then looks at the ports of those that have most;
+    /// the rules are still to be read.
     fn count<E>(
         &self,
         source: TrackingSource,
-        rules: Result<Vec<NatRule>, String>,
         toward: Option<&Toward>,
         all: impl Fn(&mut dyn FnMut(&Tracked)) -> Result<u64, E>,
     ) -> Result<NatTable, E> {
         let (mut tracked, mut translated) = (0, 0);
         let mut counts = HeavyFlows::default();
-        all(&mut |row| {
+        let mut malformed = all(&mut |row| {
             tracked += 1;
             let is_meant = toward.is_none_or(|there| there.includes(&row.flow.flow()));
             if is_meant && row.is_translated() {
@@ -131,13 +143,13 @@ impl Machine {
             .largest(EXAMINED)
             .map(|flow| (flow, NatUse::default()))
             .collect();
-        let mut malformed = 0;
         if !flows.is_empty() {
-            malformed = all(&mut |row| {
+            let again = all(&mut |row| {
                 if let Some(used) = flows.get_mut(&row.flow) {
                     used.add(row, time_wait);
                 }
             })?;
+            malformed = malformed.max(again);
         }
         Ok(NatTable {
             source,
@@ -145,10 +157,38 @@ impl Machine {
             translated,
             flows,
             malformed,
-            rules,
+            rules: Ok(Vec::new()),
+            own: Vec::new(),
             time_wait,
         })
     }
+}
+
+/// The addresses of the calling thread's network namespace; none where they cannot be read.
+fn own_addresses() -> OwnAddresses {
+    let all = getifaddrs().into_iter().flatten();
+    all.filter_map(|it| {
+        let address = it.address?;
+        let four = address.as_sockaddr_in().map(|four| four.ip().into());
+        let six = || address.as_sockaddr_in6().map(|six| six.ip().into());
+        Some((it.interface_name, four.or_else(six)?))
+    })
+    .collect()
+}
+
+/// Whether it is what a kernel says that has no connection tracking: it has no such sockets, or
+/// nobody for the request (`nfnetlink_rcv_msg` in net/netfilter/nfnetlink.c).
+fn is_absence(failure: Failure) -> bool {
+    matches!(
+        failure,
+        Failure::Errno(
+            Errno::EPROTONOSUPPORT
+                | Errno::EAFNOSUPPORT
+                | Errno::EINVAL
+                | Errno::EOPNOTSUPP
+                | Errno::ENOENT
+        )
+    )
 }
 
 /// How long TIME_WAIT is kept.
@@ -227,6 +267,7 @@ enum Row {
 fn decode(message: &[u8]) -> Option<Row> {
     const CTA_TUPLE_ORIG: u16 = 1;
     const CTA_TUPLE_REPLY: u16 = 2;
+    const CTA_STATUS: u16 = 3;
     const CTA_PROTOINFO: u16 = 4;
     const CTA_TIMEOUT: u16 = 7;
     const CTA_ZONE: u16 = 18;
@@ -234,6 +275,8 @@ fn decode(message: &[u8]) -> Option<Row> {
     const CTA_PROTO_NUM: u16 = 1;
     const CTA_PROTOINFO_TCP: u16 = 1;
     const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+    /// `IPS_OFFLOAD | IPS_HW_OFFLOAD`: of such a connection the kernel tells no state and no time.
+    const OFFLOADED: u32 = 1 << 14 | 1 << 15;
     let original = attribute(message, CTA_TUPLE_ORIG)?;
     let number = attribute(attribute(original, CTA_TUPLE_PROTO)?, CTA_PROTO_NUM)?;
     let Some(protocol) = Protocol::from_number(*number.first()?) else {
@@ -244,8 +287,17 @@ fn decode(message: &[u8]) -> Option<Row> {
     let state = match protocol {
         Protocol::Udp => TrackedState::STATELESS,
         Protocol::Tcp => {
-            let info = attribute(attribute(message, CTA_PROTOINFO)?, CTA_PROTOINFO_TCP)?;
-            TrackedState::from_number(*attribute(info, CTA_PROTOINFO_TCP_STATE)?.first()?)?
+            let info = attribute(message, CTA_PROTOINFO)
+                .and_then(|info| attribute(info, CTA_PROTOINFO_TCP))
+                .and_then(|info| attribute(info, CTA_PROTOINFO_TCP_STATE));
+            let told = info.and_then(|state| TrackedState::from_number(*state.first()?));
+            let status = attribute(message, CTA_STATUS).and_then(<[u8]>::first_chunk);
+            let is_offloaded = status.is_some_and(|it| u32::from_be_bytes(*it) & OFFLOADED != 0);
+            told.unwrap_or(if is_offloaded {
+                TrackedState::ESTABLISHED
+            } else {
+                TrackedState::UNKNOWN
+            })
         }
     };
     let left = attribute(message, CTA_TIMEOUT)
@@ -344,13 +396,16 @@ fn parse(line: &str) -> Option<Row> {
     let left = words.get(at + 2)?.parse().ok().map(Duration::from_secs);
     let state = match protocol {
         Protocol::Udp => TrackedState::STATELESS,
-        Protocol::Tcp => words
-            .get(at + 3)
-            .and_then(|name| TrackedState::from_name(name))
-            .or_else(|| {
-                let is_offloaded = words.iter().any(|word| word.contains("OFFLOAD]"));
-                is_offloaded.then(|| TrackedState::from_name("ESTABLISHED"))?
-            })?,
+        Protocol::Tcp => {
+            let told = words.get(at + 3);
+            let is_offloaded = words.iter().any(|word| word.contains("OFFLOAD]"));
+            told.and_then(|name| TrackedState::from_name(name))
+                .unwrap_or(if is_offloaded {
+                    TrackedState::ESTABLISHED
+                } else {
+                    TrackedState::UNKNOWN
+                })
+        }
     };
     let values = |key: &'static str| {
         let pairs = words.iter().filter_map(|word| word.split_once('='));
@@ -452,6 +507,78 @@ mod tests {
             (offloaded.state.name(), offloaded.left),
             ("ESTABLISHED", None)
         );
+    }
+
+    /// By the layout of nfnetlink_conntrack.h; of an offloaded connection the kernel leaves out what
+    /// hangs on the packets that it does not see (`ctnetlink_dump_info`).
+    #[test]
+    fn a_connection_without_a_state_is_counted() {
+        let put = |kind: u16, value: &[u8]| {
+            let length = u16::try_from(4 + value.len()).unwrap();
+            let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+            bytes.extend(value);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes
+        };
+        let tuple = |kind, ends: [[u8; 4]; 2], ports: [u16; 2]| {
+            let ip = [put(1, &ends[0]), put(2, &ends[1])].concat();
+            let [from, to] = ports.map(u16::to_be_bytes);
+            let protocol = [put(1, &[6]), put(2, &from), put(3, &to)].concat();
+            put(kind, &[put(1, &ip), put(2, &protocol)].concat())
+        };
+        let message = |status: u32, info: &[u8]| {
+            [
+                tuple(1, [[10, 1, 0, 2], [10, 2, 0, 2]], [40000, 3306]),
+                tuple(2, [[10, 2, 0, 2], [10, 2, 0, 1]], [3306, 50000]),
+                put(3, &status.to_be_bytes()),
+                info.to_vec(),
+            ]
+            .concat()
+        };
+        let closed = put(4, &put(1, &put(1, &[7])));
+        for (status, info, state) in [
+            (0x18e | 1 << 14, &[][..], "ESTABLISHED"),
+            (0x18e | 1 << 15, &[], "ESTABLISHED"),
+            (0x18e, &[], "UNKNOWN"),
+            (0x18e, &closed, "TIME_WAIT"),
+            (0x18e, &put(4, &put(1, &put(1, &[99]))), "UNKNOWN"),
+        ] {
+            let Some(Row::Tracked(row)) = decode(&message(status, info)) else {
+                panic!("{state}");
+            };
+            assert_eq!((row.state.name(), row.port), (state, 50000));
+            assert!(row.is_translated());
+        }
+        let odd = connection(&ROW.replace("TIME_WAIT", "LATER_STATE"));
+        assert_eq!((odd.state.name(), odd.port), ("UNKNOWN", 50003));
+    }
+
+    #[test]
+    fn rows_that_are_not_understood_are_told_though_nothing_is_translated() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("net")).unwrap();
+        std::fs::write(
+            root.path().join("net/nf_conntrack"),
+            "ipv4 2 tcp 6 7 CLOSE\n",
+        )
+        .unwrap();
+        let table = Machine::recorded(root.path()).nat(None).unwrap().unwrap();
+        assert_eq!((table.malformed, table.flows.len()), (1, 0));
+    }
+
+    #[test]
+    fn only_what_says_so_means_that_nothing_is_tracked() {
+        for (failure, is_one) in [
+            (Failure::Errno(Errno::EINVAL), true),
+            (Failure::Errno(Errno::EPROTONOSUPPORT), true),
+            (Failure::Errno(Errno::ENOBUFS), false),
+            (Failure::Errno(Errno::EINTR), false),
+            (Failure::Errno(Errno::EMFILE), false),
+            (Failure::Interrupted, false),
+            (Failure::Truncated, false),
+        ] {
+            assert_eq!(is_absence(failure), is_one, "{failure}");
+        }
     }
 
     #[test]

@@ -36,7 +36,8 @@ pub use namespaces::other_namespaces;
 pub use owners::{LONGEST_SAMPLE, Search, owners};
 pub use proc_root::ProcRoot;
 pub use recording::{
-    Recorded, Recording, Subject, check as can_be_recorded, open as open_recording, take,
+    Recorded, Recording, Subject, check as can_be_recorded, is_made_up, open as open_recording,
+    take,
 };
 pub use resolve::resolve;
 pub use stopwatch::Stopwatch;

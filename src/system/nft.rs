@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use nix::sys::socket::SockProtocol;
 
 use super::netlink::{DUMP, Failure, Netlink, attribute, attributes};
-use crate::model::{NatRule, PortRange, RulePorts};
+use crate::model::{LeavesBy, Matches, NatRule, PortRange, Prefix, RulePorts};
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETRULE`.
 const GET_RULES: u16 = 10 << 8 | 7;
@@ -29,8 +29,8 @@ const MOST: usize = 4096;
 /// # Errors
 /// Without CAP_NET_ADMIN, or where the kernel has no nftables.
 pub fn source_rules() -> Result<Vec<NatRule>, Failure> {
-    all(GET_RULES, |rule| {
-        translation(attribute(rule, NFTA_RULE_EXPRESSIONS)?)
+    all(GET_RULES, |family, rule| {
+        translation(family, attribute(rule, NFTA_RULE_EXPRESSIONS)?)
     })
 }
 
@@ -42,7 +42,7 @@ pub fn source_rules() -> Result<Vec<NatRule>, Failure> {
 pub fn node_port_chain() -> Result<Option<String>, Failure> {
     const NFTA_CHAIN_TABLE: u16 = 1;
     const NFTA_CHAIN_NAME: u16 = 3;
-    let found = all(GET_CHAINS, |chain| {
+    let found = all(GET_CHAINS, |_, chain| {
         let [table, name] = [NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME].map(|kind| {
             let name = attribute(chain, kind).unwrap_or_default();
             String::from_utf8_lossy(name.strip_suffix(b"\0").unwrap_or(name)).into_owned()
@@ -53,8 +53,8 @@ pub fn node_port_chain() -> Result<Option<String>, Failure> {
     Ok(found.into_iter().next())
 }
 
-/// What `of` finds in the objects that `request` lists, of every family, each once.
-fn all<T: PartialEq>(request: u16, of: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Failure> {
+/// What `of` finds in the objects that `request` lists, by their family, each once.
+fn all<T: PartialEq>(request: u16, of: impl Fn(u8, &[u8]) -> Option<T>) -> Result<Vec<T>, Failure> {
     let mut found = Vec::new();
     Netlink::open(SockProtocol::NetlinkNetFilter)?.request(
         request,
@@ -62,7 +62,8 @@ fn all<T: PartialEq>(request: u16, of: impl Fn(&[u8]) -> Option<T>) -> Result<Ve
         &[0; HEADER],
         |message| {
             let object = message.get(HEADER..).unwrap_or_default();
-            let wanted = of(object).filter(|it| found.len() < MOST && !found.contains(it));
+            let family = message.first().copied().unwrap_or_default();
+            let wanted = of(family, object).filter(|it| found.len() < MOST && !found.contains(it));
             found.extend(wanted);
         },
     )?;
@@ -70,8 +71,9 @@ fn all<T: PartialEq>(request: u16, of: impl Fn(&[u8]) -> Option<T>) -> Result<Ve
 }
 
 /// What the expressions of one rule translate sources to; `None` where they do not.
-fn translation(expressions: &[u8]) -> Option<NatRule> {
+fn translation(family: u8, expressions: &[u8]) -> Option<NatRule> {
     let mut registers: HashMap<u32, &[u8]> = HashMap::new();
+    let mut asked = Asked::new(family);
     for (_, expression) in attributes(expressions) {
         let name = attribute(expression, NFTA_EXPR_NAME).unwrap_or_default();
         let data = attribute(expression, NFTA_EXPR_DATA).unwrap_or_default();
@@ -79,26 +81,188 @@ fn translation(expressions: &[u8]) -> Option<NatRule> {
             b"immediate" => {
                 const NFTA_IMMEDIATE_DREG: u16 = 1;
                 const NFTA_IMMEDIATE_DATA: u16 = 2;
-                const NFTA_DATA_VALUE: u16 = 1;
-                let value = attribute(data, NFTA_IMMEDIATE_DATA)
-                    .and_then(|value| attribute(value, NFTA_DATA_VALUE));
+                let value = value(data, NFTA_IMMEDIATE_DATA);
                 if let (Some(register), Some(value)) = (be32(data, NFTA_IMMEDIATE_DREG), value) {
                     registers.insert(register, value);
                 }
             }
-            b"masq" => return Some(masquerade(data, &registers)),
+            b"masq" => return Some(asked.by(masquerade(data, &registers))),
             b"nat" => {
                 const NFTA_NAT_TYPE: u16 = 1;
                 const NFT_NAT_SNAT: u32 = 0;
                 if be32(data, NFTA_NAT_TYPE) == Some(NFT_NAT_SNAT) {
-                    return Some(snat(data, &registers));
+                    return Some(asked.by(snat(data, &registers)));
                 }
             }
-            b"target" => return target(data),
-            _ => {}
+            b"target" => return target(data).map(|rule| asked.by(rule)),
+            name => asked.read(name, data),
         }
     }
     None
+}
+
+/// What the expressions of a rule ask for so far.
+struct Asked {
+    /// `NFPROTO_IPV4` or `NFPROTO_IPV6`, where one is known.
+    family: Option<u8>,
+    /// What of a packet is in each register, and the mask that was laid over it.
+    loaded: HashMap<u32, (Part, Option<Vec<u8>>)>,
+    matches: Matches,
+}
+
+/// A part of a packet.
+#[derive(Clone, Copy)]
+enum Part {
+    Family,
+    Protocol,
+    Interface,
+    Origin,
+    Destination,
+    Port,
+}
+
+impl Asked {
+    const IPV4: u8 = 2;
+    const IPV6: u8 = 10;
+
+    fn new(family: u8) -> Self {
+        Self {
+            family: [Self::IPV4, Self::IPV6].contains(&family).then_some(family),
+            loaded: HashMap::new(),
+            matches: Matches::default(),
+        }
+    }
+
+    fn by(self, mut rule: NatRule) -> NatRule {
+        rule.matches = self.matches;
+        rule
+    }
+
+    /// One more expression; one that is not understood asks for nothing, and what it leaves in a
+    /// register is nothing that is known.
+    fn read(&mut self, name: &[u8], data: &[u8]) {
+        const NFTA_DREG: u16 = 1; // NFTA_META_DREG and NFTA_PAYLOAD_DREG.
+        let part = match name {
+            b"meta" => meta(data),
+            b"payload" => self.payload(data),
+            b"cmp" => {
+                self.compare(data);
+                return;
+            }
+            b"bitwise" => {
+                self.mask(data);
+                return;
+            }
+            b"counter" => return,
+            _ => {
+                self.loaded.clear();
+                return;
+            }
+        };
+        let register = be32(data, NFTA_DREG).unwrap_or_default();
+        self.loaded.remove(&register);
+        self.loaded
+            .extend(part.map(|part| (register, (part, None))));
+    }
+
+    fn payload(&self, data: &[u8]) -> Option<Part> {
+        const NFTA_PAYLOAD_BASE: u16 = 2;
+        const NFTA_PAYLOAD_OFFSET: u16 = 3;
+        const NFTA_PAYLOAD_LEN: u16 = 4;
+        const NETWORK: u32 = 1;
+        const TRANSPORT: u32 = 2;
+        let number = |kind| be32(data, kind);
+        let (base, offset) = (number(NFTA_PAYLOAD_BASE)?, number(NFTA_PAYLOAD_OFFSET)?);
+        match (base, self.family, offset, number(NFTA_PAYLOAD_LEN)?) {
+            (NETWORK, Some(Self::IPV4), 9, 1) | (NETWORK, Some(Self::IPV6), 6, 1) => {
+                Some(Part::Protocol)
+            }
+            (NETWORK, Some(Self::IPV4), 12, 1..=4) | (NETWORK, Some(Self::IPV6), 8, 1..=16) => {
+                Some(Part::Origin)
+            }
+            (NETWORK, Some(Self::IPV4), 16, 1..=4) | (NETWORK, Some(Self::IPV6), 24, 1..=16) => {
+                Some(Part::Destination)
+            }
+            (TRANSPORT, _, 2, 2) => Some(Part::Port),
+            _ => None,
+        }
+    }
+
+    fn mask(&mut self, data: &[u8]) {
+        const NFTA_BITWISE_SREG: u16 = 1;
+        const NFTA_BITWISE_DREG: u16 = 2;
+        const NFTA_BITWISE_MASK: u16 = 4;
+        let from = be32(data, NFTA_BITWISE_SREG).unwrap_or_default();
+        let to = be32(data, NFTA_BITWISE_DREG).unwrap_or_default();
+        let loaded = self.loaded.remove(&from);
+        self.loaded.remove(&to);
+        let mask = value(data, NFTA_BITWISE_MASK).map(<[u8]>::to_vec);
+        if let (Some((part, None)), Some(mask)) = (loaded, mask) {
+            self.loaded.insert(to, (part, Some(mask)));
+        }
+    }
+
+    fn compare(&mut self, data: &[u8]) {
+        const NFTA_CMP_SREG: u16 = 1;
+        const NFTA_CMP_OP: u16 = 2;
+        const NFTA_CMP_DATA: u16 = 3;
+        const NFT_CMP_EQ: u32 = 0;
+        let register = be32(data, NFTA_CMP_SREG).unwrap_or_default();
+        let (Some((part, mask)), Some(asked)) =
+            (self.loaded.get(&register), value(data, NFTA_CMP_DATA))
+        else {
+            return;
+        };
+        if be32(data, NFTA_CMP_OP) != Some(NFT_CMP_EQ) {
+            return;
+        }
+        let prefix = || {
+            let mask = mask.clone().unwrap_or_else(|| vec![0xff; asked.len()]);
+            Some(Prefix {
+                octets: asked.to_vec(),
+                mask,
+                is_v4: self.family == Some(Self::IPV4),
+            })
+        };
+        match (part, mask) {
+            (Part::Origin, _) => self.matches.origin = prefix(),
+            (Part::Destination, _) => self.matches.destination = prefix(),
+            (_, Some(_)) => {}
+            (Part::Family, _) => self.family = asked.first().copied(),
+            (Part::Protocol, _) => self.matches.protocol = asked.first().copied(),
+            (Part::Port, _) => self.matches.port = be16(asked),
+            (Part::Interface, _) => self.matches.interface = interface(asked),
+        }
+    }
+}
+
+fn meta(data: &[u8]) -> Option<Part> {
+    const NFTA_META_KEY: u16 = 2;
+    const NFT_META_OIFNAME: u32 = 7;
+    const NFT_META_NFPROTO: u32 = 15;
+    const NFT_META_L4PROTO: u32 = 16;
+    match be32(data, NFTA_META_KEY)? {
+        NFT_META_OIFNAME => Some(Part::Interface),
+        NFT_META_NFPROTO => Some(Part::Family),
+        NFT_META_L4PROTO => Some(Part::Protocol),
+        _ => None,
+    }
+}
+
+/// A name as it is compared: to its end, which is a zero, or without one.
+fn interface(asked: &[u8]) -> Option<LeavesBy> {
+    let end = asked.iter().position(|&byte| byte == 0);
+    let name = asked.get(..end.unwrap_or(asked.len()))?;
+    Some(LeavesBy {
+        name: String::from_utf8(name.to_vec()).ok()?,
+        is_prefix: end.is_none(),
+    })
+}
+
+/// The bytes in an attribute of `kind` (`NFTA_DATA_VALUE`).
+fn value(data: &[u8], kind: u16) -> Option<&[u8]> {
+    const NFTA_DATA_VALUE: u16 = 1;
+    attribute(attribute(data, kind)?, NFTA_DATA_VALUE)
 }
 
 fn masquerade(data: &[u8], registers: &HashMap<u32, &[u8]>) -> NatRule {
@@ -111,6 +275,7 @@ fn masquerade(data: &[u8], registers: &HashMap<u32, &[u8]>) -> NatRule {
             registers,
             [NFTA_MASQ_REG_PROTO_MIN, NFTA_MASQ_REG_PROTO_MAX],
         ),
+        matches: Matches::default(),
     }
 }
 
@@ -128,6 +293,7 @@ fn snat(data: &[u8], registers: &HashMap<u32, &[u8]>) -> NatRule {
             registers,
             [NFTA_NAT_REG_PROTO_MIN, NFTA_NAT_REG_PROTO_MAX],
         ),
+        matches: Matches::default(),
     }
 }
 
@@ -179,7 +345,11 @@ fn target(data: &[u8]) -> Option<NatRule> {
     } else {
         RulePorts::Any
     };
-    Some(NatRule { addresses, ports })
+    Some(NatRule {
+        addresses,
+        ports,
+        matches: Matches::default(),
+    })
 }
 
 /// The kernel takes the ends in either order.
@@ -277,7 +447,7 @@ mod tests {
             (b"DNAT\0", old(3), None),
             (b"SNAT\0", vec![0; 3], None),
         ] {
-            let rule = translation(&with_target(name, &info)).map(|rule| rule.to_string());
+            let rule = translation(2, &with_target(name, &info)).map(|rule| rule.to_string());
             assert_eq!(rule.as_deref(), said, "{}", String::from_utf8_lossy(name));
         }
     }

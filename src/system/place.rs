@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::netlink::{Failure, retried};
 use super::owners::{netns, own_netns, processes};
-use super::{Machine, file, nft, sysctl};
+use super::{Machine, file, host, nft};
 use crate::model::{Around, NodePorts, Place};
 
 /// Processes looked at, some microseconds each.
@@ -35,7 +35,7 @@ impl Machine {
         Some(Place {
             around,
             is_machines,
-            hostname: sysctl::read(&self.proc, "kernel.hostname").ok().flatten(),
+            hostname: host::read(&self.proc, None).hostname,
         })
     }
 

@@ -19,6 +19,7 @@ use super::owners::{inhabitant, netns, own_netns};
 use super::{Machine, SourceChoice, names, resolve};
 use crate::model::{Destination, HostName, Namespace, Toward};
 use crate::refusal::Refusal;
+use crate::words::shell_word;
 
 /// Which network namespace is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +146,7 @@ impl Door {
             namespace: Namespace {
                 netns: inode,
                 name: Some(name.to_owned()),
-                option: format!("--netns {name}"),
+                option: format!("--netns {}", shell_word(name)),
                 ..namespace
             },
             file: Some(file),
@@ -181,13 +182,23 @@ impl Door {
         places.extend(found.paths.iter().cloned());
         // A number or a name may belong to another one by now.
         let is_it = |file: &File| inode(file) == found.namespace.netns;
-        let mut files = places.iter().filter_map(|place| open(place).ok());
-        let file = files.find(is_it);
+        let (mut file, mut refused) = (None, None);
+        for opened in places.iter().map(|place| open(place)) {
+            match opened {
+                Ok(it) if file.is_none() && is_it(&it) => file = Some(it),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => refused = Some(error),
+            }
+        }
         if file.is_none() && pid.is_none() {
             let mounts = mounted();
             let is_mounted = |(inode, _): &(u64, PathBuf)| Some(*inode) == found.namespace.netns;
             if mounts.iter().any(is_mounted) {
                 bail!("its mount cannot be opened, or is hidden behind another one");
+            }
+            if let Some(error) = refused {
+                bail!("its mount cannot be opened: {error}");
             }
             return Ok(None);
         }

@@ -6,7 +6,7 @@ use super::change::{Change, Step, changes_of};
 use super::destination::Sought;
 use super::experiment::Proof;
 use super::goal::{Goal, Needs, needs};
-use crate::model::{Gap, Holders, Namespace, Snapshot};
+use crate::model::{FlowUse, Gap, Holders, Namespace, Snapshot};
 
 mod place;
 mod plan;
@@ -125,7 +125,7 @@ pub fn advise(snapshot: &Snapshot, holders: &Holders, goal: Option<Goal>) -> Adv
 
 /// The ports that the fullest flow takes.
 fn fullest(snapshot: &Snapshot) -> u32 {
-    let flows = snapshot.tally.flows.values().map(|used| used.ports_in_use);
+    let flows = snapshot.tally.flows.values().map(FlowUse::ports_in_use);
     flows.max().unwrap_or(0)
 }
 

@@ -184,13 +184,13 @@ impl<'a> Facts<'a> {
         let flows = &self.snapshot.tally.flows;
         let (flow, used) = flows
             .iter()
-            .max_by_key(|(flow, used)| (used.ports_in_use, **flow))?;
+            .max_by_key(|(flow, used)| (used.ports_in_use(), **flow))?;
         let cause = Cause::of(&used.by_state);
         let counts = match cause {
             Cause::Churn | Cause::Mixed => false,
             // As many are a server that is down, whatever share of the ports they take.
             Cause::SynSent => used.by_state.get(TcpState::SynSent) >= PILE_FROM,
-            Cause::HeldOpen | Cause::CloseWait => self.is_remarkable(used.ports_in_use),
+            Cause::HeldOpen | Cause::CloseWait => self.is_remarkable(used.ports_in_use()),
         };
         counts.then_some((flow, used, cause))
     }

@@ -172,7 +172,7 @@ pub(super) fn application(facts: &Facts, last: Option<&Step>) -> Vec<Remark> {
 /// What to do about connections that stay open.
 fn open_connections(flow: &Flow, used: &FlowUse, cause: Cause) -> Remark {
     let server = flow.server();
-    let number = count(used.ports_in_use);
+    let number = count(used.ports_in_use());
     match cause {
         Cause::CloseWait => remark(
             "close what the other end has closed",
@@ -324,7 +324,7 @@ fn unix_socket(snapshot: &Snapshot) -> Remark {
         .flows
         .iter()
         .filter(|(flow, _)| flow.is_loopback() || flow.source == flow.destination)
-        .map(|(_, used)| u64::from(used.ports_in_use))
+        .map(|(_, used)| u64::from(used.ports_in_use()))
         .sum();
     remark(
         "unix socket on the same machine",

@@ -11,7 +11,9 @@ const LONGEST: usize = 320;
 /// `[2001:db8::5]:3306`, `db.example`.
 #[must_use]
 pub fn endpoint(text: &str) -> Option<String> {
-    let text = text.trim_start_matches([' ', '"', '\'', '`', '(', '<', '=', '\u{ab}', '\u{bb}']);
+    let text = head(text, 2 * LONGEST).trim_start_matches([
+        ' ', '"', '\'', '`', '(', '<', '=', '\u{ab}', '\u{bb}', '\u{201c}',
+    ]);
     let end = text
         .find(|letter: char| {
             letter.is_whitespace()
@@ -27,13 +29,28 @@ pub fn endpoint(text: &str) -> Option<String> {
                         | '|'
                         | '\u{bb}'
                         | '\u{ab}'
+                        | '\u{201d}'
                         | '{'
                         | '}'
                 )
         })
         .unwrap_or(text.len());
+    // A quote or a bracket may be of a password: only behind it comes the server.
+    let goes_on = text[end..]
+        .get(1..)
+        .is_some_and(|rest| rest.starts_with(|letter: char| letter.is_ascii_alphanumeric()));
     let word = text[..end].trim_end_matches([':', '.', '-', '!', '?']);
-    (word.len() <= LONGEST).then(|| of_word(word)).flatten()
+    let is_cut =
+        goes_on && has_login(word) && text[end..].starts_with(|next: char| !next.is_whitespace());
+    (word.len() <= LONGEST && !is_cut)
+        .then(|| of_word(word))
+        .flatten()
+}
+
+/// Whether it may begin with a user and a password.
+fn has_login(word: &str) -> bool {
+    word.split_once("://")
+        .is_some_and(|(_, rest)| rest.contains(':') && !rest.starts_with('['))
 }
 
 /// The endpoint at the beginning of `text`, where its port is told behind it: ` port 3306`,
@@ -76,6 +93,7 @@ fn port_in(text: &str) -> Option<u16> {
         "port=",
         "port:",
         "\"port\":",
+        "`:`",
         "puerto ",
         "port ",
     ];
@@ -122,7 +140,17 @@ fn of_word(word: &str) -> Option<String> {
             return of_word(address);
         }
     }
-    let authority = word.split(['/', '?']).next().unwrap_or(word);
+    // A password may hold a slash: where one may stand there, the server is behind its last @.
+    let authority = match word.rsplit_once('@') {
+        Some((login, server)) if login.split(['/', '?']).next()?.contains(':') => {
+            if is_web(scheme) && login.contains('/') {
+                return None;
+            }
+            server
+        }
+        _ => word,
+    };
+    let authority = authority.split(['/', '?']).next().unwrap_or(authority);
     let host = authority
         .rsplit_once('@')
         .map_or(authority, |(_, host)| host);
@@ -146,6 +174,11 @@ fn looks_like_an_address(text: &str) -> bool {
     parsed(text).is_some_and(|found| {
         found.starts_with(|first: char| first == '[' || first.is_ascii_digit())
     })
+}
+
+/// Whether paths of such URLs may hold an @ as well.
+fn is_web(scheme: Option<(&str, &str)>) -> bool {
+    scheme.is_some_and(|(scheme, _)| default_port(scheme).is_some())
 }
 
 /// The port of a URL that names none.
@@ -196,6 +229,17 @@ mod tests {
                 "mysql://u:p@ss@db.example:3306/shop",
                 Some("db.example:3306"),
             ),
+            (
+                "mysql://u:12/ss@db.example:3306/shop",
+                Some("db.example:3306"),
+            ),
+            ("mysql://u:12\"ss@db.example:3306/shop", None),
+            ("http://u:12/ss@db.example/x", None),
+            (
+                "https://registry.example/@scope/x",
+                Some("registry.example:443"),
+            ),
+            ("http://u:p@db.example/x", Some("db.example:80")),
             ("localhost/127.0.0.1:3306", Some("127.0.0.1:3306")),
             ("/10.0.0.5:8080", Some("10.0.0.5:8080")),
             ("db/<unresolved>:3306", Some("db")),

@@ -3,15 +3,15 @@
 
 use std::sync::LazyLock;
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, Input, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
 
 use crate::model::FailureKind::{
     self, AccessDenied, AccountLocked, AuthenticationPlugin, ConnectionLost, ConntrackFull,
     EphemeralPortsExhausted, HostBlocked, HostNotAllowed, ListenQueueFull, LostDuringHandshake,
-    NameNotFound, NameServerSilent, NoSuchDatabase, OutOfStep, PasswordExpired, PoolExhausted,
-    PortInUse, ReasonUntold, ShuttingDown, SlowAnswer, SlowHandshake, SourcePortsExhausted,
-    TimeWaitDropped, TlsFailed, TlsRequired, TlsUnknownIssuer, TlsWrongName, TooManyConnections,
-    UnixSocketMissing, UserLimit,
+    NameNotFound, NameServerSilent, NoAnswer, NoSuchDatabase, OutOfStep, PasswordExpired,
+    PoolExhausted, PortInUse, ReasonUntold, ShuttingDown, SlowAnswer, SlowHandshake,
+    SourcePortsExhausted, TimeWaitDropped, TlsFailed, TlsRequired, TlsUnknownIssuer, TlsWrongName,
+    TooManyConnections, UnixSocketMissing, UserLimit,
 };
 
 /// What a word tells.
@@ -43,6 +43,14 @@ pub enum Word {
     Failed,
     /// What was done: an address bound.
     Bind,
+    /// The same by a program that only ever is a client.
+    BindOfClient,
+    /// What was done: something that takes no port of a flow.
+    Elsewhere,
+    /// A proxy's server is down, which is named before it.
+    Down,
+    /// A service was to take its port, which is told before it.
+    Taken,
     /// What was done: listening.
     Listen,
     /// Java's exception of both.
@@ -57,6 +65,10 @@ pub enum Word {
     Chain,
     /// A stack of calls begins.
     Stack,
+    /// The line stands for as many as the number that follows.
+    Repeated,
+    /// The line before came as many times more as the number that follows.
+    LastRepeated,
 }
 
 /// A system that counts its errors in its own way.
@@ -85,8 +97,9 @@ pub enum Form {
 
 use Form::{Device, Endpoint, Label, Nowhere, Path};
 use Word::{
-    Bind, Chain, Code, Connect, EitherBind, Errno, Failed, Foreign, Handshake, Kind, Listen,
-    Lookup, Mysql, MysqlSocket, Number, Reading, Socket, Stack, Timeout, Vague,
+    Bind, BindOfClient, Chain, Code, Connect, Down, EitherBind, Elsewhere, Errno, Failed, Foreign,
+    Handshake, Kind, LastRepeated, Listen, Lookup, Mysql, MysqlSocket, Number, Reading, Repeated,
+    Socket, Stack, Taken, Timeout, Vague,
 };
 
 /// Where each counts is written in lower case; letters' case does not matter.
@@ -220,7 +233,7 @@ const WORDS: &[(&str, Word)] = &[
     ("t connect to server", Vague(ReasonUntold)),
     ("communications link failure", Vague(ReasonUntold)),
     ("java.net.connectexception", Vague(ReasonUntold)),
-    ("t reach database server at ", Vague(ReasonUntold)),
+    ("t reach database server at ", Failed),
     ("fetch failed", Vague(ReasonUntold)),
     ("upstream connect error", Vague(ReasonUntold)),
     (
@@ -295,6 +308,35 @@ const WORDS: &[(&str, Word)] = &[
     ),
     ("no connection available from the pool", Kind(PoolExhausted)),
     ("t get a connection after", Kind(PoolExhausted)),
+    ("connectionacquiretimeouterror", Kind(PoolExhausted)),
+    (
+        "timed out fetching a new connection from the connection pool",
+        Kind(PoolExhausted),
+    ),
+    (
+        "could not obtain a connection from the pool",
+        Kind(PoolExhausted),
+    ),
+    ("pooltimedout", Kind(PoolExhausted)),
+    ("pooltimeout", Kind(PoolExhausted)),
+    ("all pooled connections are in use", Kind(PoolExhausted)),
+    (
+        "timeout waiting for connection from pool",
+        Kind(PoolExhausted),
+    ),
+    ("[2002] no such file or directory", Kind(UnixSocketMissing)),
+    (
+        "(hy000/2002): no such file or directory",
+        Kind(UnixSocketMissing),
+    ),
+    ("no live upstreams", Vague(ReasonUntold)),
+    ("all connection attempts failed", Vague(ReasonUntold)),
+    (
+        "could not create connection to database server",
+        Vague(ReasonUntold),
+    ),
+    ("serverdisconnectederror", Kind(ConnectionLost)),
+    ("timeout connecting to server", Kind(NoAnswer)),
     // Names.
     ("name or service not known", Kind(NameNotFound)),
     ("no such host is known", Kind(NameNotFound)),
@@ -353,7 +395,6 @@ const WORDS: &[(&str, Word)] = &[
     ("max number of clients reached", Kind(TooManyConnections)),
     ("er_con_count_error", Kind(TooManyConnections)),
     ("no more connections allowed", Kind(TooManyConnections)),
-    ("max_client_conn", Kind(TooManyConnections)),
     ("because of many connection errors", Kind(HostBlocked)),
     ("is not allowed to connect to this m", Kind(HostNotAllowed)),
     ("no pg_hba.conf entry for", Kind(HostNotAllowed)),
@@ -366,7 +407,7 @@ const WORDS: &[(&str, Word)] = &[
     ("unknown database", Kind(NoSuchDatabase)),
     ("er_bad_db_error", Kind(NoSuchDatabase)),
     ("fatal:  database ", Kind(NoSuchDatabase)),
-    ("max_user_connections", Kind(UserLimit)),
+    ("more than 'max_user_connections'", Kind(UserLimit)),
     ("resource (current value: ", Kind(UserLimit)),
     (
         "connections using insecure transport are prohibited",
@@ -486,8 +527,31 @@ const WORDS: &[(&str, Word)] = &[
     ("recv() failed", Reading),
     ("bind", Bind),
     ("binding", Bind),
+    ("bind failed with errno ", BindOfClient),
+    ("sioc", Elsewhere),
+    ("rtnetlink", Elsewhere),
+    ("setsockopt", Elsewhere),
+    ("setsocketoption", Elsewhere),
+    ("setintoption", Elsewhere),
+    ("add_membership", Elsewhere),
+    ("join_group", Elsewhere),
+    ("multicast", Elsewhere),
+    ("sendto", Elsewhere),
+    ("sendmsg", Elsewhere),
+    ("datagram", Elsewhere),
+    ("udp", Elsewhere),
+    ("ping: ", Elsewhere),
+    ("already in use", Taken),
     ("bindexception", EitherBind),
     ("nohostexception", Connect(Nowhere)),
+    ("for url (", Connect(Endpoint)),
+    ("libcurl-errors.html) for ", Connect(Endpoint)),
+    ("remote address:", Connect(Endpoint)),
+    ("\"upstream_host\":", Connect(Endpoint)),
+    ("connect to host:address=(host=", Connect(Endpoint)),
+    ("unabletoconnect on ", Failed),
+    ("tcp connect (", Connect(Endpoint)),
+    (" is down, reason: ", Down),
     ("listen", Listen),
     ("listener", Listen),
     ("listening", Listen),
@@ -504,6 +568,10 @@ const WORDS: &[(&str, Word)] = &[
     ("[errors]:", Chain),
     ("debug_error_string", Chain),
     ("traceback (most recent call last)", Stack),
+    ("message repeated ", Repeated),
+    ("message buffered ", Repeated),
+    ("last message repeated ", LastRepeated),
+    ("last message buffered ", LastRepeated),
 ];
 
 impl Word {
@@ -522,6 +590,10 @@ impl Word {
             | Self::Timeout
             | Self::Chain
             | Self::Stack
+            | Self::Repeated
+            | Self::LastRepeated
+            | Self::Taken
+            | Self::BindOfClient
             | Self::Failed
             | Self::Connect(Path) => true,
             _ => false,
@@ -586,8 +658,7 @@ impl Lexicon {
     /// Where the first word in `text` begins.
     #[must_use]
     pub fn first(&self, text: &[u8]) -> Option<usize> {
-        let input = Input::new(text).earliest(true);
-        self.finder.find(input).map(|found| found.start())
+        self.finder.find(text).map(|found| found.start())
     }
 }
 

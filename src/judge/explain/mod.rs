@@ -5,12 +5,16 @@ mod endpoint;
 mod lexicon;
 mod report;
 mod secrets;
+mod setting;
 mod signs;
+mod stack;
+mod text;
 mod time;
 mod timeline;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
+use std::ops::Range;
 
 use foldhash::fast::FixedState;
 use memchr::{memchr, memchr_iter, memrchr};
@@ -24,6 +28,7 @@ use crate::model::FailureKind;
 use crate::words::printable;
 use lexicon::{ALL, SIGNS, System};
 use signs::{Said, Sign};
+use text::{body, readable, shown};
 
 /// Different causes that are kept; of more the number alone.
 const MOST_CAUSES: usize = 1_000;
@@ -31,20 +36,27 @@ const MOST_CAUSES: usize = 1_000;
 /// Lines whose words are remembered: a log says the same again and again.
 const MOST_KNOWN: usize = 1_000;
 
-/// What is read of a line at most, in bytes: an object of JSON may hold a stack of calls.
-const LONGEST_LINE: usize = 16 << 10;
+/// What is read at once of a line behind its first sign, in bytes: an object of JSON may hold a stack of
+/// calls. A longer line is read in pieces.
+const LONGEST_PIECE: usize = 16 << 10;
+
+/// What is read of a line before its first sign, in bytes.
+const HEADROOM: usize = 4 << 10;
+
+/// Machines whose names are kept.
+const MOST_HOSTS: usize = 16;
 
 /// An example is cut to so many letters.
 const LONGEST_EXAMPLE: usize = 300;
+
+/// Lines of one failure that are kept: of a chain, or pieces of a long one.
+const MOST_LINES: usize = 32;
 
 /// Lines between a failure and what says it once more, further down its chain.
 const LONGEST_CHAIN: u64 = 300;
 
 /// Lines between what a program says twice.
 const AGAIN: u64 = 40;
-
-/// Lines after a failure in which its object tells where it went, and its stack what was called.
-const BEHIND: usize = 16;
 
 /// Lines and bytes before a failure in which the time of its entry stands.
 const BEFORE: (usize, usize) = (64, 16 << 10);
@@ -63,16 +75,29 @@ pub struct Reading {
     open: Option<Event>,
     /// Whether a stack of calls has begun since the last failure.
     in_stack: bool,
+    /// Whether the last line that was read has no end yet.
+    is_within_line: bool,
+    /// How many bytes were read before the text at hand; below zero, wrapped, where it repeats some.
+    base: u64,
+    /// The last line whose time was looked for, by its place among all that was read, and that time.
+    dated: Option<(u64, Option<Moment>)>,
+    /// The machines that exhausted failures are of, as syslog names them.
+    hosts: BTreeSet<String>,
 }
 
 /// One failure, in all the lines that tell of it.
+#[derive(Clone)]
 struct Event {
+    /// How often it came.
+    count: u64,
+    /// The machine that it is of, as syslog names it.
+    host: Option<String>,
     signs: Vec<Sign>,
     time: Option<Moment>,
-    /// The line that told it first, and where in it.
-    text: String,
-    at: usize,
-    first_line: u64,
+    /// The lines that told it, and their numbers; the first of them.
+    lines: Vec<(u64, String)>,
+    /// The first as it is shown.
+    shown: String,
     last_line: u64,
     /// Whether it was the end of a stack of calls.
     from_stack: bool,
@@ -104,57 +129,73 @@ impl Reading {
             known: HashMap::default(),
             open: None,
             in_stack: false,
+            is_within_line: false,
+            base: 0,
+            dated: None,
+            hosts: BTreeSet::new(),
         }
     }
 
-    /// Reads whole lines: those of `text` after its first `known` bytes, which were read before.
-    pub fn read(&mut self, text: &[u8], known: usize) {
+    /// Reads the lines of `text` that begin in `fresh`, which ends with a line, or within one that goes
+    /// on. What stands before was read, and what stands behind will be.
+    pub fn read(&mut self, text: &[u8], fresh: Range<usize>) {
         let Some(finder) = SIGNS.as_ref() else {
             return;
         };
-        self.bytes += (text.len() - known) as u64;
+        let Range { start, end: stop } = fresh;
+        self.base = self.bytes.wrapping_sub(start as u64);
         // Lines are counted up to here.
-        let mut counted = known;
-        let mut at = known;
-        while let Some(found) = finder.first(&text[at..]) {
+        let mut counted = start;
+        let mut at = start;
+        while let Some(found) = finder.first(&text[at..stop]) {
             let place = at + found;
-            let start = memrchr(b'\n', &text[..place])
-                .map_or(0, |end| end + 1)
-                .max(at);
-            let end = memchr(b'\n', &text[place..]).map_or(text.len(), |end| place + end);
+            let from = at.max(place.saturating_sub(HEADROOM));
+            let start = memrchr(b'\n', &text[from..place]).map_or(from, |end| from + end + 1);
+            let most = stop.min(place + LONGEST_PIECE);
+            let end = memchr(b'\n', &text[place..most])
+                .map_or_else(|| whole_words(text, place, most, stop), |end| place + end);
             self.lines += memchr_iter(b'\n', &text[counted..start]).count() as u64;
             counted = start;
             self.line(text, start, end);
-            at = (end + 1).min(text.len());
+            at = (end + 1).min(stop);
         }
-        self.lines += memchr_iter(b'\n', &text[counted..]).count() as u64;
-        if text.len() > counted && text.last() != Some(&b'\n') {
-            self.lines += 1;
+        self.lines += memchr_iter(b'\n', &text[counted..stop]).count() as u64;
+        self.bytes += (stop - start) as u64;
+        if start < stop {
+            self.is_within_line = text[stop - 1] != b'\n';
         }
     }
 
-    /// Reads one line that may tell of a failure.
+    /// Reads a line that may tell of a failure, or a piece of a long one.
     fn line(&mut self, text: &[u8], start: usize, end: usize) {
         let number = self.lines + 1;
-        let line = &text[start..end.min(start + LONGEST_LINE)];
-        let shown = String::from_utf8_lossy(line);
-        let shown = unescaped(&shown);
+        let raw = String::from_utf8_lossy(&text[start..end]);
+        let shown = shown(&raw, &[]).text;
         let mut said = self.understood(&shown);
+        if let Some(times) = said.times_more {
+            self.again(times, number, Moment::of(shown.as_bytes(), self.now));
+            return;
+        }
         if said.signs.is_empty() {
             self.mark(&said, number);
             return;
         }
         let is_open = |sign: &Sign| sign.is_either || sign.destination.is_none();
         if said.signs.iter().any(is_open) {
-            let (before, behind) = (preceding(text, start), following(text, end));
-            look_around(&mut said.signs, &before, &behind);
+            let (before, behind) = (stack::preceding(text, start), stack::following(text, end));
+            stack::look_around(&mut said.signs, &before, &behind);
         }
         let is_field = is_field(&shown);
         if self.joins(&said, &shown, number) {
             if let Some(open) = &mut self.open {
-                if is_field {
+                if is_field || open.lines.len() >= MOST_LINES {
                     // It names the failure, and not what was done.
                     said.signs.clear();
+                } else {
+                    said.signs
+                        .iter_mut()
+                        .for_each(|sign| sign.line = open.lines.len());
+                    open.lines.push((number, raw.to_string()));
                 }
                 open.signs.append(&mut said.signs);
                 signs::settle(&mut open.signs);
@@ -165,19 +206,74 @@ impl Reading {
             return;
         }
         self.close();
-        let time = Moment::of(line, self.now).or_else(|| time_before(text, start, self.now));
-        let at = said.signs.iter().map(|sign| sign.at).min().unwrap_or(0);
+        let time = self.time(text, start, &shown);
         self.open = Some(Event {
-            text: shown.into_owned(),
-            at,
+            count: said.times.unwrap_or(1),
+            lines: vec![(number, raw.to_string())],
+            host: host(&shown, time),
+            shown: shown.to_string(),
             signs: said.signs,
             time,
-            first_line: number,
             last_line: number,
             from_stack: self.in_stack,
             goes_on: false,
         });
         self.in_stack = false;
+    }
+
+    /// The failure that the line before told came `times` more, as syslog says.
+    fn again(&mut self, times: u64, number: u64, time: Option<Moment>) {
+        let Some(open) = &self.open else {
+            return;
+        };
+        if open.last_line + 1 != number {
+            return;
+        }
+        let again = Event {
+            count: times,
+            time: time.or(open.time),
+            last_line: number,
+            ..open.clone()
+        };
+        self.close();
+        self.open = Some(again);
+    }
+
+    /// When the line at `start` was written: as it says, or the entry that it belongs to.
+    fn time(&mut self, text: &[u8], start: usize, line: &str) -> Option<Moment> {
+        let begins = memrchr(b'\n', &text[..start]).map_or(0, |end| end + 1);
+        let own = if begins == start {
+            Moment::of(line.as_bytes(), self.now)
+        } else {
+            let whole = readable(&text[begins..start]);
+            Moment::of(whole.as_bytes(), self.now)
+        };
+        let base = self.base;
+        let place = base.wrapping_add(start as u64);
+        let time = own.or_else(|| {
+            let (lines, bytes) = BEFORE;
+            let from = start.saturating_sub(bytes);
+            let before = &text[from..start.saturating_sub(1).max(from)];
+            let mut end = before.len();
+            for line in before.rsplit(|byte| *byte == b'\n').take(lines) {
+                // What was found there for the failure before is so for this one.
+                if self.dated.is_some_and(|(dated, _)| {
+                    base.wrapping_add((from + end - line.len()) as u64) == dated
+                }) {
+                    return self.dated.and_then(|(_, time)| time);
+                }
+                let is_entry = !line.first().is_some_and(u8::is_ascii_whitespace);
+                if let Some(time) =
+                    Moment::of(readable(line).as_bytes(), self.now).filter(|_| is_entry)
+                {
+                    return Some(time);
+                }
+                end = end.saturating_sub(line.len() + 1);
+            }
+            None
+        });
+        self.dated = Some((place, time));
+        time
     }
 
     /// What a line says: the same words say the same, whenever and by whomever they are said.
@@ -187,7 +283,7 @@ impl Reading {
         };
         // A host or a number may stand before the first word.
         let mut before = line.as_bytes()[..first].trim_ascii_end();
-        for _ in 0..2 {
+        for _ in 0..3 {
             let start = before
                 .iter()
                 .rposition(u8::is_ascii_whitespace)
@@ -236,10 +332,14 @@ impl Reading {
         let is_same =
             is_vague || pairs.any(|(one, other)| other.is_vague || signs::is_alike(one, other));
         let distance = number - open.last_line;
-        let says_again = distance <= AGAIN && is_said_again(line, &open.text);
+        // A piece of the same line.
+        if distance == 0 {
+            return true;
+        }
+        let says_again = distance <= AGAIN && is_said_again(body(line), body(&open.shown));
         let is_chained = distance <= LONGEST_CHAIN && (open.goes_on || said.is_chain);
         let is_field = distance <= LONGEST_CHAIN && is_field(line);
-        is_field || (is_same && (is_chained || says_again))
+        is_field || (is_same && (is_chained || says_again || is_numbered(body(line))))
     }
 
     /// Counts the failure that is open.
@@ -247,25 +347,29 @@ impl Reading {
         let Some(open) = self.open.take() else {
             return;
         };
+        if open.signs.iter().any(|sign| sign.kind.is_exhaustion()) && self.hosts.len() < MOST_HOSTS
+        {
+            self.hosts.extend(open.host);
+        }
         for sign in open.signs {
             let key = (sign.kind, sign.destination);
             if let Some(tally) = self.causes.get_mut(&key) {
-                tally.add(open.time);
+                tally.add(open.time, open.count);
             } else if self.causes.len() < MOST_CAUSES {
-                self.causes.insert(
-                    key,
-                    Tally {
-                        count: 1,
-                        first: open.time,
-                        last: open.time,
-                        timeline: open.time.map(Timeline::new),
-                        example: example(&open.text, open.at),
-                        line: open.first_line,
-                        system: sign.system,
-                    },
-                );
+                let (line, text) = &open.lines[sign.line.min(open.lines.len() - 1)];
+                let mut tally = Tally {
+                    count: 0,
+                    first: None,
+                    last: None,
+                    timeline: None,
+                    example: example(text, sign.at),
+                    line: *line,
+                    system: sign.system,
+                };
+                tally.add(open.time, open.count);
+                self.causes.insert(key, tally);
             } else {
-                *self.others.entry(sign.kind).or_default() += 1;
+                *self.others.entry(sign.kind).or_default() += open.count;
             }
         }
     }
@@ -290,13 +394,15 @@ impl Reading {
             cause.is_rest = true;
             cause
         });
-        Explanation::new(self.lines, self.bytes, causes.chain(others).collect())
+        let lines = self.lines + u64::from(self.is_within_line);
+        let hosts = self.hosts.into_iter().collect();
+        Explanation::new(lines, self.bytes, causes.chain(others).collect(), hosts)
     }
 }
 
 impl Tally {
-    fn add(&mut self, time: Option<Moment>) {
-        self.count += 1;
+    fn add(&mut self, time: Option<Moment>, count: u64) {
+        self.count = self.count.saturating_add(count);
         let Some(time) = time else {
             return;
         };
@@ -307,8 +413,8 @@ impl Tally {
             self.last = Some(time);
         }
         match &mut self.timeline {
-            Some(timeline) => timeline.add(time),
-            None => self.timeline = Some(Timeline::new(time)),
+            Some(timeline) => timeline.add(time, count),
+            None => self.timeline = Some(Timeline::new(time, count)),
         }
     }
 }
@@ -328,165 +434,90 @@ fn is_said_again(line: &str, example: &str) -> bool {
     .any(|outcome| line.contains(outcome));
     (of_curl(line) && example.starts_with("* "))
         || (line.contains(lookup) && is_outcome && example.contains(lookup))
+        || (line.starts_with("FATAL: error ") && example.starts_with("FATAL: unable to connect"))
         || (line.contains("/dev/tcp/") && example.contains(": connect: "))
         || (line.contains(":in `")
             && !line.contains("Failed to open")
             && example.contains("Failed to open TCP"))
 }
 
+/// Whether a line is one of the causes that Rust numbers, after the first.
+fn is_numbered(line: &str) -> bool {
+    let number = line.trim_start();
+    let digits = number.bytes().take_while(u8::is_ascii_digit).count();
+    number.len() < line.len() && digits > 0 && number[digits..].starts_with(": ")
+}
+
 /// Whether a line is a field of the object that Node prints of an error.
 fn is_field(line: &str) -> bool {
-    let line = line.trim_start();
-    line.starts_with("errno: -") || line.starts_with("code: 'E")
+    let line = body(line).trim_start();
+    ["errno: -", "code: 'E", "errorno: 'E"]
+        .iter()
+        .any(|name| line.starts_with(name))
 }
 
-/// What follows a line, whole letters.
-fn following(text: &[u8], end: usize) -> Vec<&str> {
-    const BYTES: usize = 4 << 10;
-    let rest = text.get(end + 1..).unwrap_or_default();
-    let rest = &rest[..rest.len().min(BYTES)];
-    rest.split(|byte| *byte == b'\n')
-        .take(BEHIND)
-        .map_while(|line| std::str::from_utf8(line).ok())
-        .collect()
+/// The machine that a line of syslog or of the journal is of: `Nov 25 03:12:01 shop-1 app[711]: …`.
+fn host(line: &str, time: Option<Moment>) -> Option<String> {
+    time?;
+    let (clock, rest) = line
+        .split_once(' ')
+        .filter(|(date, _)| date.len() > 3)
+        .or_else(|| {
+            let (head, rest) = line.split_at_checked(15)?;
+            Some((head, rest.strip_prefix(' ')?))
+        })?;
+    let is_date = clock.as_bytes()[clock.len() - 1].is_ascii_digit() || clock.ends_with('Z');
+    let (name, rest) = rest.split_once(' ')?;
+    let (program, _) = rest.split_once(':')?;
+    let is_process = program.ends_with(']') && program.contains('[') && !program.contains(' ');
+    let is_name = name.len() <= 64
+        && name.starts_with(|letter: char| letter.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    (is_date && is_name && (is_process || program == "kernel")).then(|| name.to_owned())
 }
 
-/// The calls that Python's stack ends in, before a line.
-fn preceding(text: &[u8], start: usize) -> String {
-    const BYTES: usize = 400;
-    let before = &text[start.saturating_sub(BYTES)..start];
-    let lines: Vec<_> = before
-        .trim_ascii_end()
-        .rsplit(|byte| *byte == b'\n')
-        .take(3)
-        .collect();
-    let is_stack = lines.iter().any(|line| line.starts_with(b"  File \""));
-    let calls = if is_stack {
-        lines.join(&b' ')
-    } else {
-        Vec::new()
-    };
-    String::from_utf8_lossy(&calls).into_owned()
-}
-
-/// Completes what a line says by those around it: the calls of Python's and Java's stacks, the
-/// fields of Node's object, and the question of libpq.
-fn look_around(signs: &mut [Sign], before: &str, behind: &[&str]) {
-    for sign in signs.iter_mut() {
-        if sign.is_either {
-            let calls = behind
-                .iter()
-                .map(|line| line.trim_start())
-                .take_while(|line| line.starts_with("at ") || line.starts_with("..."));
-            let mut called = calls.chain([before]).filter_map(|line| {
-                let line = line.to_ascii_lowercase();
-                let known = [
-                    ("connect", FailureKind::EphemeralPortsExhausted),
-                    ("bind", FailureKind::AddressNotAvailable),
-                    ("listen", FailureKind::AddressNotAvailable),
-                ];
-                let found = known.into_iter().find(|(call, _)| line.contains(call));
-                found.map(|(_, kind)| kind)
-            });
-            if let Some(kind) = called.next() {
-                sign.kind = kind;
-            }
-        }
-        let is_libpq = behind.first().is_some_and(|line| {
-            line.trim_start()
-                .starts_with("Is the server running on host")
-        });
-        if sign.destination.is_some() || signs::is_of_a_listener(sign.kind) {
-            continue;
-        }
-        if is_libpq {
-            let question = behind.iter().take(2).copied().collect::<Vec<_>>().join(" ");
-            let host = question
-                .trim_start()
-                .trim_start_matches("Is the server running on host");
-            sign.destination = endpoint::endpoint_and_port(host);
-        } else if let Some(at) = behind.iter().position(|line| {
-            ["errno:", "code:"]
-                .iter()
-                .any(|name| line.trim_start().starts_with(name))
-        }) {
-            let object: Vec<_> = behind[at..].iter().take(8).copied().collect();
-            let object = object
-                .split(|line| line.trim_start().starts_with('}'))
-                .next();
-            sign.destination = signs::fields(&format!(" {}", object.unwrap_or_default().join(" ")));
-        }
+/// Where a piece of a long line ends: behind a word.
+fn whole_words(text: &[u8], place: usize, most: usize, stop: usize) -> usize {
+    if most == stop {
+        return stop;
     }
+    let last = &text[most - HEADROOM..most];
+    let blank = memrchr(b' ', last).map(|at| most - HEADROOM + at);
+    blank.filter(|&at| at > place).unwrap_or(most)
 }
 
-/// The time of the entry that a line without one belongs to.
-fn time_before(text: &[u8], start: usize, now: i64) -> Option<Moment> {
-    let (lines, bytes) = BEFORE;
-    let from = start.saturating_sub(bytes);
-    let before = &text[from..start.saturating_sub(1).max(from)];
-    let mut found = before
-        .rsplit(|byte| *byte == b'\n')
-        .take(lines)
-        .filter(|line| !line.first().is_some_and(u8::is_ascii_whitespace));
-    found.find_map(|line| Moment::of(line, now))
-}
-
-/// `line` as the program said it, where it is an object of JSON.
-fn unescaped(line: &str) -> std::borrow::Cow<'_, str> {
-    if !line.contains('\\') {
-        return line.into();
-    }
-    let mut text = String::with_capacity(line.len());
-    let mut rest = line;
-    while let Some(at) = rest.find('\\') {
-        text.push_str(&rest[..at]);
-        let mut letters = rest[at + 1..].chars();
-        match letters.next() {
-            Some('n') => text.push('\n'),
-            Some('t') => text.push('\t'),
-            Some('r') => {}
-            Some('u') => {
-                let digits = letters.as_str().get(..4);
-                let letter = digits
-                    .and_then(|digits| u32::from_str_radix(digits, 16).ok())
-                    .map(|code| char::from_u32(code).unwrap_or('?'));
-                match letter {
-                    Some(letter) => {
-                        text.push(letter);
-                        letters = letters.as_str()[4..].chars();
-                    }
-                    None => text.push_str("\\u"),
-                }
-            }
-            Some(letter @ ('"' | '\'' | '\\' | '/')) => text.push(letter),
-            Some(letter) => {
-                text.push('\\');
-                text.push(letter);
-            }
-            None => text.push('\\'),
-        }
-        rest = letters.as_str();
-    }
-    text.push_str(rest);
-    text.into()
-}
-
-/// A part of `line` around what was found at `at`, without secrets.
+/// A part of `line` around what was found at `at`, as it is shown, without secrets.
 fn example(line: &str, at: usize) -> String {
-    let start = line[..at].rfind('\n').map_or(0, |end| end + 1);
-    let end = line[at..].find('\n').map_or(line.len(), |end| at + end);
-    // What is masked first cannot be cut in two.
-    let masked = secrets::masked(&line[start..end]);
-    let letters = masked.chars().count();
-    let text = masked.trim();
-    if letters <= LONGEST_EXAMPLE {
-        return printable(text);
-    }
+    let hidden = secrets::hidden(line);
+    let shown = shown(line, &hidden);
+    let text = &shown.text;
+    let at = at.min(text.len());
+    let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
+    let end = text[at..].find('\n').map_or(text.len(), |end| at + end);
+    let mut hidden = shown.hidden;
+    hidden.extend(secrets::hidden(text));
     // What comes before it matters most: the time, the program, what was done.
-    let found = line[start..at].chars().count();
-    let skipped = (found + LONGEST_EXAMPLE / 3).saturating_sub(LONGEST_EXAMPLE);
-    let shown: String = text.chars().skip(skipped).take(LONGEST_EXAMPLE).collect();
-    let shown = printable(&shown);
+    let before = secrets::masked(text, start..at, &hidden);
+    let behind = secrets::masked(text, at..end, &hidden);
+    let before = before.trim_start();
+    let skipped = before
+        .chars()
+        .count()
+        .saturating_sub(LONGEST_EXAMPLE * 2 / 3);
     let head = if skipped > 0 { "… " } else { "" };
-    format!("{head}{} …", shown.trim())
+    let before: String = before.chars().skip(skipped).collect();
+    let room = LONGEST_EXAMPLE - before.chars().count().min(LONGEST_EXAMPLE);
+    let behind = behind.trim_end();
+    let tail = if behind.chars().count() > room {
+        " …"
+    } else {
+        ""
+    };
+    let behind: String = behind.chars().take(room).collect();
+    printable(&format!(
+        "{head}{}{tail}",
+        format!("{before}{behind}").trim()
+    ))
 }

@@ -9,8 +9,15 @@ use super::time::Moment;
 use super::timeline::Timeline;
 use crate::judge::level::Level;
 use crate::judge::verdict::Verdict;
-use crate::model::{Destination, FAILURES, FailureKind};
+use crate::model::{Destination, FAILURES, FailureKind, HostName};
 use crate::words::{count, counted};
+
+/// After so many seconds a port that was taken by TIME_WAIT is free (TCP_TIMEWAIT_LEN), and another
+/// minute for clocks that differ.
+const PORTS_COME_BACK: i64 = 120;
+
+/// Seconds between Greenwich and the zone that is farthest from it.
+const FARTHEST_ZONE: i64 = 14 * 3600;
 
 /// Everything `explain` says, in the order of the JSON contract.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -27,6 +34,9 @@ pub struct Explanation {
     pub errors: u64,
     /// What they are, exhaustion first, then the most frequent.
     pub causes: Vec<Cause>,
+    /// The machines that said so, as syslog and the journal name them; of exhaustion alone, and empty
+    /// where the lines name none.
+    pub hosts: Vec<String>,
     /// What is so on this machine at this moment, where ports are said to have run out.
     pub now: Vec<Now>,
     /// What to do where nothing was recognised; `None` where something was.
@@ -152,9 +162,24 @@ impl Cause {
 }
 
 fn is_loopback(destination: &str) -> bool {
-    ["localhost", "127.", "[::1]", "::1"]
-        .iter()
-        .any(|own| destination.starts_with(own))
+    let Ok(found) = Destination::parse(destination) else {
+        return false;
+    };
+    match &found.host {
+        Some(HostName::Address(address)) => address.is_loopback(),
+        Some(HostName::Name(name)) => name == "localhost",
+        _ => false,
+    }
+}
+
+/// So many seconds, roughly.
+fn ago(seconds: i64) -> String {
+    let (unit, length) = match seconds {
+        172_800.. => ("days", 86_400),
+        7_200.. => ("hours", 3_600),
+        _ => ("minutes", 60),
+    };
+    format!("{} {unit}", seconds / length)
 }
 
 /// `text` with a capital and a full stop.
@@ -168,7 +193,7 @@ fn sentence(text: &str) -> String {
 }
 
 impl Explanation {
-    pub(super) fn new(lines: u64, bytes: u64, mut causes: Vec<Cause>) -> Self {
+    pub(super) fn new(lines: u64, bytes: u64, mut causes: Vec<Cause>, hosts: Vec<String>) -> Self {
         causes.sort_by(|one, other| {
             let order = |cause: &Cause| {
                 (
@@ -192,12 +217,48 @@ impl Explanation {
                  looks at this machine without any message.",
             ),
             causes,
+            hosts,
             now: Vec::new(),
         }
     }
 }
 
 impl Explanation {
+    /// Why `hostname`, where this runs, is not the machine that the log is of; `None` where it may be.
+    #[must_use]
+    pub fn elsewhere(&self, hostname: Option<&str>) -> Option<String> {
+        let short = |name: &str| name.split('.').next().unwrap_or(name).to_ascii_lowercase();
+        let here = hostname?;
+        if self.hosts.is_empty() || self.hosts.iter().any(|host| short(host) == short(here)) {
+            return None;
+        }
+        let hosts: Vec<_> = self.hosts.iter().take(3).map(String::as_str).collect();
+        let more = if self.hosts.len() > 3 {
+            " and others"
+        } else {
+            ""
+        };
+        Some(format!(
+            "the log is of {}{more}, and this machine is {here}: the command above tells it there.",
+            hosts.join(", ")
+        ))
+    }
+
+    /// The causes by which ports ran out.
+    pub fn exhaustion(&self) -> impl Iterator<Item = &Cause> {
+        self.causes.iter().filter(|cause| cause.is_exhaustion())
+    }
+
+    /// When the last failure was by which ports ran out toward `asked`, or toward any where it is `None`.
+    #[must_use]
+    pub fn last_exhausted(&self, asked: Option<&Destination>) -> Option<Moment> {
+        let of = self
+            .exhaustion()
+            .filter(|cause| cause.asked().as_ref() == asked);
+        of.filter_map(|cause| cause.last)
+            .max_by_key(|last| last.seconds)
+    }
+
     /// The first cause of each kind.
     pub fn each_kind(&self) -> impl Iterator<Item = &Cause> {
         let kinds = self.causes.iter().map(|cause| cause.kind);
@@ -269,6 +330,29 @@ impl Now {
                 .summary
                 .replace(": --connect does", ": `twcheck verdict --connect` does"),
         }
+    }
+
+    /// The same beside the time of the last of the failures, in a log that ended before `now`.
+    #[must_use]
+    pub fn after(mut self, last: Option<Moment>, now: i64) -> Self {
+        let Some(last) = last else {
+            return self;
+        };
+        // A log without a zone may be of any.
+        let unknown = if last.zone.is_some() {
+            0
+        } else {
+            FARTHEST_ZONE
+        };
+        let age = now - last.seconds - unknown;
+        if age > PORTS_COME_BACK {
+            let ago = ago(age);
+            let told = format!(
+                " That is now; the last of these errors was at {last}, {ago} ago, and ports come back within a minute.",
+            );
+            self.summary.push_str(&told);
+        }
+        self
     }
 
     /// Toward whom, for people.

@@ -1,7 +1,10 @@
 //! What one line says: which connections failed, and toward whom.
 
+use std::net::IpAddr;
+
 use super::endpoint::{endpoint, endpoint_and_port, head, joined, number};
 use super::lexicon::{ALL, Form, System, Word};
+use super::setting::is_setting;
 use crate::model::{FAILURES, FailureKind};
 
 /// A failure that a line tells of.
@@ -19,6 +22,8 @@ pub struct Sign {
     pub is_either: bool,
     /// Where in the line it stands.
     pub at: usize,
+    /// Which of a failure's lines that is, from 0 on.
+    pub line: usize,
 }
 
 /// What a line says.
@@ -30,6 +35,10 @@ pub struct Said {
     pub is_chain: bool,
     /// Whether a stack of calls begins.
     pub is_stack: bool,
+    /// For how many lines it stands, as syslog says in front of one; `None` for itself.
+    pub times: Option<u64>,
+    /// How many times more the line before came, as syslog says behind it.
+    pub times_more: Option<u64>,
 }
 
 impl Said {
@@ -48,8 +57,10 @@ impl Said {
 enum Act {
     Connect,
     Bind,
+    BindOfClient,
     Listen,
     EitherBind,
+    Elsewhere,
     Lookup,
     Reading,
     Handshake,
@@ -62,6 +73,12 @@ struct Around {
     destination: Option<String>,
 }
 
+/// Failures of one line that are kept.
+const MOST_SIGNS: usize = 16;
+
+/// Words before a failure, and after it, that may say what was done.
+const NEAR: (usize, usize) = (12, 8);
+
 /// Reads a line.
 #[must_use]
 pub fn read(text: &str) -> Said {
@@ -69,25 +86,98 @@ pub fn read(text: &str) -> Said {
     let Some(all) = ALL.as_ref() else {
         return said;
     };
-    let words: Vec<_> = all.find(text.as_bytes()).collect();
-    let around: Vec<_> = words
-        .iter()
-        .filter_map(|&(at, end, word)| around(text, at, end, word))
-        .collect();
-    for &(at, end, word) in &words {
+    let attempts = attempts(text);
+    let (mut words, mut told) = (Vec::new(), Vec::new());
+    for (at, end, word) in all.find(text.as_bytes()) {
+        words.push((at, end, word, told.len()));
+        told.extend(around(text, at, end, word));
+    }
+    for &(at, end, word, before) in &words {
         match word {
             Word::Chain => said.is_chain = true,
             Word::Stack => said.is_stack = true,
-            _ => said.signs.extend(sign(text, (at, end), word, &around)),
+            Word::Repeated => said.times = times(&text[end..]),
+            Word::LastRepeated => said.times_more = times(&text[end..]),
+            _ => {
+                let near = before.saturating_sub(NEAR.0)..told.len().min(before + NEAR.1);
+                let near = of_attempt(&told[near], &attempts, at);
+                said.signs.extend(sign(text, (at, end), word, near));
+            }
         }
+        if said.signs.len() > 2 * MOST_SIGNS {
+            settle(&mut said.signs);
+        }
+    }
+    if !attempts.is_empty() {
+        without_ipv6(&mut said.signs);
     }
     settle(&mut said.signs);
     for sign in &mut said.signs {
-        if sign.destination.is_none() && !is_of_a_listener(sign.kind) {
-            sign.destination = fields(text);
+        if attempts.is_empty() && sign.destination.is_none() && !is_of_a_listener(sign.kind) {
+            sign.destination = fields(text).or_else(|| of_access_log(text, sign.at));
         }
     }
     said
+}
+
+/// Where each of asyncio's attempts begins, one for each address of a name: what stands in one says
+/// nothing of another.
+fn attempts(text: &str) -> Vec<usize> {
+    const TITLE: &str = "Multiple exceptions: ";
+    let Some(begin) = text.find(TITLE) else {
+        return Vec::new();
+    };
+    let inner = head(&text[begin..], 4 << 10);
+    inner
+        .match_indices("[Errno ")
+        .map(|(at, _)| begin + at)
+        .collect()
+}
+
+/// Of `near` what belongs to the attempt that stands at `at`.
+fn of_attempt<'a>(near: &'a [Around], attempts: &[usize], at: usize) -> &'a [Around] {
+    let place = attempts.partition_point(|&begin| begin <= at);
+    let Some(begin) = place.checked_sub(1).map(|place| attempts[place]) else {
+        return near;
+    };
+    let end = attempts.get(place).copied().unwrap_or(usize::MAX);
+    let from = near.partition_point(|word| word.at < begin);
+    let to = near.partition_point(|word| word.at < end);
+    &near[from..to]
+}
+
+/// Where a name stands for loopback in both families and 127.0.0.1 was reached, errno 99 without an
+/// address is of `::1`, which is not there.
+fn without_ipv6(signs: &mut [Sign]) {
+    let is_ipv4_loopback = |sign: &Sign| {
+        let destination = sign.destination.as_deref();
+        destination.is_some_and(|destination| destination.starts_with("127.0.0.1:"))
+    };
+    if !signs.iter().any(is_ipv4_loopback) {
+        return;
+    }
+    let is_address = |destination: &str| {
+        let host = destination
+            .rsplit_once(':')
+            .map_or(destination, |(host, _)| host);
+        host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+    };
+    for sign in signs {
+        // The name itself may be told behind all of them.
+        let is_untold = !sign.destination.as_deref().is_some_and(is_address);
+        if sign.kind == FailureKind::EphemeralPortsExhausted && is_untold {
+            sign.kind = FailureKind::AddressNotAvailable;
+            sign.destination = None;
+            sign.is_either = false;
+        }
+    }
+}
+
+/// `5 times`.
+fn times(rest: &str) -> Option<u64> {
+    let (number, rest) = rest.split_once(' ')?;
+    let number = number.parse().ok().filter(|&times| times > 0)?;
+    rest.starts_with("time").then_some(number)
 }
 
 /// Whether no destination belongs to it.
@@ -106,7 +196,14 @@ fn around(text: &str, at: usize, end: usize, word: Word) -> Option<Around> {
         Word::Failed => (Act::Connect, behind(without_title(rest), Form::Endpoint)),
         Word::Mysql => (Act::Connect, endpoint(rest)),
         Word::MysqlSocket => (Act::Connect, path(rest)),
+        Word::Down => {
+            let name = text[..at].rsplit(' ').next().unwrap_or_default();
+            let is_name = !name.is_empty() && name.len() <= 80;
+            (Act::Connect, is_name.then(|| format!("backend {name}")))
+        }
         Word::Bind => (Act::Bind, None),
+        Word::BindOfClient => (Act::BindOfClient, None),
+        Word::Elsewhere => (Act::Elsewhere, None),
         Word::Listen => (Act::Listen, None),
         Word::EitherBind => (Act::EitherBind, None),
         Word::Lookup if text[at..end].ends_with(' ') => {
@@ -128,7 +225,7 @@ fn around(text: &str, at: usize, end: usize, word: Word) -> Option<Around> {
 
 fn behind(rest: &str, form: Form) -> Option<String> {
     match form {
-        Form::Nowhere => None,
+        Form::Nowhere => argument(rest),
         Form::Endpoint => endpoint_and_port(rest).filter(|found| is_named(found, rest)),
         Form::Label => {
             let end = rest.find([':', ' ', '.', ',']).unwrap_or(rest.len());
@@ -142,6 +239,22 @@ fn behind(rest: &str, form: Form) -> Option<String> {
             Some(number(port).map_or(found.clone(), |port| joined(&found, port)))
         }
     }
+}
+
+/// The address that a call was given, as strace and socat print it: `(3, {sa_family=AF_INET,
+/// sin_port=htons(3306), sin_addr=inet_addr("10.0.0.5")}, 16)`, `(5, AF=2 10.0.0.5:3306, 16)`.
+fn argument(rest: &str) -> Option<String> {
+    let arguments = head(rest.strip_prefix('(')?, 200);
+    let behind = |name: &str| Some(&arguments[arguments.find(name)? + name.len()..]);
+    if let Some(address) = behind("AF=2 ").or_else(|| behind("AF=10 ")) {
+        return endpoint(address);
+    }
+    if let Some(name) = behind("sun_path=").or_else(|| behind("AF=1 ")) {
+        return path(name);
+    }
+    let port = behind("port=htons(").and_then(number)?;
+    let address = behind("inet_addr(\"").or_else(|| behind("inet_pton(AF_INET6, \""))?;
+    Some(joined(&endpoint(address)?, port))
 }
 
 /// Whether it is a name that a program gave, and no word of its sentence.
@@ -164,6 +277,8 @@ fn without_title(rest: &str) -> &str {
         "address ",
         "address=(host=",
         "node ",
+        "mysql server on host ",
+        "mysql server on ",
         "[",
     ]
     .iter()
@@ -191,19 +306,30 @@ fn path(rest: &str) -> Option<String> {
     (!path.is_empty()).then(|| format!("unix:{rooted}"))
 }
 
-/// What a word says of a failure, by what stands around it.
-fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) -> Option<Sign> {
+/// A failure as one word tells it.
+struct Told {
+    kind: FailureKind,
+    is_vague: bool,
+    system: Option<System>,
+}
+
+/// What a word tells, where `act` was done.
+fn told(
+    text: &str,
+    (at, end): (usize, usize),
+    word: Word,
+    act: Option<Act>,
+    around: &[Around],
+) -> Option<Told> {
     let rest = &text[end..];
-    let before = around.iter().rfind(|word| word.at <= at);
-    let after = around.iter().find(|word| word.at > at);
-    let nearest = before.or(after.filter(|word| word.at < end + 100));
-    let act = match nearest.map(|word| word.act) {
-        Some(Act::EitherBind) if rest.starts_with(" (connect failed)") => Some(Act::Connect),
-        act => act,
-    };
     let mut system = None;
     let mut is_vague = false;
     let kind = match word {
+        // Java says what it did behind it on Windows alone.
+        Word::Errno(98) if act == Some(Act::EitherBind) && rest.starts_with(": connect") => {
+            system = Some(System::Windows);
+            FailureKind::EphemeralPortsExhausted
+        }
         Word::Errno(errno) => of_errno(errno, act, around, at)?,
         Word::Foreign(System::Windows, 49) => {
             system = Some(System::Windows);
@@ -214,6 +340,11 @@ fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) ->
             of_foreign(of, errno, act, around, at)?
         }
         Word::Number => of_errno(numbered(rest)?, act, around, at)?,
+        Word::BindOfClient => of_errno(numbered(rest)?, Some(Act::BindOfClient), around, at)?,
+        Word::Taken => {
+            is_vague = true;
+            is_port(&text[..at]).then_some(FailureKind::PortInUse)?
+        }
         Word::Socket => of_errno(numbered(rest)?, Some(Act::Connect), around, at)?,
         Word::Code => {
             is_vague = true;
@@ -228,8 +359,12 @@ fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) ->
             // Without a name it may be anything.
             let here = around.iter().find(|word| word.at == at)?;
             here.destination.as_ref()?;
-            is_vague = true;
-            FailureKind::ReasonUntold
+            is_vague = !text[..at].ends_with("SocketTimeoutException: ");
+            if is_vague {
+                FailureKind::ReasonUntold
+            } else {
+                FailureKind::NoAnswer
+            }
         }
         Word::Mysql => {
             let (kind, of) = of_mysql(rest);
@@ -252,6 +387,32 @@ fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) ->
         },
         _ => return None,
     };
+    Some(Told {
+        kind,
+        is_vague,
+        system,
+    })
+}
+
+/// What a word says of a failure, by what stands around it.
+fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) -> Option<Sign> {
+    let rest = &text[end..];
+    if is_setting(text, at, end, word) {
+        return None;
+    }
+    let is_act = |word: &&Around| word.act != Act::Elsewhere;
+    let before = around.iter().filter(is_act).rfind(|word| word.at <= at);
+    let after = around.iter().filter(is_act).find(|word| word.at > at);
+    let nearest = before.or(after.filter(|word| word.at < end + 100));
+    let act = match nearest.map(|word| word.act) {
+        Some(Act::EitherBind) if rest.starts_with(" (connect failed)") => Some(Act::Connect),
+        act => act,
+    };
+    let Told {
+        kind,
+        is_vague,
+        system,
+    } = told(text, (at, end), word, act, around)?;
     let looked_up = around
         .iter()
         .any(|word| word.at < at && word.act == Act::Lookup && word.destination.is_some());
@@ -262,6 +423,8 @@ fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) ->
         | FailureKind::ConnectionRefused
         | FailureKind::SlowAnswer
         | FailureKind::ConnectionLost
+        | FailureKind::EphemeralPortsExhausted
+        | FailureKind::AddressNotAvailable
             if looked_up =>
         {
             FailureKind::NameServerSilent
@@ -286,12 +449,39 @@ fn sign(text: &str, (at, end): (usize, usize), word: Word, around: &[Around]) ->
         system,
         is_vague,
         is_either: matches!(act, None | Some(Act::EitherBind))
+            && !is_elsewhere(at, around)
+            && system.is_none()
             && matches!(
                 kind,
-                FailureKind::AddressNotAvailable | FailureKind::EphemeralPortsExhausted
-            ),
+                FailureKind::AddressNotAvailable
+                    | FailureKind::EphemeralPortsExhausted
+                    | FailureKind::PortInUse
+            )
+            && !matches!(word, Word::Kind(_) | Word::Taken),
         at,
+        line: 0,
     })
+}
+
+/// Whether what failed at `at` was of something that takes no port of a flow, as `dial udp` is: a
+/// connection whose destination is told since then says otherwise.
+fn is_elsewhere(at: usize, around: &[Around]) -> bool {
+    let before = around.iter().filter(|word| word.at < at);
+    let mut told = before
+        .rev()
+        .filter(|word| word.act == Act::Elsewhere || word.destination.is_some());
+    told.next().is_some_and(|word| word.act == Act::Elsewhere)
+}
+
+/// Whether a port stands at the end: `Port 8080 was `, `port 3000 is `.
+fn is_port(before: &str) -> bool {
+    let mut words = before.split_ascii_whitespace().rev();
+    let verb = words.next().unwrap_or_default();
+    let number = words.next().unwrap_or_default().trim_start_matches(':');
+    let noun = words.next().unwrap_or_default();
+    matches!(verb, "is" | "was")
+        && number.parse::<u16>().is_ok_and(|port| port > 0)
+        && noun.to_ascii_lowercase().ends_with("port")
 }
 
 /// What an errno of Linux means after `act`.
@@ -310,8 +500,12 @@ fn of_errno(errno: u16, act: Option<Act>, around: &[Around], at: usize) -> Optio
         .iter()
         .find(|word| word.at > at && matches!(word.act, Act::Reading | Act::Handshake));
     Some(match errno {
+        99 | 49 if is_elsewhere(at, around) => FailureKind::AddressNotAvailable,
         99 | 49 => match act {
-            Some(Act::Bind | Act::Listen | Act::EitherBind) => FailureKind::AddressNotAvailable,
+            Some(Act::Bind | Act::BindOfClient | Act::Listen | Act::EitherBind) => {
+                FailureKind::AddressNotAvailable
+            }
+            Some(Act::Lookup) => FailureKind::NameServerSilent,
             _ => FailureKind::EphemeralPortsExhausted,
         },
         98 | 48 => match act {
@@ -475,7 +669,7 @@ fn beside(before: &str, after: &str) -> Option<String> {
         let has_port = found
             .rsplit_once(':')
             .is_some_and(|(_, port)| number(port).is_some());
-        has_port || found.parse::<std::net::IpAddr>().is_ok()
+        has_port || found.parse::<IpAddr>().is_ok()
     };
     let after = after.trim_start_matches([')', ' ']);
     let after = after
@@ -484,6 +678,16 @@ fn beside(before: &str, after: &str) -> Option<String> {
         .trim_start_matches(['(', ' ']);
     if let Some(found) = endpoint(head(after, 200)).filter(is_full) {
         return Some(found);
+    }
+    // Ecto's (10.0.0.5:3306) connection refused
+    if let Some((_, inner)) = before
+        .strip_suffix(") ")
+        .and_then(|before| before.rsplit_once('('))
+    {
+        let found = endpoint(head(inner, 200)).filter(is_full);
+        if found.is_some() {
+            return found;
+        }
     }
     let before = before.strip_suffix("[Errno -3] ").unwrap_or(before);
     let before = before.trim_end_matches(['[', '(', ' ']).strip_suffix(':')?;
@@ -542,11 +746,26 @@ pub fn fields(text: &str) -> Option<String> {
     let port = value("\"port\"")
         .or_else(|| value(" port: "))
         .and_then(number);
-    let is_alone = host.parse::<std::net::IpAddr>().is_ok() || !host.contains(':');
+    let is_alone = host.parse::<IpAddr>().is_ok() || !host.contains(':');
     Some(match port {
         Some(port) if is_alone => joined(&host, port),
         _ => host,
     })
+}
+
+/// The host that Envoy's access log names last in quotes, behind why it could not be reached.
+fn of_access_log(text: &str, at: usize) -> Option<String> {
+    let (reason, rest) = text[at..].split_once('}')?;
+    let (before, _) = text.split_at(at + reason.len());
+    before.contains("_connect_error:").then_some(())?;
+    let words = head(rest, 1_000).split('"').skip(1).step_by(2);
+    let full = words.filter_map(endpoint).filter(|found| {
+        let address = found
+            .rsplit_once(':')
+            .map(|(host, _)| host.trim_matches(['[', ']']));
+        address.is_some_and(|host| host.parse::<IpAddr>().is_ok())
+    });
+    full.last()
 }
 
 /// Leaves each failure once, and of those that say the same the one that says most.
@@ -572,25 +791,31 @@ pub fn settle(signs: &mut Vec<Sign>) {
         {
             sign.kind = FailureKind::AddressNotAvailable;
         }
-        let alike = kept.iter_mut().find(|other| is_alike(other, &sign));
-        match alike {
-            Some(other) => {
+        match kept.iter().position(|other| is_alike(other, &sign)) {
+            Some(place) => {
+                let other = &mut kept[place];
                 other.is_either &= sign.is_either;
                 if is_more(sign.destination.as_deref(), other.destination.as_deref()) {
                     other.destination = sign.destination;
                 }
             }
-            None => kept.push(sign),
+            None if kept.len() < MOST_SIGNS => kept.push(sign),
+            None => {}
         }
     }
     let has = |kind: FailureKind| kept.iter().any(|sign| sign.kind == kind);
     let is_less = |kind: FailureKind| match kind {
-        FailureKind::ConnectionLost => has(FailureKind::LostDuringHandshake),
+        // The number behind it is what the reading of the greeting met.
+        FailureKind::ConnectionLost
+        | FailureKind::EphemeralPortsExhausted
+        | FailureKind::ConnectionRefused
+        | FailureKind::NoRoute => has(FailureKind::LostDuringHandshake),
         FailureKind::TlsFailed => {
             has(FailureKind::TlsUnknownIssuer) || has(FailureKind::TlsWrongName)
         }
         FailureKind::NoAnswer => {
-            has(FailureKind::PoolExhausted)
+            has(FailureKind::LostDuringHandshake)
+                || has(FailureKind::PoolExhausted)
                 || has(FailureKind::SlowAnswer)
                 || has(FailureKind::NameServerSilent)
         }
@@ -605,18 +830,27 @@ pub fn settle(signs: &mut Vec<Sign>) {
 /// Whether two signs may be of one failure.
 #[must_use]
 pub fn is_alike(one: &Sign, other: &Sign) -> bool {
-    let host = |destination: &str| match destination.rsplit_once(':') {
-        Some((host, port)) if number(port).is_some() => host.to_owned(),
-        _ => destination.to_owned(),
-    };
     one.kind == other.kind
         && match (&one.destination, &other.destination) {
-            (Some(one), Some(other)) => {
-                let has_port = |text: &str| host(text) != *text;
-                one == other || (host(one) == host(other) && !(has_port(one) && has_port(other)))
-            }
+            (Some(one), Some(other)) => one == other || is_same_server(one, other),
             _ => true,
         }
+}
+
+/// Whether one of them names the port as well, or the name of the other's address.
+fn is_same_server(one: &str, other: &str) -> bool {
+    let parts = |destination| match str::rsplit_once(destination, ':') {
+        Some((host, port)) if number(port).is_some() => (host, Some(port)),
+        _ => (destination, None),
+    };
+    let is_address = |host: &str| host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    let ((one, one_port), (other, other_port)) = (parts(one), parts(other));
+    match (one_port, other_port) {
+        (Some(port), Some(other_port)) => {
+            port == other_port && is_address(one) != is_address(other)
+        }
+        _ => one.trim_matches(['[', ']']) == other.trim_matches(['[', ']']),
+    }
 }
 
 /// Whether `one` tells more than `other`.

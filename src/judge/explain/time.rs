@@ -120,6 +120,22 @@ impl Fields<'_> {
         Some(hour * 3600 + minute * 60 + second)
     }
 
+    /// The same, perhaps of twelve hours, ` PM`; and whether it is.
+    fn clock_of_halves(&mut self) -> Option<(i64, bool)> {
+        let clock = self.clock()?;
+        let text = self.0.trim_ascii_start();
+        // Newer Java puts a narrow space there.
+        let text = text.strip_prefix("\u{202f}".as_bytes()).unwrap_or(text);
+        let is_half = |half: &[u8; 2]| text.len() >= 2 && text[..2].eq_ignore_ascii_case(half);
+        let hours = match (is_half(b"AM"), is_half(b"PM")) {
+            (true, _) => 0,
+            (_, true) => 12,
+            _ => return Some((clock, false)),
+        };
+        self.0 = &text[2..];
+        Some((clock % (12 * 3600) + hours * 3600, true))
+    }
+
     /// `Z`, `+01:00`, ` +0100`, ` UTC`.
     fn zone(&mut self) -> Option<i16> {
         let text = self.0.strip_prefix(b" ").unwrap_or(self.0);
@@ -139,8 +155,14 @@ impl Fields<'_> {
 
 /// Days since 1970 of a date (Howard Hinnant's `days_from_civil`); `None` where there is none such.
 fn days([year, month, day]: [i64; 3]) -> Option<i64> {
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let longest = match month {
+        2 => 28 + i64::from(is_leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
     let valid =
-        (1990..2100).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+        (1990..2100).contains(&year) && (1..=12).contains(&month) && (1..=longest).contains(&day);
     valid.then_some(())?;
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
@@ -157,8 +179,9 @@ fn moment(date: [i64; 3], clock: i64, zone: Option<i16>) -> Option<Moment> {
 /// The latest year in which this moment is not to come; a clock may be ahead by a day.
 fn without_year(month: i64, day: i64, clock: i64, now: i64) -> Option<Moment> {
     let [year, ..] = date(now.div_euclid(DAY));
-    let found = [year + 1, year, year - 1]
-        .into_iter()
+    // February the 29th may be eight years ago.
+    let found = (year - 8..=year + 1)
+        .rev()
         .filter_map(|year| moment([year, month, day], clock, None));
     found.into_iter().find(|found| found.seconds <= now + DAY)
 }
@@ -179,6 +202,14 @@ fn numeric(line: &[u8], at: usize, before: Option<u8>) -> Option<Moment> {
             fields.one_of(b"T t_")?;
             let clock = fields.clock()?;
             moment([year, month, day], clock, fields.zone())
+        }
+        1 | 2
+            if matches!(
+                text.get(digits..),
+                Some([b'.' | b'/' | b'-', b'0'..=b'9', ..])
+            ) =>
+        {
+            in_digits(text)
         }
         // 25/Nov/2026:03:12:01 +0000, 25 Nov 2026 03:12:01, 25-Nov-2026 03:12:01
         1 | 2 => {
@@ -229,6 +260,28 @@ fn numeric(line: &[u8], at: usize, before: Option<u8>) -> Option<Moment> {
     }
 }
 
+/// 25.11.2026 03:12:01, 25/11/2026 03:12:01, 11/25/2026 3:12:01 AM; none where nobody can tell the day
+/// from the month.
+fn in_digits(text: &[u8]) -> Option<Moment> {
+    let mut fields = Fields(text);
+    let one = fields.number(1, 2)?;
+    let between = fields.one_of(b"./-")?;
+    let other = fields.number(1, 2)?;
+    fields.one_of(&[between])?;
+    let year = fields.number(4, 4)?;
+    let _ = fields.one_of(b",");
+    fields.one_of(b" T")?;
+    let (clock, has_half) = fields.clock_of_halves()?;
+    let is_day_first = between == b'.' || one > 12;
+    let is_month_first = (between == b'/' && has_half) || other > 12 || one == other;
+    let (month, day) = match (is_day_first, is_month_first) {
+        (true, false) => (other, one),
+        (false, true) => (one, other),
+        _ => return None,
+    };
+    moment([year, month, day], clock, fields.zone())
+}
+
 /// Whether a number stands where a time does: at the beginning, or after a name of one.
 fn is_epoch(line: &[u8], at: usize, before: Option<u8>) -> bool {
     if at == 0 || (at == 1 && matches!(before, Some(b'[' | b'('))) {
@@ -249,6 +302,15 @@ fn syslog(text: &[u8], now: i64) -> Option<Moment> {
     fields.one_of(b" ")?;
     let _ = fields.one_of(b" ");
     let day = fields.number(1, 2)?;
+    // Nov 25, 2026 3:12:01 AM, of Java's own logging.
+    if fields.one_of(b",").is_some() {
+        fields.one_of(b" ")?;
+        let year = fields.number(4, 4)?;
+        let _ = fields.one_of(b",");
+        fields.one_of(b" ")?;
+        let (clock, _) = fields.clock_of_halves()?;
+        return moment([year, month, day], clock, fields.zone());
+    }
     fields.one_of(b" ")?;
     let mut with_year = Fields(fields.0);
     if let Some(year) = with_year.number(4, 4) {
@@ -257,6 +319,21 @@ fn syslog(text: &[u8], now: i64) -> Option<Moment> {
     }
     let clock = fields.clock()?;
     let _ = fields.one_of(b" ");
+    // Wed Nov 25 03:12:01 CET 2026
+    let letters = fields
+        .0
+        .iter()
+        .take_while(|byte| byte.is_ascii_uppercase())
+        .count();
+    if (3..=4).contains(&letters) && fields.0.get(letters) == Some(&b' ') {
+        let mut behind = Fields(&fields.0[letters + 1..]);
+        if let Some(year) = behind
+            .number(4, 4)
+            .filter(|&year| days([year, month, day]).is_some())
+        {
+            return moment([year, month, day], clock, fields.zone());
+        }
+    }
     match fields.number(4, 4) {
         Some(year) if days([year, month, day]).is_some() => moment([year, month, day], clock, None),
         _ => without_year(month, day, clock, now),
@@ -390,6 +467,26 @@ mod tests {
                 "2026-11-25T03:12:01Z",
             ),
             ("20261125T031201Z x", "2026-11-25T03:12:01Z"),
+            ("25.11.2026 03:12:01 x", "2026-11-25T03:12:01"),
+            ("05.11.2026 03:12:01 x", "2026-11-05T03:12:01"),
+            ("25/11/2026 03:12:01 x", "2026-11-25T03:12:01"),
+            ("11/25/2026 1:02:03 PM x", "2026-11-25T13:02:03"),
+            ("11/05/2026 12:02:03 AM x", "2026-11-05T00:02:03"),
+            ("11/25/2026, 12:02:03 PM x", "2026-11-25T12:02:03"),
+            ("Nov 25, 2026 3:12:01 PM com.a.B c", "2026-11-25T15:12:01"),
+            ("Nov 25, 2026, 3:12:01\u{202f}AM x", "2026-11-25T03:12:01"),
+            ("Wed Nov 25 03:12:01 UTC 2026 x", "2026-11-25T03:12:01Z"),
+            ("Wed Nov 25 03:12:01 CET 2026 x", "2026-11-25T03:12:01"),
+            (
+                "2026-11-25T03:12:01+0100 h app[1]: x",
+                "2026-11-25T03:12:01+01:00",
+            ),
+            ("1795576321.123456 h app[1]: x", "2026-11-25T03:12:01Z"),
+            (
+                "Wed 2026-11-25 03:12:01 CET h app[1]: x",
+                "2026-11-25T03:12:01",
+            ),
+            ("Feb 29 03:12:01 h app[1]: x", "2024-02-29T03:12:01"),
             ("2024-02-29 00:00:00 leap", "2024-02-29T00:00:00"),
         ] {
             assert_eq!(told(line).as_deref(), Some(time), "{line}");
@@ -403,6 +500,9 @@ mod tests {
             "dial tcp 10.0.0.5:3306: connect",
             "[12345.678901] TCP: time wait bucket table overflow",
             "2026-13-25 03:12:01",
+            "2026-02-29 03:12:01",
+            "05/11/2026 03:12:01",
+            "10.11.2026.5 03:12:01",
             "2026-11-25 25:12:01",
             "9999-11-25 03:12:01",
             "Can't connect to MySQL server on '127.0.0.1' (99)",

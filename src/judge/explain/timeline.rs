@@ -21,11 +21,11 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// That of one error.
+    /// That of `count` errors at one time.
     #[must_use]
-    pub fn new(moment: Moment) -> Self {
+    pub fn new(moment: Moment, count: u64) -> Self {
         let mut counts = [0; SPANS];
-        counts[0] = 1;
+        counts[0] = u32::try_from(count).unwrap_or(u32::MAX);
         Self {
             doubled: 0,
             first: moment.seconds.div_euclid(60),
@@ -34,8 +34,9 @@ impl Timeline {
         }
     }
 
-    /// One more.
-    pub fn add(&mut self, moment: Moment) {
+    /// So many more.
+    pub fn add(&mut self, moment: Moment, count: u64) {
+        let more = u32::try_from(count).unwrap_or(u32::MAX);
         let minute = moment.seconds.div_euclid(60);
         loop {
             let span = minute >> self.doubled;
@@ -51,7 +52,7 @@ impl Timeline {
                 }
                 let at = usize::try_from(span - self.first).unwrap_or(0);
                 self.used = self.used.max(at + 1);
-                self.counts[at] = self.counts[at].saturating_add(1);
+                self.counts[at] = self.counts[at].saturating_add(more);
                 return;
             }
             self.coarsen();
@@ -113,10 +114,10 @@ mod tests {
             seconds: minute * 60 + 7,
             zone: None,
         };
-        let mut line = Timeline::new(moment(&minutes[0]));
+        let mut line = Timeline::new(moment(&minutes[0]), 1);
         minutes[1..]
             .iter()
-            .for_each(|minute| line.add(moment(minute)));
+            .for_each(|minute| line.add(moment(minute), 1));
         (line.minutes_each(), line.counts().to_vec())
     }
 

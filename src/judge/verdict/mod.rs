@@ -174,7 +174,7 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
             let severity = (
                 level.unwrap_or(Level::Ok),
                 case.blocked(),
-                used.ports_in_use,
+                used.ports_in_use(),
             );
             (Reverse(severity), *flow, case, findings)
         })

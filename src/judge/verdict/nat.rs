@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use super::Verdict;
 use crate::judge::finding::{Finding, Reported};
 use crate::judge::level::{Level, Thresholds};
-use crate::judge::nat::NatReport;
+use crate::judge::nat::{NatFlowReport, NatReport};
 use crate::model::{Counters, Gap, NatTable, Weight};
 use crate::words::{count, counted};
 
@@ -29,18 +29,22 @@ impl Verdict {
         let mut quiet = None;
         match table {
             Ok(table) => {
-                let gaps = table.as_ref().map(gaps).unwrap_or_default();
+                let mut gaps = table.as_ref().map(gaps).unwrap_or_default();
+                let mut report = table.map_or_else(NatReport::none, |table| {
+                    let kernel = self.host.kernel.as_deref();
+                    NatReport::new(&table, kernel, thresholds, self.is_tracking_failing())
+                });
+                gaps.extend(doubt(&report));
                 self.gaps.extend(gaps.iter().cloned());
                 let decisive = gaps
                     .into_iter()
                     .filter(|gap| gap.weight == Weight::Decisive);
                 findings
                     .extend(decisive.map(|gap| found(Level::Unknown, Finding::CouldNotRead(gap))));
-                let mut report = table.map_or_else(NatReport::none, |table| {
-                    let kernel = self.host.kernel.as_deref();
-                    NatReport::new(&table, kernel, thresholds, self.is_tracking_failing())
-                });
-                let short = report.flows.iter().filter(|flow| flow.level > Level::Ok);
+                let short = report
+                    .flows
+                    .iter()
+                    .filter(|flow| flow.level > Level::Unknown);
                 findings.extend(
                     short.map(|flow| found(flow.level, Finding::NatPorts(Box::new(flow.clone())))),
                 );
@@ -97,6 +101,22 @@ impl Verdict {
             .iter()
             .any(|it| matches!(it.finding, Finding::NatFailed { grown: 1.., .. }))
     }
+}
+
+/// Which ports the flows can have that may be in trouble, or not.
+fn doubt(report: &NatReport) -> Option<Gap> {
+    let mut doubts = report.flows.iter().filter_map(NatFlowReport::doubt);
+    let first = doubts.next()?;
+    let more = match doubts.count() {
+        0 => String::new(),
+        1 => " One more flow is like it.".into(),
+        more => format!(" {} more flows are like it.", count(more as u64)),
+    };
+    Some(Gap {
+        what: "which ports translated flows can have".into(),
+        why: format!("{first}{more}"),
+        weight: Weight::Decisive,
+    })
 }
 
 /// What is not known of the translated connections.

@@ -1,6 +1,5 @@
 //! What people read.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::ops::{Range, RangeInclusive};
@@ -20,7 +19,7 @@ pub use namespaces::{all_advice, all_states, all_verdicts};
 pub use repro::repro;
 
 use super::Screen;
-use super::evidence::{drops, flow_row, groups, remarks};
+use super::evidence::{drops, flow_row, groups, nat_row, remarks, translated};
 use super::screen::unbroken;
 use crate::judge::destination::Sought;
 use crate::judge::flow::FlowReport;
@@ -275,23 +274,7 @@ fn write_nat(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Resu
     let Some(nat) = &verdict.nat else {
         return Ok(());
     };
-    let mut text = format!(
-        "{} of {} connections translated",
-        count(nat.translated),
-        count(nat.tracked)
-    );
-    if let Some(seconds) = nat.time_wait_seconds {
-        let _ = write!(text, ", TIME_WAIT is kept {seconds} s");
-    }
-    if let (Some(failed), Some(dropped)) = (nat.insert_failed, nat.dropped) {
-        let _ = write!(text, ", insert_failed {failed}, drop {dropped}");
-    }
-    match &nat.rules {
-        Some(rules) if !rules.is_empty() => {
-            let _ = write!(text, ", by {}", rules.join("; "));
-        }
-        _ => {}
-    }
+    let text = translated(nat);
     writeln!(out, "{}", screen.wrap("NAT: ", "     ", &text))?;
     if nat.flows.is_empty() {
         return Ok(());
@@ -311,15 +294,7 @@ fn write_nat(verdict: &Verdict, screen: Screen, out: &mut dyn Write) -> io::Resu
         &[2, 3, 4, 5],
     );
     for flow in &nat.flows {
-        rows.row([
-            flow.source.to_string(),
-            flow.server().to_string(),
-            count(flow.ports_taken),
-            count(flow.ports_of_closed),
-            count(flow.ports.len()),
-            count(flow.hangs_from.likely),
-            flow.who(),
-        ]);
+        rows.row(nat_row(flow));
     }
     rows.write(out)?;
     let more = nat.flows_examined - nat.flows.len();

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::model::{
     Around, BoundPorts, Flow, Gap, Growth, Holders, Interface, Look, Namespace, NodePorts,
@@ -15,6 +16,7 @@ use crate::model::{
     Unplaced, Unseen, Weight,
 };
 use crate::system::file;
+use crate::words::printable;
 
 /// Version of all this.
 pub const VERSION: u32 = 1;
@@ -24,6 +26,9 @@ const LONGEST_LINE: u64 = 512;
 
 /// More sockets than memory is to be taken for: each takes some 120 bytes, and 60 in a file.
 pub const MOST_SOCKETS: usize = 4_000_000;
+
+/// No kernel keeps TIME_WAIT longer: those that can be told to take 600 s at most.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// What was answered.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -108,6 +113,28 @@ pub struct KeptHolders {
     #[serde(default)]
     node_ports: NodePorts,
     gaps: Vec<KeptGap>,
+}
+
+impl KeptGap {
+    /// Forgets why, which may name files, users and addresses.
+    pub fn without_names(&mut self) {
+        const KNOWN: [&str; 2] = ["sock_diag", "ports held by UDP"];
+        let what = KNOWN.into_iter().find(|it| self.what.starts_with(it));
+        self.what = what.unwrap_or("a part of the answers").into();
+        self.why = "it could not be read; why is scrubbed".into();
+    }
+}
+
+impl KeptHolders {
+    /// Forgets what may name processes, chains of rules and files.
+    pub fn without_names(&mut self) {
+        match &mut self.node_ports {
+            NodePorts::Seen(how) => *how = "kube-proxy or its rules".into(),
+            NodePorts::Unread(why) => *why = "it could not be read; why is scrubbed".into(),
+            NodePorts::Unseen => {}
+        }
+        self.gaps.iter_mut().for_each(KeptGap::without_names);
+    }
 }
 
 impl From<Gap> for KeptGap {
@@ -260,6 +287,24 @@ pub fn line(socket: &Socket) -> String {
     line
 }
 
+/// Reads the answers. What stands in them is anybody's choice, and moves no cursor.
+///
+/// # Errors
+/// Where they are none.
+pub fn answers(bytes: &[u8]) -> serde_json::Result<Answers> {
+    fn shown(value: &mut Value) {
+        match value {
+            Value::String(text) => *text = printable(text),
+            Value::Array(values) => values.iter_mut().for_each(shown),
+            Value::Object(fields) => fields.values_mut().for_each(shown),
+            _ => {}
+        }
+    }
+    let mut value = serde_json::from_slice(bytes)?;
+    shown(&mut value);
+    serde_json::from_value(value)
+}
+
 /// Reads what [`line()`] writes, line by line.
 ///
 /// # Errors
@@ -299,10 +344,13 @@ fn socket(line: &str) -> Option<Socket> {
     let state = TcpState::ALL.into_iter().find(|it| it.name() == state)?;
     let (local, remote) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     let left = known(words.next()?, |word| word.parse().ok()).ok()?;
+    if left.is_some_and(|left| Duration::from_micros(left) > LONGEST_WAIT) {
+        return None;
+    }
     let inode = known(words.next()?, |word| word.parse().ok()).ok()?;
     let interface = known(words.next()?, |word| {
         let (index, name) = word.split_once(':')?;
-        Some(Interface::new(index.parse().ok()?, name))
+        Some(Interface::new(index.parse().ok()?, &printable(name)))
     })
     .ok()?;
     let retransmits = words.next()?.parse().ok()?;

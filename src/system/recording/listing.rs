@@ -1,18 +1,21 @@
 //! What `ss -tan`, `ss -tanoe`, `netstat -ant` and `netstat -anto` print, as it was pasted: with or
 //! without its heading, with prompts around it.
 
+use std::collections::HashSet;
 use std::io::{self, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use super::answers::{LONGEST_WAIT, MOST_SOCKETS};
 use crate::model::{Interface, Socket, TcpState};
 use crate::system::file;
+use crate::words::printable;
 
 /// No line of either is longer; what is longer is no line of theirs.
 const LONGEST_LINE: u64 = 16 * 1024;
 
-/// More than any machine has: each takes some 120 bytes.
-const MOST_SOCKETS: usize = 4_000_000;
+/// More than they take, with everything that either program tells of each.
+const LONGEST: u64 = 4 << 30;
 
 /// Settings kept: `sysctl -a` prints some thousand.
 const MOST_SETTINGS: usize = 20_000;
@@ -37,8 +40,20 @@ impl Program {
     }
 }
 
+/// What the heading of netstat says that it lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    /// `(only servers)`, of option -l.
+    Listeners,
+    /// `(w/o servers)`, of neither option: TIME_WAIT is among them.
+    Connections,
+    /// `(servers and established)`, of option -a.
+    All,
+}
+
 /// What a text holds.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools)] // Facts about one text, in any combination.
 pub struct Listing {
     /// Its sockets.
     pub sockets: Vec<Socket>,
@@ -52,14 +67,31 @@ pub struct Listing {
     pub first_malformed: u64,
     /// Rows that have names instead of numbers.
     pub named: u64,
-    /// IPv6 addresses that may have been cut at netstat's width.
-    pub cut: u64,
-    /// Whether timers are told.
-    pub has_timers: bool,
+    /// Rows that do not say in which state they are: ss leaves the column out where one was asked for.
+    pub stateless: u64,
+    /// Rows that were there before, and count once.
+    pub repeated: u64,
+    /// Listings that show connections which a later one shows too, and count no more.
+    pub superseded: u64,
+    /// The last line, where it has no end: what came behind it is unknown, and it is left out.
+    pub cut_off: Option<u64>,
+    /// Whether it is of BSD, macOS, Solaris or Windows.
+    pub is_foreign: bool,
     /// Whether it begins as /proc/net/tcp does.
     pub is_proc_table: bool,
     /// Whether it holds anything.
     pub is_empty: bool,
+    /// IPv6 addresses of the width at which netstat cuts them off.
+    cut: u64,
+    /// Whether there are longer ones, so that it did not.
+    is_wide: bool,
+    /// What it lists, where a heading says so.
+    scope: Option<Scope>,
+    has_heading: bool,
+    /// Whether the line before was a row or a heading.
+    is_within: bool,
+    /// The first socket below each heading.
+    parts: Vec<usize>,
 }
 
 impl Listing {
@@ -72,25 +104,108 @@ impl Listing {
             is_empty: true,
             ..Self::default()
         };
-        let mut reader = BufReader::new(from);
+        let mut reader = BufReader::new(from.take(LONGEST + 1));
         let mut bytes = Vec::new();
+        let mut length = 0;
         for number in 1_u64.. {
-            let read = file::line(&mut reader, LONGEST_LINE, &mut bytes)?;
+            let read = file::line(&mut reader, LONGEST_LINE, &mut bytes)? as u64;
             if read == 0 {
                 break;
             }
-            if read as u64 == LONGEST_LINE || bytes.contains(&0) {
+            if read == LONGEST_LINE || bytes.contains(&0) {
                 return Err(io::Error::other(format!(
                     "line {number} is no line of text"
                 )));
             }
-            listing.is_empty = false;
-            listing.take(&String::from_utf8_lossy(&bytes), number);
-            if listing.sockets.len() > MOST_SOCKETS {
+            length += read;
+            if length > LONGEST || listing.sockets.len() > MOST_SOCKETS {
                 return Err(io::Error::other("it has more sockets than any machine"));
             }
+            listing.is_empty = false;
+            let line = String::from_utf8_lossy(&bytes);
+            if bytes.ends_with(b"\n") {
+                listing.take(&line, number);
+            } else {
+                listing.take_last(&line, number);
+            }
         }
+        listing.count_once();
         Ok(listing)
+    }
+
+    /// IPv6 addresses that may have been cut at netstat's width.
+    #[must_use]
+    pub fn cut(&self) -> u64 {
+        if self.is_wide { 0 } else { self.cut }
+    }
+
+    /// TIME_WAIT of which no timer tells how long they last.
+    #[must_use]
+    pub fn untimed(&self) -> usize {
+        let is_untimed = |it: &&Socket| it.time_wait_left.is_none();
+        self.in_state(TcpState::TimeWait).filter(is_untimed).count()
+    }
+
+    /// Whether there are sockets in `state`.
+    #[must_use]
+    pub fn has(&self, state: TcpState) -> bool {
+        self.in_state(state).next().is_some()
+    }
+
+    fn in_state(&self, state: TcpState) -> impl Iterator<Item = &Socket> {
+        self.sockets.iter().filter(move |it| it.state == state)
+    }
+
+    /// Why sockets that take ports may be missing from it, whatever it shows; `None` where it is most
+    /// likely one of all. Without -a ss prints neither listeners nor TIME_WAIT, with -l listeners
+    /// alone, and what grep or head left tells nothing about the rest.
+    #[must_use]
+    pub fn doubt(&self) -> Option<&'static str> {
+        let (listening, waiting) = (self.has(TcpState::Listen), self.has(TcpState::TimeWait));
+        let is_other = |it: &Socket| !matches!(it.state, TcpState::Listen | TcpState::TimeWait);
+        let others = self.sockets.iter().any(is_other);
+        Some(match (listening, waiting, others) {
+            (false, false, false) => "there is no row, and a machine that connects has some",
+            _ if self.scope >= Some(Scope::Connections) => return None,
+            _ if self.scope == Some(Scope::Listeners) => {
+                "only servers are listed, so connections and TIME_WAIT are unknown"
+            }
+            (true, false, false) => {
+                "LISTEN is the only state, as option -l prints it: whether there are connections and \
+                 TIME_WAIT is unknown"
+            }
+            (false, true, false) => {
+                "TIME_WAIT is the only state, so what else takes ports is unknown"
+            }
+            (false, false, true) => {
+                "there is neither LISTEN nor TIME_WAIT, which ss leaves out without option -a: \
+                 TIME_WAIT is unknown"
+            }
+            (false, true, true) if !self.has_heading => {
+                "there is neither a heading nor LISTEN, so it seems to be a part of a listing"
+            }
+            _ => return None,
+        })
+    }
+
+    /// A line without an end may be a part of one, even where it can be read.
+    fn take_last(&mut self, line: &str, number: u64) {
+        let before = (self.sockets.len(), self.settings.len(), self.malformed);
+        let is_foreign = self.is_foreign;
+        self.take(line, number);
+        let after = (self.sockets.len(), self.settings.len(), self.malformed);
+        let first = line.split_whitespace().next().unwrap_or_default();
+        let begins = |word: &str| word.starts_with(first);
+        let may_be_row = !first.is_empty()
+            && (SS_STATES.iter().any(|(word, _)| begins(word)) || begins("tcp6"))
+            && self.program.is_some();
+        if before != after || may_be_row {
+            self.sockets.truncate(before.0);
+            self.settings.truncate(before.1);
+            self.malformed = before.2;
+            self.is_foreign = is_foreign;
+            self.cut_off = Some(number);
+        }
     }
 
     fn take(&mut self, line: &str, number: u64) {
@@ -107,9 +222,19 @@ impl Listing {
         }
         if let Some(program) = heading(line) {
             self.program = self.program.or(Some(program));
+            self.scope = self.scope.max(scope(line));
+            self.has_heading = true;
+            self.is_within = true;
+            if self.parts.last() != Some(&self.sockets.len()) {
+                self.parts.push(self.sockets.len());
+            }
             return;
         }
         let (program, row) = match words.as_slice() {
+            words if is_foreign(words) => {
+                self.is_foreign = true;
+                return;
+            }
             [
                 "tcp" | "tcp6",
                 received,
@@ -119,32 +244,53 @@ impl Listing {
                 state,
                 more @ ..,
             ] if is_number(received) && is_number(sent) && netstat_state(state).is_some() => {
-                let row = self.row(
-                    netstat_state(state),
-                    local,
-                    remote,
-                    more,
-                    words[0] == "tcp6",
-                );
+                self.note_width(words[0] == "tcp6", [local, remote]);
+                let row = self.row(netstat_state(state), local, remote, more);
                 (Program::Netstat, row)
             }
             ["tcp", state, received, sent, local, remote, more @ ..]
             | [state, received, sent, local, remote, more @ ..]
                 if ss_state(state).is_some() && is_number(received) && is_number(sent) =>
             {
-                (
-                    Program::Ss,
-                    self.row(ss_state(state), local, remote, more, false),
-                )
+                (Program::Ss, self.row(ss_state(state), local, remote, more))
+            }
+            ["tcp", received, sent, local, remote, more @ ..]
+            | [received, sent, local, remote, more @ ..]
+                if self.program != Some(Program::Netstat)
+                    && is_number(received)
+                    && is_number(sent)
+                    && [local, remote].iter().all(|end| end.contains(':'))
+                    && more
+                        .first()
+                        .is_none_or(|it| netstat_state(it).is_none() && it.contains(':')) =>
+            {
+                // Only the timer of TIME_WAIT tells which state was asked for.
+                let is_waiting = more.iter().any(|it| it.starts_with("timer:(timewait,"));
+                if !is_waiting {
+                    self.program = self.program.or(Some(Program::Ss));
+                    self.stateless += 1;
+                    self.is_within = true;
+                    return;
+                }
+                let row = self.row(Some(TcpState::TimeWait), local, remote, more);
+                (Program::Ss, row)
             }
             // Cut off, or damaged.
             ["tcp" | "tcp6", received, ..] if is_number(received) => (Program::Netstat, None),
             [state, received, ..] if ss_state(state).is_some() && is_number(received) => {
                 (Program::Ss, None)
             }
-            _ => return,
+            words if self.is_within && is_part_of_row(line, words) => {
+                (self.program.unwrap_or(Program::Ss), None)
+            }
+            words => {
+                // What ss tells further of a socket stands below it.
+                self.is_within &= !words.is_empty() && line.starts_with(char::is_whitespace);
+                return;
+            }
         };
         self.program = self.program.or(Some(program));
+        self.is_within = true;
         if let Some(socket) = row {
             self.sockets.push(socket);
             return;
@@ -155,16 +301,19 @@ impl Listing {
         }
     }
 
+    /// net-tools cuts off what is longer without --wide.
+    fn note_width(&mut self, is_six: bool, ends: [&str; 2]) {
+        self.cut += u64::from(is_six && ends.iter().any(|end| end.len() == CUT));
+        self.is_wide |= ends.iter().any(|end| end.len() > CUT);
+    }
+
     fn row(
         &mut self,
         state: Option<TcpState>,
         local: &str,
         remote: &str,
         more: &[&str],
-        is_six: bool,
     ) -> Option<Socket> {
-        // net-tools cuts off what is longer without --wide.
-        self.cut += u64::from(is_six && [local, remote].iter().any(|end| end.len() >= CUT));
         let ends = (end(local), end(remote));
         let (Some((local_end, interface)), Some((remote_end, _))) = ends else {
             let is_named = [local, remote].iter().any(|end| !is_numeric(end));
@@ -175,14 +324,13 @@ impl Listing {
         let (kind, left, retransmits) = timer
             .and_then(|place| read_timer(&more[place..]))
             .unwrap_or_default();
-        self.has_timers |= timer.is_some();
         let state = state?;
-        let is_waiting = kind == "timewait";
+        let is_waiting = state == TcpState::TimeWait && kind == "timewait";
         Some(Socket {
             state,
             local: local_end,
             remote: remote_end,
-            time_wait_left: left.filter(|_| is_waiting),
+            time_wait_left: left.filter(|left| is_waiting && *left <= LONGEST_WAIT),
             inode: more
                 .iter()
                 .find_map(|word| word.strip_prefix("ino:")?.parse().ok())
@@ -190,6 +338,31 @@ impl Listing {
             interface,
             retransmits: if is_waiting { 0 } else { retransmits },
         })
+    }
+
+    /// The kernel has each connection once. Of two listings that show the same one the later counts;
+    /// others, as of either family, are parts of one.
+    fn count_once(&mut self) {
+        let mut seen: HashSet<_> = HashSet::with_capacity(self.sockets.len());
+        let connection = |it: &Socket| (it.local, it.remote, it.interface);
+        let is_one = |it: &&Socket| it.state != TcpState::Listen;
+        let mut starts = std::mem::take(&mut self.parts);
+        starts.retain(|start| *start > 0);
+        starts.insert(0, 0);
+        let mut parts = Vec::new();
+        for start in starts.into_iter().rev() {
+            let mut part = self.sockets.split_off(start);
+            let mut connections = part.iter().filter(is_one).map(connection);
+            if connections.any(|it| seen.contains(&it)) {
+                self.superseded += 1;
+                continue;
+            }
+            let whole = part.len();
+            part.retain(|it| it.state == TcpState::Listen || seen.insert(connection(it)));
+            self.repeated += (whole - part.len()) as u64;
+            parts.push(part);
+        }
+        self.sockets = parts.into_iter().rev().flatten().collect();
     }
 }
 
@@ -221,6 +394,75 @@ fn heading(line: &str) -> Option<Program> {
         .then_some(Program::Netstat)
 }
 
+/// Of netstat of net-tools and of busybox.
+fn scope(heading: &str) -> Option<Scope> {
+    let (_, words) = heading.trim().split_once("connections (")?;
+    match words {
+        "servers and established)" => Some(Scope::All),
+        "w/o servers)" => Some(Scope::Connections),
+        "only servers)" => Some(Scope::Listeners),
+        _ => None,
+    }
+}
+
+/// Rows of other systems: `tcp4 0 0 127.0.0.1.54321 127.0.0.1.3306 TIME_WAIT` of BSD and macOS, the
+/// same without the first three words of Solaris, `TCP 10.0.0.1:50000 10.0.0.2:3306 TIME_WAIT` of
+/// Windows.
+fn is_foreign(words: &[&str]) -> bool {
+    let is_dotted = |end: &str| {
+        !end.contains(':')
+            && end.rsplit_once('.').is_some_and(|(host, port)| {
+                (port == "*" || is_number(port))
+                    && (host == "*" || host.parse::<Ipv4Addr>().is_ok())
+            })
+    };
+    match words {
+        ["tcp4" | "tcp46", received, ..] => is_number(received),
+        ["tcp6", received, _, local, ..] => {
+            let six = local.rsplit_once('.');
+            let is_six = six.is_some_and(|(host, port)| host.contains(':') && is_number(port));
+            is_number(received) && (is_dotted(local) || is_six)
+        }
+        ["TCP", local, remote, ..] => [local, remote].iter().all(|end| end.contains(':')),
+        [local, remote, window, ..] => is_dotted(local) && is_dotted(remote) && is_number(window),
+        _ => false,
+    }
+}
+
+/// Whether it may be what was left of a row, right below others or their heading, or a row whose state
+/// has another name. Those of other protocols have theirs in front, what ss tells further of a socket
+/// is set off, and a prompt has none of this.
+fn is_part_of_row(line: &str, words: &[&str]) -> bool {
+    const OTHERS: [&str; 23] = [
+        "udp", "udp6", "udpl", "udpl6", "udplite", "udplite6", "raw", "raw6", "icmp6", "dccp",
+        "sctp", "mptcp", "tipc", "ti_st", "v_str", "v_dgr", "nl", "u_str", "u_dgr", "u_seq",
+        "p_raw", "p_dgr", "unix",
+    ];
+    let Some(first) = words.first() else {
+        return false;
+    };
+    let is_set_off = line.starts_with(char::is_whitespace)
+        && first.starts_with(|letter: char| letter.is_ascii_lowercase());
+    let is_of_state = |word: &str| {
+        let states = SS_STATES
+            .iter()
+            .flat_map(|(name, state)| [*name, state.name()]);
+        word.len() > 1 && states.into_iter().any(|state| state.contains(word))
+    };
+    let is_prompt = |word: &&str| word.ends_with(['$', '#', '%', '>']);
+    let is_of_row = |word: &&str| {
+        ["tcp", "tcp6"].contains(word)
+            || is_number(word)
+            || is_of_state(word)
+            || is_timer(word)
+            || end(word).is_some()
+    };
+    !OTHERS.contains(first)
+        && !is_set_off
+        && !words.iter().any(is_prompt)
+        && words.iter().any(is_of_row)
+}
+
 fn is_number(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(|letter| letter.is_ascii_digit())
 }
@@ -237,21 +479,25 @@ fn is_numeric(end: &str) -> bool {
 }
 
 /// As ss spells them (misc/ss.c).
+const SS_STATES: [(&str, TcpState); 11] = [
+    ("ESTAB", TcpState::Established),
+    ("SYN-SENT", TcpState::SynSent),
+    ("SYN-RECV", TcpState::SynRecv),
+    ("FIN-WAIT-1", TcpState::FinWait1),
+    ("FIN-WAIT-2", TcpState::FinWait2),
+    ("TIME-WAIT", TcpState::TimeWait),
+    ("UNCONN", TcpState::Close),
+    ("CLOSE-WAIT", TcpState::CloseWait),
+    ("LAST-ACK", TcpState::LastAck),
+    ("LISTEN", TcpState::Listen),
+    ("CLOSING", TcpState::Closing),
+];
+
 fn ss_state(word: &str) -> Option<TcpState> {
-    Some(match word {
-        "ESTAB" => TcpState::Established,
-        "SYN-SENT" => TcpState::SynSent,
-        "SYN-RECV" => TcpState::SynRecv,
-        "FIN-WAIT-1" => TcpState::FinWait1,
-        "FIN-WAIT-2" => TcpState::FinWait2,
-        "TIME-WAIT" => TcpState::TimeWait,
-        "UNCONN" => TcpState::Close,
-        "CLOSE-WAIT" => TcpState::CloseWait,
-        "LAST-ACK" => TcpState::LastAck,
-        "LISTEN" => TcpState::Listen,
-        "CLOSING" => TcpState::Closing,
-        _ => return None,
-    })
+    let mut states = SS_STATES.iter();
+    states
+        .find(|(name, _)| *name == word)
+        .map(|(_, state)| *state)
 }
 
 fn netstat_state(word: &str) -> Option<TcpState> {
@@ -278,7 +524,7 @@ fn end(text: &str) -> Option<(SocketAddr, Option<Interface>)> {
             Err(_) => host.parse::<Ipv6Addr>().ok()?.to_canonical(),
         },
     };
-    let interface = interface.map(|name| Interface::new(u32::from(name == "lo"), name));
+    let interface = interface.map(|name| Interface::new(u32::from(name == "lo"), &printable(name)));
     Some((SocketAddr::new(address, port), interface))
 }
 
@@ -321,7 +567,7 @@ fn ss_time(text: &str) -> Option<Duration> {
             .find(|it: char| it.is_ascii_digit())
             .unwrap_or(after.len());
         let (unit, after) = after.split_at(unit);
-        time += match unit {
+        time = time.checked_add(match unit {
             "min" => Duration::from_secs(number.parse::<u64>().ok()?.checked_mul(60)?),
             "sec" => {
                 let (whole, thousandths) = number.split_once('.').unwrap_or((number, ""));
@@ -329,11 +575,12 @@ fn ss_time(text: &str) -> Option<Duration> {
                     "" => 0,
                     digits => format!("{digits:0<3}").get(..3)?.parse().ok()?,
                 };
-                Duration::from_secs(whole.parse().ok()?) + Duration::from_millis(millis)
+                Duration::from_secs(whole.parse().ok()?)
+                    .checked_add(Duration::from_millis(millis))?
             }
             "ms" => Duration::from_millis(number.replace('.', "").parse().ok()?),
             _ => return None,
-        };
+        })?;
         rest = after;
     }
     Some(time)
@@ -362,6 +609,9 @@ mod tests {
             ("59", None),
             ("x", None),
             ("9lightyears", None),
+            ("18446744073709551615sec1sec", None),
+            ("18446744073709551615sec.999sec", None),
+            ("307445734561825861min", None),
         ] {
             let millis = millis.map(Duration::from_millis);
             assert_eq!(ss_time(text), millis, "{text}");

@@ -10,10 +10,11 @@ mod take;
 pub use answers::Taken;
 pub use archive::Archive;
 pub use open::{Recorded, open};
+pub use scrub::is_made_up;
 pub use take::{Recording, Subject, check, take};
 
 /// What is read of /proc, below it.
-pub const FILES: [&str; 30] = [
+pub const FILES: [&str; 32] = [
     "net/tcp",
     "net/tcp6",
     "net/udp",
@@ -41,13 +42,21 @@ pub const FILES: [&str; 30] = [
     "sys/net/ipv4/tcp_fin_timeout",
     "sys/net/netfilter/nf_conntrack_count",
     "sys/net/netfilter/nf_conntrack_max",
+    "sys/net/netfilter/nf_conntrack_tcp_timeout_time_wait",
     "sys/net/ipv4/netfilter/ip_conntrack_count",
     "sys/net/ipv4/netfilter/ip_conntrack_max",
+    "sys/net/ipv4/netfilter/ip_conntrack_tcp_timeout_time_wait",
     "sys/net/ipv4/ip_conntrack_max",
 ];
+
+/// What is read too, where somebody has put it there.
+const TRACKED: [&str; 2] = ["net/nf_conntrack", "net/ip_conntrack"];
 
 /// The list of sockets beside `proc`.
 const SOCKETS: &str = "twcheck/sockets";
 
 /// The answers beside it.
 const ANSWERS: &str = "twcheck/answers.json";
+
+/// It is there where addresses and names are not the real ones.
+const SCRUBBED: &str = "twcheck/scrubbed";

@@ -1,27 +1,32 @@
 //! Opens what `--from` names: a folder, an archive, a sosreport, or a text of ss or netstat.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
+use memchr::memmem;
+use rustix::fs::{PROC_SUPER_MAGIC, statfs};
 use tar::EntryType;
 
-use super::answers::{Answers, Taken, VERSION, sockets};
+use super::answers::{self, Answers, MOST_SOCKETS, Taken, VERSION, sockets};
 use super::listing::{Listing, Program};
-use super::{ANSWERS, Archive, FILES, SOCKETS};
+use super::{ANSWERS, Archive, FILES, SCRUBBED, SOCKETS, TRACKED};
 use crate::model::{Flow, Gap, Namespace, PortRange, Socket, SourceName, TcpState, Weight};
 use crate::refusal::Refusal;
 use crate::system::{Machine, ProcRoot, file};
-use crate::words::{count, counted};
+use crate::words::{count, counted, printable};
 
 /// Entries looked at in an archive: a sosreport has some 10,000.
 const MOST_ENTRIES: usize = 200_000;
 
 /// More than the answers of a machine take.
-const LONGEST_ANSWERS: u64 = 256 * 1024 * 1024;
+const LONGEST_ANSWERS: u64 = 16 * 1024 * 1024;
+
+/// More than the name of a file takes, or what pax says of one.
+const LONGEST_NAME: u64 = 64 * 1024;
 
 /// In seconds since 1970.
 const YEAR_10000: u64 = 253_402_300_800;
@@ -39,6 +44,8 @@ pub struct Recorded {
     pub namespace: Option<Namespace>,
     /// When it was recorded; `None` where that is not told.
     pub taken: Option<SystemTime>,
+    /// Whether its addresses and names are others in place of the real ones.
+    pub is_scrubbed: bool,
 }
 
 /// Opens the recording at `path`.
@@ -48,7 +55,7 @@ pub struct Recorded {
 pub fn open(path: &Path) -> Result<Recorded> {
     let refused = |why: String| {
         Refusal::new(
-            format!("--from {}: {why}", path.display()),
+            printable(&format!("--from {}: {why}", path.display())),
             "it takes a folder or a .tar file of `twcheck record`, a copy of /proc, a sosreport's \
              folder, or what `ss -tanoe` or `netstat -anto` printed",
         )
@@ -73,6 +80,7 @@ struct Contents {
     sockets: Option<Vec<Socket>>,
     printed: Vec<(PathBuf, Listing)>,
     settings: Vec<(String, String)>,
+    is_scrubbed: bool,
 }
 
 fn folder(path: &Path) -> Result<Recorded> {
@@ -82,8 +90,19 @@ fn folder(path: &Path) -> Result<Recorded> {
     } else {
         path.to_owned()
     };
+    if statfs(&proc).is_ok_and(|it| it.f_type == PROC_SUPER_MAGIC) {
+        return Err(Refusal::new(
+            format!(
+                "--from {}: it is the /proc of a running kernel, and a recording is a copy",
+                path.display()
+            ),
+            "leave --from out to look at this machine; --pid PID looks at a container, --proc-root DIR \
+             at a /proc that is mounted elsewhere",
+        )
+        .into());
+    }
     let mut contents = Contents::default();
-    for name in [SOCKETS, ANSWERS] {
+    for name in [SOCKETS, ANSWERS, SCRUBBED] {
         if let Some(file) = there(&path.join(name))? {
             contents.put(Path::new(name), file)?;
         }
@@ -171,14 +190,14 @@ fn is_of_interest(path: &Path) -> Option<(PathBuf, PathBuf)> {
         let folder = || components[..start].iter().collect::<PathBuf>();
         let text = name.to_str()?;
         let of_proc = text.strip_prefix("proc/").unwrap_or(text);
-        if FILES.contains(&of_proc) {
+        if FILES.contains(&of_proc) || TRACKED.contains(&of_proc) {
             return Some((folder(), of_proc.into()));
         }
         let report = name.strip_prefix(NETWORKING).ok().and_then(Path::to_str);
         let is_report = report.is_some_and(|it| {
             !it.contains('/') && (it.starts_with("ss_") || it.starts_with("netstat_"))
         });
-        if is_report || [SOCKETS, ANSWERS, SYSCTL].contains(&text) {
+        if is_report || [SOCKETS, ANSWERS, SCRUBBED, SYSCTL].contains(&text) {
             return Some((folder(), name));
         }
     }
@@ -199,18 +218,18 @@ fn archive(path: &Path, mut file: File) -> Result<Recorded> {
     if end.iter().any(|&byte| byte != 0) {
         anyhow::bail!("the archive is cut off: it has no end");
     }
-    let mut archive = tar::Archive::new(BufReader::new(file));
+    check_entries(&mut file)?;
+    file.seek(SeekFrom::Start(0))?;
+    let mut archive = tar::Archive::new(file);
     let mut contents = Contents::default();
     let mut root: Option<PathBuf> = None;
     let mut has_table = false;
-    let entries = archive.entries().context("reading the archive")?;
-    for (number, entry) in entries.enumerate() {
-        if number == MOST_ENTRIES {
-            anyhow::bail!("it has more than {MOST_ENTRIES} entries, and no recording has");
-        }
+    // What is of no interest is passed over, however long it is.
+    let entries = archive.entries_with_seek().context("reading the archive")?;
+    for entry in entries {
         let mut entry = entry.context("the archive is damaged")?;
         let name = entry.path().context("the archive is damaged")?.into_owned();
-        let shown = crate::words::printable(&name.to_string_lossy());
+        let shown = printable(&name.to_string_lossy());
         let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
         if !name.components().all(is_inside) {
             anyhow::bail!("its entry {shown} leads out of it");
@@ -250,6 +269,39 @@ fn archive(path: &Path, mut file: File) -> Result<Recorded> {
     contents.machine(path, &path.join("proc"), has_table, true)
 }
 
+/// Looks at the entries as they are, before their names and holes are made sense of, which takes as
+/// much memory as they say.
+fn check_entries(file: &mut File) -> Result<()> {
+    let mut archive = tar::Archive::new(file);
+    let entries = archive.entries_with_seek().context("reading the archive")?;
+    for (number, entry) in entries.raw(true).enumerate() {
+        if number == MOST_ENTRIES {
+            anyhow::bail!("it has more than {MOST_ENTRIES} entries, and no recording has");
+        }
+        let mut entry = entry.context("the archive is damaged")?;
+        let kind = entry.header().entry_type();
+        if kind.is_gnu_sparse() {
+            anyhow::bail!("it has a file with holes, and no recording has");
+        }
+        let is_of_pax = kind.is_pax_local_extensions() || kind.is_pax_global_extensions();
+        if !is_of_pax && !kind.is_gnu_longname() && !kind.is_gnu_longlink() {
+            continue;
+        }
+        if entry.size() > LONGEST_NAME {
+            anyhow::bail!("it has a name that is longer than 64 KiB");
+        }
+        let mut said = Vec::new();
+        entry
+            .read_to_end(&mut said)
+            .context("the archive is damaged")?;
+        let says = |key: &[u8]| memmem::find(&said, key).is_some();
+        if is_of_pax && (says(b" size=") || says(b" GNU.sparse.")) {
+            anyhow::bail!("it has a file of more than 8 GiB or with holes, and no recording has");
+        }
+    }
+    Ok(())
+}
+
 impl Contents {
     /// Keeps what is called `name`; how long it was, where it is read to its end.
     fn put(&mut self, name: &Path, mut from: impl Read) -> Result<Option<u64>> {
@@ -259,7 +311,7 @@ impl Contents {
                 let mut bytes = Vec::new();
                 from.take(LONGEST_ANSWERS + 1).read_to_end(&mut bytes)?;
                 if bytes.len() as u64 > LONGEST_ANSWERS {
-                    anyhow::bail!("it is longer than 256 MiB");
+                    anyhow::bail!("it is longer than 16 MiB");
                 }
                 let length = bytes.len() as u64;
                 self.answers = Some(bytes);
@@ -268,11 +320,16 @@ impl Contents {
             SOCKETS => {
                 self.sockets = Some(sockets(from).with_context(|| SOCKETS)?);
             }
+            SCRUBBED => self.is_scrubbed = true,
             SYSCTL => self.settings = Listing::read(from)?.settings,
             _ if name.starts_with(NETWORKING) => {
                 // Others of its reports are of other commands.
                 let listing = Listing::read(from)?;
                 self.printed.push((name.to_owned(), listing));
+                let all = self.printed.iter().map(|(_, it)| it.sockets.len());
+                if all.sum::<usize>() > MOST_SOCKETS {
+                    anyhow::bail!("it has more sockets than any machine");
+                }
             }
             _ => return Ok(Some(self.files.keep(name, &mut from)?)),
         }
@@ -305,7 +362,7 @@ impl Contents {
         has_table: bool,
         is_archive: bool,
     ) -> Result<Recorded> {
-        let settings = std::mem::take(&mut self.settings);
+        let (settings, disputed) = agreed(std::mem::take(&mut self.settings));
         self.keep_settings(&settings, Some(proc).filter(|_| !is_archive))?;
         let taken = self.taken()?;
         let namespace = taken.as_ref().and_then(|taken| {
@@ -327,15 +384,18 @@ impl Contents {
                 machine: Machine::taken(proc, taken),
                 namespace,
                 taken: seconds.map(|it| SystemTime::UNIX_EPOCH + Duration::from_secs(it)),
+                is_scrubbed: self.is_scrubbed,
             });
         }
         self.printed
-            .retain(|(_, listing)| listing.program.is_some());
-        // ss tells more than netstat, and with timers either tells more.
+            .retain(|(_, it)| it.program.is_some() || it.is_foreign);
+        // What is whole comes first; with timers either tells more, and ss more than netstat.
         self.printed.sort_by_key(|(_, it)| {
             (
                 it.sockets.is_empty(),
-                !it.has_timers,
+                it.doubt().is_some(),
+                it.malformed + it.stateless > 0 || it.cut_off.is_some(),
+                it.untimed() > 0,
                 it.program != Some(Program::Ss),
             )
         });
@@ -349,7 +409,11 @@ impl Contents {
             });
         }
         let (place, listing) = self.printed.swap_remove(0);
-        let taken = printed(&place, listing, &settings)?;
+        let mut taken = printed(&place, listing, &settings)?;
+        taken
+            .answers
+            .gaps
+            .extend(disputed.into_iter().map(Into::into));
         let proc = if is_archive {
             ProcRoot::printed(proc.to_owned(), self.files)
         } else {
@@ -359,6 +423,7 @@ impl Contents {
             machine: Machine::taken(proc, Some(taken)),
             namespace: None,
             taken: None,
+            is_scrubbed: self.is_scrubbed,
         })
     }
 
@@ -369,7 +434,7 @@ impl Contents {
             (Some(_), None) => anyhow::bail!("it has {ANSWERS}, and {SOCKETS} is missing"),
             (None, Some(_)) => anyhow::bail!("it has {SOCKETS}, and {ANSWERS} is missing"),
         };
-        let answers: Answers = serde_json::from_slice(&answers).context(ANSWERS)?;
+        let answers = answers::answers(&answers).context(ANSWERS)?;
         if answers.version != VERSION {
             anyhow::bail!(
                 "it was made by another version of twcheck (recording {}, and this one reads {VERSION})",
@@ -384,83 +449,158 @@ impl Contents {
     }
 }
 
+/// Settings without those that are told in two ways, as before and after a change: which of them held
+/// is unknown.
+fn agreed(settings: Vec<(String, String)>) -> (Vec<(String, String)>, Vec<Gap>) {
+    let words = |text: &str| {
+        text.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let mut told: BTreeMap<String, (String, bool)> = BTreeMap::new();
+    for (key, value) in settings {
+        match told.get_mut(&key) {
+            Some((first, is_disputed)) => *is_disputed |= words(first) != words(&value),
+            None => {
+                told.insert(key, (value, false));
+            }
+        }
+    }
+    let (disputed, agreed): (Vec<_>, Vec<_>) = told
+        .into_iter()
+        .partition(|(_, (_, is_disputed))| *is_disputed);
+    let gap = |(key, _)| Gap {
+        what: key,
+        why: "it is told more than once and in different ways, so which of them held is unknown"
+            .into(),
+        weight: Weight::Minor,
+    };
+    let agreed = agreed.into_iter().map(|(key, (value, _))| (key, value));
+    (agreed.collect(), disputed.into_iter().map(gap).collect())
+}
+
 /// The table that ss or netstat printed, and what it does not tell.
 fn printed(path: &Path, listing: Listing, settings: &[(String, String)]) -> Result<Taken> {
     let program = listing.program.map_or("ss", Program::name);
     if listing.sockets.is_empty() && listing.named > 0 {
         anyhow::bail!("it has names instead of numbers: `{program} -n` prints numbers");
     }
-    let name = path.display();
-    let mut gaps = Vec::new();
-    let mut gap = |what: &str, why: String, weight| {
-        let what = format!("{what} of {name}, which {program} printed");
-        gaps.push(Gap { what, why, weight }.into());
-    };
-    if listing.malformed > 0 {
-        gap(
-            "rows",
-            format!(
-                "{} not understood and left out, the first is line {}{}",
-                counted(listing.malformed, "row"),
-                listing.first_malformed,
-                if listing.named > 0 {
-                    ": it has names instead of numbers, and -n prints numbers"
-                } else {
-                    ""
-                }
-            ),
-            Weight::Decisive,
+    if listing.is_foreign {
+        anyhow::bail!(
+            "it is of netstat of another system (BSD, macOS, Solaris, Windows), whose ports and \
+             TIME_WAIT have other rules than those of Linux"
         );
     }
-    if listing.cut > 0 {
-        gap(
-            "rows",
-            format!(
-                "{} may be cut off at the width of the column: `netstat --wide` prints all of them",
-                counted(listing.cut, "IPv6 address")
-            ),
-            Weight::Decisive,
-        );
-    }
-    let waiting = count_of(&listing.sockets, TcpState::TimeWait);
-    if waiting > 0 && !listing.has_timers {
-        let matters = is_rate_of_weight(&listing.sockets, settings);
-        gap(
-            "timers",
-            format!(
-                "since when the {} TIME_WAIT are there is unknown, and with that the rate, the \
-                 forecast, and what can be had again: option -o prints them",
-                count(waiting as u64)
-            ),
-            if matters {
-                Weight::Decisive
-            } else {
-                Weight::Minor
-            },
-        );
-    }
-    if count_of(&listing.sockets, TcpState::Listen) == 0 {
-        gap(
-            "listeners",
-            "there are none, so connections that were accepted cannot be told from those that were \
-             opened here: option -a lists them"
-                .into(),
-            Weight::Minor,
-        );
-    }
+    let name = printable(&path.display().to_string());
+    let gaps = gaps(&name, program, &listing, settings);
     Ok(Taken {
         rows: listing.sockets,
         answers: Answers {
             version: VERSION,
-            gaps,
+            gaps: gaps.into_iter().map(Into::into).collect(),
             ..Answers::default()
         },
         source: SourceName::Text,
     })
 }
 
-fn count_of(sockets: &[Socket], state: TcpState) -> usize {
-    sockets.iter().filter(|it| it.state == state).count()
+fn gaps(name: &str, program: &str, listing: &Listing, settings: &[(String, String)]) -> Vec<Gap> {
+    let rows = missing_rows(listing).map(|why| ("rows", why, Weight::Decisive));
+    let double = double_rows(listing).map(|why| ("rows", why, Weight::Minor));
+    let others = missing_columns(listing, settings);
+    let all = rows.chain(double).chain(others);
+    all.map(|(what, why, weight)| Gap {
+        what: format!("{what} of {name}, which {program} printed"),
+        why,
+        weight,
+    })
+    .collect()
+}
+
+/// Why sockets that take ports may be missing.
+fn missing_rows(listing: &Listing) -> impl Iterator<Item = String> {
+    let stateless = (listing.stateless > 0).then(|| {
+        format!(
+            "{} without a state left out, which ss does not print where one was asked for: \
+             `ss -tanoe` lists every socket with its own",
+            counted(listing.stateless, "row")
+        )
+    });
+    let doubt = listing
+        .doubt()
+        .map(|why| format!("{why}; `ss -tanoe` lists every socket"));
+    let cut_off = listing.cut_off.map(|line| {
+        format!(
+            "the text ends within line {line}, which is left out, and what came behind it is \
+             unknown; where only the end of that line was lost, add it"
+        )
+    });
+    let malformed = (listing.malformed > 0).then(|| {
+        format!(
+            "{} not understood and left out, the first is line {}{}",
+            counted(listing.malformed, "row"),
+            listing.first_malformed,
+            if listing.named > 0 {
+                ": it has names instead of numbers, and -n prints numbers"
+            } else {
+                ""
+            }
+        )
+    });
+    let cut = (listing.cut() > 0).then(|| {
+        format!(
+            "{} may be cut off at the width of the column: `netstat --wide` prints all of them",
+            counted(listing.cut(), "IPv6 address")
+        )
+    });
+    [stateless, doubt, cut_off, malformed, cut]
+        .into_iter()
+        .flatten()
+}
+
+/// What is there more than once.
+fn double_rows(listing: &Listing) -> impl Iterator<Item = String> {
+    let superseded = (listing.superseded > 0).then(|| {
+        format!(
+            "{} of the same connections before the last one left out",
+            counted(listing.superseded, "listing")
+        )
+    });
+    let repeated = (listing.repeated > 0).then(|| {
+        format!(
+            "{} there more than once, and counted once",
+            counted(listing.repeated, "row")
+        )
+    });
+    superseded.into_iter().chain(repeated)
+}
+
+/// What the rows do not tell.
+fn missing_columns(
+    listing: &Listing,
+    settings: &[(String, String)],
+) -> impl Iterator<Item = (&'static str, String, Weight)> {
+    let untimed = listing.untimed();
+    let timers = (untimed > 0).then(|| {
+        let why = format!(
+            "since when {} TIME_WAIT are there is unknown, and with that the rate, the forecast, \
+             and what can be had again: option -o prints them",
+            count(untimed as u64)
+        );
+        let weight = if is_rate_of_weight(&listing.sockets, settings) {
+            Weight::Decisive
+        } else {
+            Weight::Minor
+        };
+        ("timers", why, weight)
+    });
+    let is_without = listing.doubt().is_none() && !listing.has(TcpState::Listen);
+    let listeners = is_without.then(|| {
+        let why = "there are none, so connections that were accepted cannot be told from those that \
+                   were opened here: option -a lists them";
+        ("listeners", why.to_owned(), Weight::Minor)
+    });
+    timers.into_iter().chain(listeners)
 }
 
 /// Whether some flow may be about to run out of ports, as far as its TIME_WAIT tells without their

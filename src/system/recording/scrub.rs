@@ -5,8 +5,23 @@ use std::fmt::Write as _;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::answers::{KeptGap, Taken};
-use crate::model::{Interface, Owner, Socket};
+use super::answers::{Answers, KeptFlow, KeptGap, Taken};
+use crate::model::{Inhabitant, Interface, Namespace, Owner, Path, Socket};
+
+/// 240.0.0.0/4, of which nobody has any, so that a real address is never taken for a made-up one.
+const MADE_UP_FOUR: u32 = 0xf000_0000;
+
+/// 2001:db8::/96, of the addresses for documentation.
+const MADE_UP_SIX: u128 = 0x2001_0db8 << 96;
+
+/// Whether `address` may be one of a scrubbed recording: loopback, or put in place of another.
+#[must_use]
+pub fn is_made_up(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(four) => four.is_loopback() || u32::from(four) & MADE_UP_FOUR == MADE_UP_FOUR,
+        IpAddr::V6(six) => six.is_loopback() || u128::from(six) >> 32 == MADE_UP_SIX >> 32,
+    }
+}
 
 /// What was replaced by what.
 #[derive(Debug, Default)]
@@ -53,12 +68,12 @@ impl Scrubber {
         let network: u32 = if old.is_link_local() {
             0xa9fe_0000
         } else {
-            0x0a00_0000
+            MADE_UP_FOUR
         };
         let host = if old.is_link_local() {
             0xffff
         } else {
-            0x00ff_ffff
+            0x0fff_fffe
         };
         other(&mut self.four, &old, |number| {
             (network | number & host).into()
@@ -72,7 +87,7 @@ impl Scrubber {
         let network: u128 = if old.is_unicast_link_local() {
             0xfe80 << 112
         } else {
-            0x2001_0db8 << 96
+            MADE_UP_SIX
         };
         other(&mut self.six, &old, |number| {
             (network | u128::from(number)).into()
@@ -105,52 +120,94 @@ impl Scrubber {
                 ..*socket
             };
         }
-        let answers = &mut taken.answers;
-        for address in answers.addresses.iter_mut().flatten() {
+        // Whatever is new there is to be looked at here.
+        let Answers {
+            version: _,
+            taken: _,
+            namespace,
+            option,
+            netns: _,
+            addresses,
+            tick_ns: _,
+            bound: _,
+            passed_over: _,
+            growth: _,
+            holders,
+            flows,
+            routes,
+            unplaced,
+            service,
+            owners_gap,
+            look: _,
+            around: _,
+            is_machines: _,
+            other_namespaces: _,
+            gaps,
+        } = &mut taken.answers;
+        for address in addresses.iter_mut().flatten() {
             *address = self.address(*address);
         }
-        for flow in &mut answers.flows {
-            flow.source = self.address(flow.source);
-            flow.server = self.end(flow.server);
-            if let Some((index, name)) = &mut flow.interface {
-                scrubbed(*index, name).name().clone_into(name);
-            }
-            for owner in flow.owners.iter_mut().flatten() {
-                self.owner(owner);
-            }
+        for flow in flows {
+            self.flow(flow);
         }
-        for (server, path) in &mut answers.routes {
+        for (server, path) in routes {
             *server = self.end(*server);
-            path.source = path.source.map(|it| self.address(it));
-            path.interface = path.interface.take().filter(|name| name == "lo");
-            path.switched_off = path.switched_off.take().filter(|key| key.contains(".all."));
+            self.path(path);
         }
-        let unplaced = answers
-            .unplaced
-            .iter_mut()
-            .flatten()
-            .map(|it| &mut it.owner);
-        for owner in unplaced.chain(answers.service.as_mut()) {
+        let unplaced = unplaced.iter_mut().flatten().map(|it| &mut it.owner);
+        for owner in unplaced.chain(service) {
             self.owner(owner);
         }
-        if let Some(namespace) = &mut answers.namespace {
-            for process in &mut namespace.processes {
-                process.command = other(&mut self.commands, &process.command, |it| {
-                    format!("command-{it}")
-                });
-                if let Some(unit) = &mut process.unit {
-                    *unit = other(&mut self.units, unit, |it| format!("unit-{it}"));
-                }
-            }
-            if namespace.name.take().is_some() {
-                answers.option = "--netns NAME".into();
-                namespace.name = Some("NAME".into());
+        if let Some(namespace) = namespace {
+            self.namespace(namespace, option);
+        }
+        if let Some(holders) = holders {
+            holders.without_names();
+        }
+        gaps.iter_mut().for_each(KeptGap::without_names);
+        if let Some(gap) = owners_gap {
+            gap.without_names();
+            gap.what = "owners of sockets".into();
+            gap.why = "not all processes could be read".into();
+        }
+    }
+
+    fn flow(&mut self, flow: &mut KeptFlow) {
+        flow.source = self.address(flow.source);
+        flow.server = self.end(flow.server);
+        if let Some((index, name)) = &mut flow.interface {
+            scrubbed(*index, name).name().clone_into(name);
+        }
+        for owner in flow.owners.iter_mut().flatten() {
+            self.owner(owner);
+        }
+    }
+
+    fn path(&mut self, path: &mut Path) {
+        let Path {
+            local: _,
+            interface,
+            source,
+            errno: _,
+            switched_off,
+        } = path;
+        *source = source.map(|it| self.address(it));
+        *interface = interface.take().filter(|name| name == "lo");
+        *switched_off = switched_off.take().filter(|key| key.contains(".all."));
+    }
+
+    fn namespace(&mut self, namespace: &mut Namespace, option: &mut String) {
+        for Inhabitant { command, unit, .. } in &mut namespace.processes {
+            *command = other(&mut self.commands, command, |it| format!("command-{it}"));
+            if let Some(unit) = unit {
+                *unit = other(&mut self.units, unit, |it| format!("unit-{it}"));
             }
         }
-        if let Some(KeptGap { what, why, .. }) = &mut answers.owners_gap {
-            // It names users.
-            *what = "owners of sockets".into();
-            *why = "not all processes could be read".into();
+        if namespace.name.take().is_some() {
+            namespace.name = Some("NAME".into());
+        }
+        if option.starts_with("--netns") {
+            *option = "--netns NAME".into();
         }
     }
 
@@ -246,4 +303,114 @@ impl Scrubber {
 /// The same interface without its name, but for `lo`.
 fn scrubbed(index: u32, name: &str) -> Interface {
     Interface::new(index, if name == "lo" { name } else { "" })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::{
+        Flow, Gap, Holders, NodePorts, Placeless, SourceName, TcpState, Unplaced, Weight,
+    };
+
+    /// Nothing of whatever answers there are names anybody.
+    #[test]
+    fn no_answer_keeps_an_address_or_a_name() {
+        let owner = || Owner {
+            pid: 7,
+            command: "secret-command".into(),
+            user: "secret-user".into(),
+            unit: Some("secret-unit.service".into()),
+            sockets: 1,
+            open_files: None,
+            open_files_limit: None,
+        };
+        let gap = |what: &str| Gap {
+            what: format!("{what} secret-file"),
+            why: "secret-why of 198.51.100.7".into(),
+            weight: Weight::Decisive,
+        };
+        let (source, server) = ("198.51.100.7".parse().unwrap(), "[2001:db8:77::5]:3306");
+        let link = Interface::new(3, "secret0");
+        let flow = Flow {
+            source,
+            destination: "2001:db8:77::5".parse().unwrap(),
+            destination_port: 3306,
+            interface: Some(link),
+        };
+        let answers = Answers {
+            namespace: Some(Namespace {
+                name: Some("/run/secret-path".into()),
+                processes: vec![Inhabitant {
+                    pid: 7,
+                    command: "secret-command".into(),
+                    unit: Some("secret-unit.service".into()),
+                }],
+                ..Namespace::default()
+            }),
+            option: "--netns /run/secret-path".into(),
+            addresses: Some(vec![source, "fe80::abcd:ef".parse().unwrap()]),
+            holders: Some(
+                Holders {
+                    node_ports: NodePorts::Seen("chain secret-chain".into()),
+                    gaps: vec![gap("ports held by UDP")],
+                    ..Holders::default()
+                }
+                .into(),
+            ),
+            flows: vec![KeptFlow {
+                owners: Some(vec![owner()]),
+                ..KeptFlow::of(&flow)
+            }],
+            routes: vec![(
+                server.parse().unwrap(),
+                Path {
+                    interface: Some("secret0".into()),
+                    source: Some(source),
+                    switched_off: Some("net.ipv6.conf.secret0.disable_ipv6".into()),
+                    ..Path::default()
+                },
+            )],
+            unplaced: Some(vec![Unplaced {
+                owner: owner(),
+                why: Placeless::NoPort,
+            }]),
+            service: Some(owner()),
+            owners_gap: Some(gap("owners").into()),
+            gaps: vec![gap("sock_diag").into(), gap("another").into()],
+            ..Answers::default()
+        };
+        let row = Socket {
+            state: TcpState::TimeWait,
+            local: SocketAddr::new(source, 40000),
+            remote: server.parse().unwrap(),
+            time_wait_left: Some(Duration::from_secs(9)),
+            inode: None,
+            interface: Some(link),
+            retransmits: 0,
+        };
+        let mut taken = Taken {
+            rows: vec![row],
+            answers,
+            source: SourceName::SockDiag,
+        };
+        let told = |taken: &Taken| {
+            let rows = taken.rows.iter().map(super::super::answers::line);
+            rows.collect::<String>() + &serde_json::to_string(&taken.answers).unwrap()
+        };
+        let secrets = ["secret", "198.51.100", "2001:db8:77", "abcd"];
+        assert!(secrets.iter().all(|it| told(&taken).contains(it)));
+        Scrubber::default().taken(&mut taken);
+        for secret in secrets {
+            assert!(!told(&taken).contains(secret), "{secret}: {}", told(&taken));
+        }
+        // What is decisive stays it, and the table is known not to be whole.
+        assert!(taken.gaps().all(|gap| gap.weight == Weight::Decisive));
+        assert!(taken.gaps().next().unwrap().what.contains("sock_diag"));
+        assert!(is_made_up(taken.rows[0].local.ip()) && is_made_up(taken.rows[0].remote.ip()));
+        for real in ["10.0.0.1", "198.51.100.7", "2001:db8:77::5", "fe80::1"] {
+            assert!(!is_made_up(real.parse().unwrap()), "{real}");
+        }
+    }
 }

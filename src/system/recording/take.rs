@@ -9,11 +9,13 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use nix::sys::utsname::uname;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use tar::{Builder, Header};
 
 use super::answers::{self, Answers, KeptFlow, Taken, VERSION};
 use super::scrub::Scrubber;
-use super::{ANSWERS, FILES, SOCKETS};
+use super::{ANSWERS, FILES, SCRUBBED, SOCKETS};
 use crate::model::{
     Flow, Gap, Holders, Namespace, OtherNamespaces, Owners, Path as Way, Snapshot, SourceName,
     Weight,
@@ -48,6 +50,7 @@ pub struct Subject<'a> {
 pub struct Recording {
     files: Vec<(&'static str, Vec<u8>)>,
     taken: Option<Taken>,
+    is_scrubbed: bool,
     /// What could not be kept.
     pub gaps: Vec<Gap>,
 }
@@ -99,7 +102,12 @@ pub fn take(machine: &Machine, subject: Subject<'_>) -> Recording {
         answers: answers(machine, subject),
         source: SourceName::SockDiag,
     });
-    Recording { files, taken, gaps }
+    Recording {
+        files,
+        taken,
+        is_scrubbed: false,
+        gaps,
+    }
 }
 
 /// The byte order of the tables hangs on it, and kernels before Linux 6.1 do not show it.
@@ -186,6 +194,7 @@ impl Recording {
 
     /// Replaces addresses and names by others, the same by the same.
     pub fn scrub(&mut self) {
+        self.is_scrubbed = true;
         let mut scrubber = Scrubber::default();
         if let Some(taken) = &mut self.taken {
             scrubber.taken(taken);
@@ -220,7 +229,7 @@ impl Recording {
         } else {
             self.write_folder(&beside)
         };
-        let done = written.and_then(|()| fs::rename(&beside, path));
+        let done = written.and_then(|()| name_anew(&beside, path));
         if done.is_err() {
             let _ = fs::remove_file(&beside).or_else(|_| fs::remove_dir_all(&beside));
         }
@@ -261,6 +270,14 @@ impl Recording {
         for (name, bytes) in &self.files {
             put(&format!("proc/{name}"), &|out| out.write_all(bytes))?;
         }
+        if self.is_scrubbed {
+            put(SCRUBBED, &|out| {
+                writeln!(
+                    out,
+                    "addresses and names are others in place of the real ones"
+                )
+            })?;
+        }
         let Some(taken) = &self.taken else {
             return Ok(());
         };
@@ -274,6 +291,24 @@ impl Recording {
             serde_json::to_writer_pretty(&mut *out, &taken.answers)?;
             writeln!(out)
         })
+    }
+}
+
+/// Gives `new` its name `path`, unless something has it: a folder is not put in place of anything but
+/// an empty one, and a file of nothing.
+fn name_anew(new: &Path, path: &Path) -> io::Result<()> {
+    if new.is_dir() {
+        return fs::rename(new, path);
+    }
+    match renameat_with(CWD, new, CWD, path, RenameFlags::NOREPLACE) {
+        // Not every filesystem knows that: the name is taken first.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            File::create_new(path)?;
+            fs::rename(new, path).inspect_err(|_| {
+                let _ = fs::remove_file(path);
+            })
+        }
+        done => Ok(done?),
     }
 }
 
@@ -316,4 +351,45 @@ fn beside(path: &Path) -> PathBuf {
     // A name that ends with a slash is one of a folder.
     let path: PathBuf = path.components().collect();
     path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_appears_meanwhile_is_not_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (name, is_folder) in [("host.tar", false), ("host", true)] {
+            let recording = Recording {
+                files: vec![(ARCH, b"x86_64\n".to_vec())],
+                taken: None,
+                is_scrubbed: false,
+                gaps: Vec::new(),
+            };
+            check(&at(name)).unwrap();
+            if is_folder {
+                fs::create_dir(at(name)).unwrap();
+                fs::write(at(name).join("mine"), "mine").unwrap();
+            } else {
+                fs::write(at(name), "mine").unwrap();
+            }
+            recording.write(&at(name)).unwrap_err();
+            let mine = if is_folder {
+                at(name).join("mine")
+            } else {
+                at(name)
+            };
+            assert_eq!(fs::read_to_string(mine).unwrap(), "mine");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "{name}");
+            fs::remove_file(at(name))
+                .or_else(|_| fs::remove_dir_all(at(name)))
+                .unwrap();
+            recording.write(&at(name)).unwrap();
+            fs::remove_file(at(name))
+                .or_else(|_| fs::remove_dir_all(at(name)))
+                .unwrap();
+        }
+    }
 }
