@@ -8,6 +8,7 @@ use super::CALM;
 use crate::judge::level::Level;
 use crate::judge::verdict::Verdict;
 use crate::model::Flow;
+use crate::words::lasting;
 
 /// What counts of a look.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,7 +76,8 @@ impl fmt::Display for Change {
         if !self.new.is_empty() {
             write!(f, " New: {}.", self.new.join(", "))?;
         }
-        let over = |(code, time): &(&str, Duration)| format!("{code} (after {} s)", time.as_secs());
+        let over =
+            |(code, time): &(&str, Duration)| format!("{code} (after {})", lasting(time.as_secs()));
         if !self.over.is_empty() {
             let over: Vec<_> = self.over.iter().map(over).collect();
             write!(f, " Over: {}.", over.join(", "))?;

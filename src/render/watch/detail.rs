@@ -10,7 +10,7 @@ use crate::judge::flow::FlowReport;
 use crate::judge::level::Level;
 use crate::judge::trend::Past;
 use crate::model::{Flow, Origin, Owner, Placeless, StateCounts, TcpState, Unplaced};
-use crate::words::{count, counted, percent, rate, sparkline};
+use crate::words::{count, counted, lasting, percent, rate, sparkline};
 
 /// Owners named.
 const OWNERS: usize = 3;
@@ -42,7 +42,7 @@ fn title(flow: &FlowReport, past: Option<&Past>) -> String {
     let trouble = past.and_then(Past::in_trouble_for);
     let trouble = trouble.map_or_else(String::new, |(seconds, at_least)| {
         let at_least = if at_least { "≥" } else { "" };
-        format!(", in trouble for {at_least}{seconds} s")
+        format!(", in trouble for {at_least}{}", lasting(seconds))
     });
     let origin = flow.flow();
     format!("{} to {}: {word}{trouble}", Origin(&origin), flow.server())
