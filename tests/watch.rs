@@ -794,3 +794,26 @@ fn lines_end_when_nobody_reads_them() {
         assert!(begin.elapsed() < Duration::from_secs(5));
     });
 }
+
+/// What a process leaves is an empty namespace that is held open: never OK.
+#[test]
+fn a_process_that_ends_leaves_what_is_unknown() {
+    in_namespace("a_process_that_ends_leaves_what_is_unknown", || {
+        let mut other = Command::new("unshare")
+            .args(["--net", "sleep", "3"])
+            .spawn()
+            .unwrap();
+        let here = fs::read_link("/proc/self/ns/net").unwrap();
+        let there = format!("/proc/{}/ns/net", other.id());
+        while fs::read_link(&there).unwrap() == here {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let watched = format!("--every 300ms --until 5s --pid {}", other.id());
+        let (told, status) = lines(&watched);
+        other.wait().unwrap();
+        assert_eq!((told.len(), status), (2, 3), "{told:?}");
+        assert!(told[0].contains(" OK: "), "{told:?}");
+        let gone = format!(" UNKNOWN: --pid {}: it has ended.", other.id());
+        assert!(told[1].contains(&gone), "{told:?}");
+    });
+}
