@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{
     connect_and_close, connect_until_error, exit, grants_single_ports, in_namespace, json, linux,
-    port_range, run, serve, stdout, sysctl, twcheck,
+    own_port_range, port_range, run, serve, stdout, sysctl, twcheck,
 };
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
@@ -195,6 +195,46 @@ fn a_range_of_an_odd_number_of_ports_comes_out_at_most_one_short() {
                 (&flow["ports_in_use"], &flow["ports_free"]),
                 (&json!(made), &json!(0))
             );
+        },
+    );
+}
+
+#[test]
+fn the_end_that_the_kernel_gives_now_and_then_is_never_counted_on() {
+    in_namespace(
+        "the_end_that_the_kernel_gives_now_and_then_is_never_counted_on",
+        || {
+            port_range(40000, 40004);
+            let server = serve("127.0.0.1:3306");
+            let client = |ports: Option<u16>| {
+                let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                client.set_linger(Some(Duration::ZERO)).unwrap();
+                if let Some(port) = ports {
+                    own_port_range(&client, port, port).unwrap();
+                }
+                client.connect(&server.into()).map(|()| client)
+            };
+            if !grants_single_ports() {
+                let test = "the_end_that_the_kernel_gives_now_and_then_is_never_counted_on";
+                return common::skip(test, "a port cannot be chosen before Linux 6.3");
+            }
+            let _held = [40001, 40003, 40004].map(|port| client(Some(port)).unwrap());
+            let mut rounds = 0;
+            for _ in 0..16 {
+                // Each one that is given moves the place where the next search begins: after 40002
+                // it begins at the low end, and after that at 40002 again, for good.
+                let middle = client(None).unwrap();
+                if middle.local_addr().unwrap().as_socket().unwrap().port() != 40002 {
+                    continue;
+                }
+                rounds += 1;
+                let verdict = json(&["verdict", "--json"]);
+                assert_eq!(verdict["flows"][0]["ports_free"], 0, "{verdict}");
+                assert_eq!(verdict["level"], "critical");
+                let given = (0..8).filter(|_| client(None).is_ok()).count();
+                assert!(given < 8, "{given} of 8");
+            }
+            assert!(rounds >= 3, "{rounds}");
         },
     );
 }

@@ -166,9 +166,17 @@ impl Case<'_> {
         match (self.bench.capacity, self.was_given()) {
             (Some(capacity), Some(false)) => counted.max(capacity.usable_ports),
             // It may have come back since the table was read.
-            (Some(capacity), Some(true)) => counted.min(capacity.usable_ports.saturating_sub(1)),
+            (Some(capacity), Some(true)) if !self.was_lucky() => {
+                counted.min(capacity.usable_ports.saturating_sub(1))
+            }
             _ => counted,
         }
+    }
+
+    /// Whether the port that the kernel had may be the end of the range that is not to be counted on.
+    fn was_lucky(&self) -> bool {
+        let range = self.bench.loose_end().and(self.bench.range());
+        range.is_some_and(LooseEnd::is_a_matter_of_luck)
     }
 
     /// The same as the table shows it.

@@ -102,6 +102,13 @@ impl LooseEnd {
             },
         }
     }
+
+    /// Whether one of `range` is given now and then all the same: that connect() got it once says
+    /// nothing about the next time.
+    #[must_use]
+    pub fn is_a_matter_of_luck(range: PortRange) -> bool {
+        range.len() <= Self::SHORT
+    }
 }
 
 /// A set of ports: one bit each, 8 KiB whatever it holds.
