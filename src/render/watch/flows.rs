@@ -61,7 +61,7 @@ fn left(flow: &FlowReport, scene: &Scene<'_>) -> String {
         return "-".into();
     };
     // What was seen then stays so while nobody looks.
-    let gone = if scene.controls.is_paused {
+    let gone = if scene.controls.is_paused || scene.failed.is_some() {
         0.0
     } else {
         scene.age.as_secs_f64()
