@@ -39,7 +39,8 @@ pub fn selected(scene: &Scene<'_>, rows: &[Flow], pen: &Pen) -> Vec<Line<'static
 
 fn title(flow: &FlowReport, past: Option<&Past>) -> String {
     let word = flow.level.word();
-    let trouble = past.and_then(Past::in_trouble_for);
+    let troubled = past.filter(|_| flow.level > Level::Ok);
+    let trouble = troubled.and_then(Past::in_trouble_for);
     let trouble = trouble.map_or_else(String::new, |(seconds, at_least)| {
         let at_least = if at_least { "≥" } else { "" };
         format!(", in trouble for {at_least}{}", lasting(seconds))
@@ -138,12 +139,12 @@ fn unplaced(all: &[Unplaced]) -> Vec<String> {
     trying.chain(short).take(OWNERS).collect()
 }
 
-/// The ports in use since the watch began.
+/// The ports in use since the first look that had it.
 fn ports(past: &Past, pen: &Pen) -> String {
     let values = past.ports.values();
     let (least, most) = (values.iter().min(), values.iter().max());
     let text = format!(
-        " {} to {} in use since the start",
+        " {} to {} in use since first seen",
         count(least.copied().unwrap_or(0)),
         count(most.copied().unwrap_or(0))
     );
