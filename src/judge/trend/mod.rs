@@ -75,6 +75,8 @@ pub struct Past {
     /// Who was seen with its live sockets, most first; `sockets` is how many in all these looks, one
     /// that lasts counted at each.
     pub owners: Vec<Owner>,
+    /// Whether others were seen, and forgotten for want of room.
+    pub forgot_owners: bool,
     /// How many sockets were seen with somebody, in all looks likewise.
     pub sockets: u64,
     /// In how many looks somebody was looked for.
@@ -121,17 +123,19 @@ impl Past {
     }
 
     fn note_owners(&mut self, owners: &[Owner]) {
-        for owner in owners {
+        for owner in owners.iter().rev() {
             self.sockets += u64::from(owner.sockets);
             let is_it =
                 |known: &&mut Owner| known.pid == owner.pid && known.command == owner.command;
             match self.owners.iter_mut().find(is_it) {
                 Some(known) => known.sockets = known.sockets.saturating_add(owner.sockets),
-                None => self.owners.push(owner.clone()),
+                // Of as many sockets, who was seen last stays.
+                None => self.owners.insert(0, owner.clone()),
             }
         }
         self.owners
-            .sort_by_key(|owner| (std::cmp::Reverse(owner.sockets), owner.pid));
+            .sort_by_key(|owner| std::cmp::Reverse(owner.sockets));
+        self.forgot_owners |= self.owners.len() > OWNERS;
         self.owners.truncate(OWNERS);
     }
 }
@@ -152,6 +156,8 @@ pub struct Trend {
     /// Processes with TCP sockets that were in no flow, most first; `sockets` is how many without a
     /// port at once, or how many short-lived ones in all looks.
     pub unplaced: Vec<Unplaced>,
+    /// How many were gone before they could be placed, in all looks, whoever had them.
+    pub short_lived: u64,
     /// What was last said about owners.
     pub owner_notes: Vec<String>,
     last: Option<(Duration, Counters)>,
@@ -208,7 +214,10 @@ impl Trend {
     }
 
     fn note_unplaced(&mut self, unplaced: &[Unplaced]) {
-        for seen in unplaced {
+        for seen in unplaced.iter().rev() {
+            if seen.why == Placeless::ShortLived {
+                self.short_lived += u64::from(seen.owner.sockets);
+            }
             let is_it = |known: &&mut Unplaced| {
                 (known.why, known.owner.pid) == (seen.why, seen.owner.pid)
                     && known.owner.command == seen.owner.command
@@ -222,11 +231,11 @@ impl Trend {
                         Placeless::ShortLived => before.saturating_add(now),
                     };
                 }
-                None => self.unplaced.push(seen.clone()),
+                None => self.unplaced.insert(0, seen.clone()),
             }
         }
         self.unplaced
-            .sort_by_key(|it| (std::cmp::Reverse(it.owner.sockets), it.owner.pid));
+            .sort_by_key(|it| std::cmp::Reverse(it.owner.sockets));
         self.unplaced.truncate(OWNERS);
     }
 
@@ -383,6 +392,33 @@ mod tests {
         assert_eq!((past.looks, past.sockets), (100, 125));
         assert_eq!((past.owners[0].pid, past.owners[0].sockets), (7, 100));
         assert_eq!(past.owners.len(), OWNERS);
+        assert!(past.forgot_owners);
+    }
+
+    #[test]
+    fn who_comes_again_is_gathered_however_many_come_once() {
+        let mut trend = Trend::default();
+        let mut look = at(&[(80, 5)], 0);
+        let flow = look.flows[0].flow();
+        for turn in 0..100 {
+            // A process for each connection, as of a script, and later one that stays.
+            let pid = if turn > 30 && turn % 2 == 0 { 9999 } else { turn };
+            let seen = Owner {
+                pid,
+                sockets: 1,
+                ..owner()
+            };
+            look.flows[0].owners = Some(vec![seen.clone()]);
+            look.unplaced = Some(vec![Unplaced {
+                owner: seen,
+                why: Placeless::ShortLived,
+            }]);
+            trend.note(seconds(turn.unsigned_abs().into()), &look);
+        }
+        let first = &trend.past(&flow).unwrap().owners[0];
+        assert_eq!((first.pid, first.sockets), (9999, 34));
+        let first = &trend.unplaced[0].owner;
+        assert_eq!((first.pid, first.sockets, trend.short_lived), (9999, 34, 100));
     }
 
     #[test]
