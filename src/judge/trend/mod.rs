@@ -402,7 +402,11 @@ mod tests {
         let flow = look.flows[0].flow();
         for turn in 0..100 {
             // A process for each connection, as of a script, and later one that stays.
-            let pid = if turn > 30 && turn % 2 == 0 { 9999 } else { turn };
+            let pid = if turn > 30 && turn % 2 == 0 {
+                9999
+            } else {
+                turn
+            };
             let seen = Owner {
                 pid,
                 sockets: 1,
@@ -418,7 +422,10 @@ mod tests {
         let first = &trend.past(&flow).unwrap().owners[0];
         assert_eq!((first.pid, first.sockets), (9999, 34));
         let first = &trend.unplaced[0].owner;
-        assert_eq!((first.pid, first.sockets, trend.short_lived), (9999, 34, 100));
+        assert_eq!(
+            (first.pid, first.sockets, trend.short_lived),
+            (9999, 34, 100)
+        );
     }
 
     #[test]

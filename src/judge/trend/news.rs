@@ -324,7 +324,10 @@ mod tests {
         ];
         assert_eq!(
             lines(&looks.concat()),
-            told(&[(0, "WARNING."), (14, "UNKNOWN. Over: PORTS_LOW (after 4 s).")])
+            told(&[
+                (0, "WARNING."),
+                (14, "UNKNOWN. Over: PORTS_LOW (after 4 s).")
+            ])
         );
     }
 

@@ -137,7 +137,10 @@ pub fn table(scene: &Scene<'_>, rows: &[Flow], pen: &Pen, number: usize) -> Vec<
     for ((flow, cells), row) in shown.iter().zip(&cells).zip(from..) {
         let mut seconds = flow.closed_per_second.per_second().to_vec();
         seconds.reverse();
-        let mark = if row == place { "> " } else { "  " };
+        let arrow = if row == place { '>' } else { ' ' };
+        // Where there is no colour either.
+        let trouble = if flow.level > Level::Ok { '!' } else { ' ' };
+        let mark = format!("{arrow}{trouble}");
         let text = format!(
             "{}{}",
             joined(cells),
