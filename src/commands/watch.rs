@@ -24,7 +24,7 @@ use crate::refusal::Refusal;
 use crate::render::Screen;
 use crate::render::watch::{Controls, Deed, Scene, Stage, rows};
 use crate::repro::Stop;
-use crate::system::{Input, Stopwatch, can_be_stopped, input_within};
+use crate::system::{Input, Stopwatch, can_be_stopped, forget_input, input_within};
 
 /// Flows listed at most: more than anybody goes through.
 const FLOWS: usize = 500;
@@ -212,7 +212,7 @@ impl Watch {
             }
             has_changed = false;
             // Another size of the terminal comes without any input.
-            while event::poll(Duration::ZERO)? {
+            while is_told()? {
                 match self.take(&event::read()?) {
                     Some(Deed::Quit) => return Ok(()),
                     Some(Deed::Suspend) => suspend(&mut stage, signals)?,
@@ -286,6 +286,23 @@ impl Watch {
             cpu: self.cpu,
         }
     }
+}
+
+/// Whether there is an event. Of more than a kilobyte at once, a paste, crossterm leaves the rest
+/// unread, and does not tell of it before something else is typed: no key waits behind that.
+fn is_told() -> io::Result<bool> {
+    if event::poll(Duration::ZERO)? {
+        return Ok(true);
+    }
+    if input_within(Duration::ZERO) != Input::Some {
+        return Ok(false);
+    }
+    // It came just now, or is such a rest.
+    let is_new = event::poll(Duration::ZERO)?;
+    if !is_new {
+        forget_input()?;
+    }
+    Ok(is_new)
 }
 
 /// Stops as any program does, with the terminal given back until it goes on; not where nobody could

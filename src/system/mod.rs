@@ -42,4 +42,4 @@ pub use recording::{
 pub use resolve::resolve;
 pub use stopwatch::Stopwatch;
 pub use visit::{Door, Wanted};
-pub use wait::{Input, can_be_stopped, input_within, is_reader_gone_within};
+pub use wait::{Input, can_be_stopped, forget_input, input_within, is_reader_gone_within};

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::termios::{FlushArg, tcflush};
 use procfs::process::Process;
 
 /// Waits for `time`, less where a signal comes or whoever reads standard output goes away, as
@@ -37,6 +38,14 @@ pub fn input_within(time: Duration) -> Input {
     } else {
         Input::Gone
     }
+}
+
+/// Forgets what was typed and nobody has read.
+///
+/// # Errors
+/// When standard input is no terminal.
+pub fn forget_input() -> io::Result<()> {
+    Ok(tcflush(io::stdin(), FlushArg::TCIFLUSH)?)
 }
 
 fn told(stream: BorrowedFd<'_>, what: PollFlags, time: Duration) -> PollFlags {
