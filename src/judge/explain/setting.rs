@@ -49,7 +49,7 @@ pub fn is_setting(text: &str, at: usize, end: usize, word: Word) -> bool {
 fn is_pattern(before: &str, rest: &str) -> bool {
     (before.ends_with('%') && rest.starts_with('%'))
         || (before.ends_with(".*") && rest.starts_with(".*"))
-        || before.trim_start().starts_with("# HELP ")
+        || before.contains("# HELP ")
 }
 
 /// Whether the words before say that it is not so, or what to do if it were: `no `, `retry on `.
