@@ -67,10 +67,10 @@ fn is_denied(before: &str) -> bool {
         return true;
     }
     // "ECONNREFUSED,ETIMEDOUT": what is said of the first of a list is said of each.
-    let list = before
+    let before = before
         .strip_suffix(',')
-        .and_then(|list| list.rsplit_once('"'));
-    let before = list.map_or(before.as_str(), |(before, _)| before);
+        .and_then(|items| items.rsplit_once('"'))
+        .map_or(before.as_str(), |(before, _)| before);
     let before = before.trim_end_matches(['"', '\'', '`', ' ', '[', ':', '=']);
     let words = before
         .rsplit(|letter: char| letter.is_ascii_whitespace())
