@@ -5,7 +5,7 @@ use super::endpoint::head;
 use super::lexicon::Word;
 
 /// Words before an error that say that it is not so, or what to do if it were.
-const DENIED: [&str; 23] = [
+const DENIED: [&str; 22] = [
     "no",
     "without",
     "zero",
@@ -14,7 +14,6 @@ const DENIED: [&str; 23] = [
     "except",
     "grep",
     "egrep",
-    "rg",
     "avoid",
     "avoids",
     "prevent",
@@ -91,7 +90,7 @@ fn is_denied(before: &str) -> bool {
         ["any", before] => matches!(before, "without" | "no" | "avoid"),
         ["saw" | "seen", before] => matches!(before, "never" | "not"),
         ["on", before] => is_verb(before),
-        [option, "grep" | "egrep" | "rg"] if option.starts_with('-') => true,
+        [option, "grep" | "egrep"] if option.starts_with('-') => true,
         [last, ..] => DENIED.contains(&last),
         [] => false,
     }
@@ -112,7 +111,6 @@ fn is_value(rest: &str, word: Word) -> bool {
         "_count",
         "failures",
         "retries",
-        "ttl",
         "(ms)",
         "(s)",
         "(sec)",
