@@ -323,8 +323,7 @@ impl NatFlowReport {
             max_connections_per_second: time_wait
                 .filter(|_| closed_given_up.is_none())
                 .map(|time_wait| rounded(f64::from(hangs_from.likely) / time_wait)),
-            closed_per_second: time_wait
-                .map(|_| rounded(closed / NatUse::RECENT.as_secs_f64())),
+            closed_per_second: time_wait.map(|_| rounded(closed / NatUse::RECENT.as_secs_f64())),
             by_state,
             behind,
             behind_total,
@@ -413,9 +412,9 @@ impl NatFlowReport {
         let PortRange { low, high } = self.ports;
         let is_low = [BELOW_512, BELOW_1024].contains(&self.ports);
         match (&self.rule, self.ports_from) {
-            (Some(rule), _) if is_low => format!(
-                "from {low} to {high} that \"{rule}\" gives to clients' ports below 1024"
-            ),
+            (Some(rule), _) if is_low => {
+                format!("from {low} to {high} that \"{rule}\" gives to clients' ports below 1024")
+            }
             (Some(rule), _) => format!("of \"{rule}\""),
             (None, PortsFrom::Default) if is_low => format!(
                 "from {low} to {high}, which clients' ports below 1024 get if the rule names none"
@@ -560,7 +559,8 @@ fn possible_ports(flow: &NatFlow, used: &NatUse, table: &NatTable) -> Vec<Possib
         }
     }
     let holds = |range: &PortRange| {
-        *range == ANY || given.is_none_or(|given| range.contains(given.low) && range.contains(given.high))
+        *range == ANY
+            || given.is_none_or(|given| range.contains(given.low) && range.contains(given.high))
     };
     all.sort_by_key(|(range, ..)| (!holds(range), range.len()));
     if giving.is_empty() || giving.iter().any(|rule| rule.ports == RulePorts::Unknown) {
@@ -581,7 +581,11 @@ fn possible_ports(flow: &NatFlow, used: &NatUse, table: &NatTable) -> Vec<Possib
 /// The ranges that new connections get their ports from, by those that the present ones have: where a
 /// rule names none there are three, by the port that the client chose.
 fn pools(ports: PortRange, used: &NatUse) -> Vec<PortRange> {
-    let seen = |low, high| used.translated.ports().any(|port| (low..=high).contains(&port));
+    let seen = |low, high| {
+        used.translated
+            .ports()
+            .any(|port| (low..=high).contains(&port))
+    };
     let all = [
         (BELOW_512, seen(1, 511)),
         (BELOW_1024, seen(512, 1023)),
