@@ -429,18 +429,35 @@ impl Listing {
 fn joined(line: &str, below: &str) -> Option<String> {
     let words: Vec<_> = below.split_whitespace().collect();
     let first = words.first()?;
-    let begins_row = ss_state(first).is_some() || ["tcp", "tcp6"].contains(first);
+    // netstat has a state in its middle, with numbers behind it.
+    let begins_row = ["tcp", "tcp6"].contains(first)
+        || ss_state(first).is_some() && words.get(3).is_some_and(|it| !is_timer(it));
     let is_other = OTHERS.contains(first) || selects(&words).is_some();
     if begins_row || is_other || setting(below).is_some() || heading(below).is_some() {
         return None;
     }
-    [format!("{line}{below}"), format!("{line} {below}")]
-        .into_iter()
-        .find(|joined| {
-            let mut alone = Listing::default();
-            alone.take_line(joined, 1);
-            alone.sockets.len() == 1
-        })
+    let alone = |line: &str| {
+        let mut listing = Listing::default();
+        listing.take_line(line, 1);
+        listing
+    };
+    let is_row = |of: &Listing| of.stateless > 0 || !of.sockets.is_empty();
+    if is_row(&alone(below)) {
+        return None;
+    }
+    // A wrong one loses what stands at the end.
+    let tells = |joined: &String| {
+        let socket = alone(joined).sockets.pop()?;
+        Some((socket.time_wait_left.is_some(), socket.inode.is_some()))
+    };
+    let cut = format!("{line}{below}");
+    let parted = format!("{line} {below}");
+    let best = if tells(&parted) > tells(&cut) {
+        parted
+    } else {
+        cut
+    };
+    tells(&best).map(|_| best)
 }
 
 /// A line without what a terminal, an editor or a mail puts around it: colours, a byte order mark, the
