@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use clap::error::ErrorKind;
 
 use twcheck::cli::{self, Command};
-use twcheck::commands::{advise, explain, record, repro, states, verdict};
+use twcheck::commands::{advise, explain, record, repro, states, verdict, watch};
 use twcheck::exit::Exit;
 use twcheck::render::{self, Screen};
 
@@ -50,6 +50,7 @@ fn run() -> ExitCode {
         }
     };
     let outcome = match &cli.command {
+        Command::Watch(args) => watch::run(args),
         Command::States(args) => states::run(args),
         Command::Verdict(args) => verdict::run(args),
         Command::Repro(args) => repro::run(args),

@@ -42,6 +42,16 @@ pub fn time(duration: Duration) -> String {
     }
 }
 
+/// A time that has passed, as exactly as it matters: `34 s`, `12 min`, `3 h`.
+#[must_use]
+pub fn lasting(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", count(seconds / 3600)),
+    }
+}
+
 /// `1 socket`, `2,000 sockets`, `84 processes`.
 #[must_use]
 pub fn counted(number: impl Into<u64>, noun: &str) -> String {
@@ -234,6 +244,15 @@ mod tests {
         assert_eq!(counted(84_u32, "process"), "84 processes");
         assert_eq!(time(Duration::from_secs(1)), "1 s");
         assert_eq!(time(Duration::from_millis(250)), "250 ms");
+        for (seconds, text) in [
+            (0, "0 s"),
+            (119, "119 s"),
+            (120, "2 min"),
+            (7199, "119 min"),
+            (7200, "2 h"),
+        ] {
+            assert_eq!(lasting(seconds), text);
+        }
     }
 
     #[test]

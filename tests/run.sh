@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 # The programs the tests call, and the Debian packages that bring them.
 needed=(ip:iproute2 netstat:net-tools sysctl:procps unshare:util-linux setpriv:util-linux
-    script:bsdutils nft:nftables time:time
+    script:bsdutils tmux:tmux nft:nftables time:time
     mariadbd:mariadb-server mariadb:mariadb-client openssl:openssl)
 export PATH="$PATH:/usr/sbin:/sbin"
 packages=()

@@ -212,6 +212,7 @@ fn without_utf8_help_and_refusals_are_in_ascii() {
     for arguments in [
         &["--help"][..],
         &["verdict", "--help"],
+        &["watch", "--help"],
         &["states", "--help"],
         &["advise", "--help"],
         &["repro", "--help"],
@@ -356,6 +357,7 @@ fn a_terminal_is_never_too_narrow() {
         "repro --connections 5",
         "repro --duration 1500ms --rate 200",
         "verdict --help",
+        "watch --help",
         "repro --help",
     ] {
         for width in [40, 60, 80] {

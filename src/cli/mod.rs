@@ -9,6 +9,7 @@ mod repro;
 mod states;
 mod values;
 mod verdict;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub use record::RecordArgs;
 pub use repro::ReproArgs;
 pub use states::{By, StatesArgs};
 pub use verdict::VerdictArgs;
+pub use watch::WatchArgs;
 
 use crate::refusal::Refusal;
 use crate::render::Format;
@@ -94,6 +96,8 @@ pub fn host_behind_h(arguments: impl IntoIterator<Item = OsString>) -> Option<Re
 pub enum Command {
     /// Say whether ports run out, toward which destination, and what to do
     Verdict(VerdictArgs),
+    /// The same live, with what changes from look to look
+    Watch(WatchArgs),
     /// Count TCP sockets by state
     States(StatesArgs),
     /// Recommend sysctl changes, and what not to change, with the rate each one buys
@@ -306,7 +310,7 @@ mod tests {
             Command::States(args) => args.check(),
             Command::Advise(args) => args.check(),
             // Whatever goes together, clap says.
-            Command::Record(_) => Ok(()),
+            Command::Record(_) | Command::Watch(_) => Ok(()),
             Command::Repro(args) => args.check(),
             Command::Explain(args) => args.check(),
         }

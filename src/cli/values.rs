@@ -132,6 +132,17 @@ pub fn time() -> impl TypedValueParser<Value = Duration> {
     })
 }
 
+/// A time between two looks.
+pub fn every() -> impl TypedValueParser<Value = Duration> {
+    const SHORTEST: Duration = Duration::from_millis(100);
+    typed(|text| {
+        let time = within(text, LONGEST).filter(|time| *time >= SHORTEST);
+        time.ok_or_else(|| {
+            "it is a number and a unit, from 100ms to a day: for example 2s or 1min".into()
+        })
+    })
+}
+
 /// A time for `--sample`.
 pub fn sample() -> impl TypedValueParser<Value = Duration> {
     typed(|text| {
@@ -374,6 +385,14 @@ mod tests {
             assert_refused(line, shown, &TIMES, day);
             assert_taken(line, &["1ns", "20ms", "1m 30s", "24h"]);
         }
+        let every = "it is a number and a unit, from 100ms to a day: for example 2s or 1min";
+        assert_refused(
+            "verdict --every",
+            "--every <D>",
+            &[&TIMES[..], &["99ms", "25h"]].concat(),
+            every,
+        );
+        assert_taken("verdict --every", &["100ms", "2s", "1min", "24h"]);
         let minute = "it is a number and a unit, more than nothing and 1m at most, for a processor \
                       is busy all the while: for example 5s";
         let beyond = [&TIMES[..], &["61s", "5min"]].concat();

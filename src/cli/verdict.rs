@@ -15,7 +15,7 @@ use crate::render::VerdictFormat;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN or misused, as monitoring \
-plugins have it.
+plugins have it; with --every that of the last look, also where Ctrl-C ends it.
 
 Examples:
   twcheck verdict                      this machine, or this container
@@ -23,6 +23,7 @@ Examples:
   twcheck verdict [::1]:3306 --connect  and one connect() is made
   twcheck verdict --warn 60 --crit 90  warn later
   sudo twcheck verdict --sample 2s     who makes all these connections?
+  twcheck verdict --every 2s | tee log  a line whenever something changes
   sudo twcheck verdict --nat           do the ports run out that it translates to?
   twcheck verdict --json | jq .summary")]
 pub struct VerdictArgs {
@@ -90,6 +91,25 @@ pub struct VerdictArgs {
         conflicts_with = "all_netns"
     )]
     pub sample: Option<Duration>,
+    /// Look again and again, and print a line at once and whenever something changes: what gets worse
+    /// at once, what gets better when it has lasted for 10 s
+    #[arg(
+        long,
+        value_parser = values::every(),
+        value_name = "D",
+        allow_hyphen_values = true,
+        conflicts_with_all = ["all_netns", "from", "proc_root", "connect", "output"]
+    )]
+    pub every: Option<Duration>,
+    /// End that after this time, with one more look
+    #[arg(
+        long,
+        value_parser = values::time(),
+        value_name = "D",
+        allow_hyphen_values = true,
+        requires = "every"
+    )]
+    pub until: Option<Duration>,
 }
 
 impl VerdictArgs {
@@ -110,6 +130,7 @@ impl VerdictArgs {
         self.source.check()?;
         a_warning_comes_before_critical(self)?;
         a_connection_goes_to_a_host_and_a_port(self)?;
+        lines_have_no_format(self)?;
         metrics_are_in_their_format(self)
     }
 }
@@ -136,6 +157,16 @@ fn a_connection_goes_to_a_host_and_a_port(args: &VerdictArgs) -> Result<(), Refu
     Ok(())
 }
 
+fn lines_have_no_format(args: &VerdictArgs) -> Result<(), Refusal> {
+    if args.every.is_some() && args.format.get() != VerdictFormat::Table {
+        return Err(Refusal::new(
+            "--every prints lines, which have one format: time, level and sentence",
+            "leave --format and --json out; or run `twcheck verdict --json` again and again",
+        ));
+    }
+    Ok(())
+}
+
 /// node_exporter reads nothing else in a file of that name, and drops it with an error that nobody
 /// sees.
 fn metrics_are_in_their_format(args: &VerdictArgs) -> Result<(), Refusal> {
@@ -155,7 +186,7 @@ fn metrics_are_in_their_format(args: &VerdictArgs) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use crate::cli::tests::{assert_fine, assert_refused};
+    use crate::cli::tests::{assert_fine, assert_refused, usage};
 
     #[test]
     fn a_warning_comes_before_critical() {
@@ -198,6 +229,36 @@ mod tests {
             "verdict :3306",
         ] {
             assert_fine(line);
+        }
+    }
+
+    #[test]
+    fn lines_have_no_format() {
+        for line in [
+            "verdict --every 2s --json",
+            "verdict --every 2s --format nagios",
+        ] {
+            assert_refused(
+                line,
+                "--every prints lines, which have one format: time, level and sentence",
+                "leave --format and --json out; or run `twcheck verdict --json` again and again",
+            );
+        }
+        for line in [
+            "verdict --every 2s",
+            "verdict --every 2s --until 60s --pid 1 :3306",
+            "verdict --every 2s --nat --sample 1s",
+        ] {
+            assert_fine(line);
+        }
+        for line in [
+            "verdict --until 60s",
+            "verdict --every 2s --all-netns",
+            "verdict --every 2s --from host.tar",
+            "verdict --every 2s --connect 10.0.0.5:3306",
+            "verdict --every 2s --output file",
+        ] {
+            usage(&line.split(' ').collect::<Vec<_>>());
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod advise;
 mod beside;
 mod closer;
+mod every;
 pub mod explain;
 mod output;
 mod picture;
@@ -11,3 +12,4 @@ pub mod record;
 pub mod repro;
 pub mod states;
 pub mod verdict;
+pub mod watch;

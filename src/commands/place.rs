@@ -86,16 +86,69 @@ pub fn here<T: Send>(
     destination: Option<&Destination>,
     look: impl FnOnce(&Machine, Option<Toward>) -> Result<T> + Send,
 ) -> Result<(T, Option<Namespace>)> {
-    let Some(wanted) = args.wanted() else {
-        let toward = destination.map(resolve).transpose()?;
-        return Ok((look(&Machine::live(args.source), toward)?, None));
-    };
-    let door = Door::find(&wanted)?;
-    let found = door.look(args.source, |machine| {
-        let toward = destination.map(|asked| door.resolve(asked)).transpose()?;
-        look(machine, toward)
-    })??;
-    Ok((found, Some(door.namespace)))
+    let post = Post::take(args, destination)?;
+    let found = post.look(look)?;
+    Ok((found, post.door.map(|door| door.namespace)))
+}
+
+/// A place from which to look, as often as one likes.
+#[derive(Debug)]
+pub struct Post {
+    source: SourceChoice,
+    /// Into another network namespace; `None` for this one.
+    door: Option<Door>,
+    toward: Option<Toward>,
+}
+
+impl Post {
+    /// Finds the namespace that is asked for, and looks the destination up where it is used.
+    ///
+    /// # Errors
+    /// When there is no such namespace or destination.
+    pub fn take(args: &PlaceArgs, destination: Option<&Destination>) -> Result<Self> {
+        let door = args
+            .wanted()
+            .map(|wanted| Door::find(&wanted))
+            .transpose()?;
+        let toward = match (&door, destination) {
+            (_, None) => None,
+            (None, Some(asked)) => Some(resolve(asked)?),
+            (Some(door), Some(asked)) => Some(door.look(args.source, |_| door.resolve(asked))??),
+        };
+        Ok(Self {
+            source: args.source,
+            door,
+            toward,
+        })
+    }
+
+    /// The other namespace; `None` where it is this one.
+    pub fn namespace(&self) -> Option<&Namespace> {
+        self.door.as_ref().map(|door| &door.namespace)
+    }
+
+    /// Looks from there.
+    ///
+    /// # Errors
+    /// When the process that was asked for has ended, or `look` fails.
+    pub fn look<T: Send>(
+        &self,
+        look: impl FnOnce(&Machine, Option<Toward>) -> Result<T> + Send,
+    ) -> Result<T> {
+        let toward = self.toward.clone();
+        let Some(door) = &self.door else {
+            return look(&Machine::live(self.source), toward);
+        };
+        // What it leaves is held open here, and empty.
+        if !door.has_its_process() {
+            return Err(Refusal::new(
+                format!("{}: it has ended", door.namespace.option),
+                "`ps -e` lists processes, `lsns -t net` one of each network namespace",
+            )
+            .into());
+        }
+        door.look(self.source, |machine| look(machine, toward))?
+    }
 }
 
 /// Looks into all network namespaces of this machine. A name is looked up once.

@@ -6,13 +6,13 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::output::Output;
-use super::{closer, place};
+use super::{closer, every, place};
 use crate::cli::VerdictArgs;
 use crate::exit::Exit;
 use crate::judge::destination::Attempt;
 use crate::judge::level::Thresholds;
 use crate::judge::verdict::{Verdict, verdict};
-use crate::model::{Gap, SourceName, Toward, Weight};
+use crate::model::{SourceName, Toward};
 use crate::render::{self, Screen, VerdictFormat};
 use crate::repro::knock;
 use crate::system::{Machine, Recorded, Search, Stopwatch, View, other_namespaces, owners, route};
@@ -30,13 +30,19 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
     let asked = Asked {
         thresholds: args.thresholds(),
         top: args.top,
-        owners: args.owners,
+        owners: args.owners || args.sample.is_some(),
         sample: args.sample,
+        // A line names nobody.
+        hunts: args.every.is_none(),
         connect: args.connect,
         only_used: args.source.all_netns,
         nat: args.nat,
         states: format == VerdictFormat::Prometheus,
     };
+    if let Some(pause) = args.every {
+        let post = place::Post::take(&args.source.place, destination)?;
+        return every::run(pause, args.until, || look_from(&post, &asked));
+    }
     if args.source.all_netns {
         let all = place::all(&args.source, destination, |machine, toward| {
             look(machine, toward, &asked)
@@ -56,10 +62,7 @@ pub fn run(args: &VerdictArgs) -> Result<Exit> {
     if let Some(namespace) = namespace {
         verdict.settle_in(namespace);
     }
-    // What is decisive is a finding.
-    let minor = |gap: &&Gap| gap.weight == Weight::Minor;
-    let notes: Vec<_> = verdict.gaps.iter().filter(minor).cloned().collect();
-    render::note_gaps(&notes);
+    render::note_gaps(verdict.minor_gaps());
     write(output, format, |screen, out| {
         format.write(&verdict, watch.cost(), screen, out)
     })?;
@@ -100,13 +103,15 @@ pub(super) fn of_recording(recorded: Recorded) -> Result<Verdict> {
 
 /// What a look is to tell.
 #[expect(clippy::struct_excessive_bools)] // Options of the command line.
-struct Asked {
+pub(super) struct Asked {
     thresholds: Thresholds,
     /// So many flows are told, all for 0.
     top: usize,
     /// The owners of every flow that is told.
     owners: bool,
     sample: Option<Duration>,
+    /// Who has no port where there is none is hunted for.
+    hunts: bool,
     /// One connection to the destination.
     connect: bool,
     /// Nothing of a destination to which nothing goes.
@@ -117,6 +122,19 @@ struct Asked {
     states: bool,
 }
 
+impl Asked {
+    /// One look of many, that tells of `top` flows: owners are looked for during `sample`, and who
+    /// has no port is hunted for where it `hunts`.
+    pub(super) fn live(top: usize, sample: Option<Duration>, hunts: bool) -> Self {
+        Self {
+            top,
+            sample,
+            hunts,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Asked {
     fn default() -> Self {
         Self {
@@ -124,12 +142,22 @@ impl Default for Asked {
             top: 10,
             owners: false,
             sample: None,
+            hunts: true,
             connect: false,
             only_used: false,
             nat: false,
             states: false,
         }
     }
+}
+
+/// Looks and judges, from `post`.
+pub(super) fn look_from(post: &place::Post, asked: &Asked) -> Result<Verdict> {
+    let mut verdict = post.look(|machine, toward| look(machine, toward, asked))?;
+    if let Some(namespace) = post.namespace() {
+        verdict.settle_in(namespace.clone());
+    }
+    Ok(verdict)
 }
 
 /// Looks and judges.
@@ -161,10 +189,10 @@ fn look(machine: &Machine, toward: Option<Toward>, asked: &Asked) -> Result<Verd
     }
     // /proc/net/tcp takes as long again, and long on a busy machine.
     let cheap = snapshot.source == SourceName::SockDiag;
-    let flows = verdict.flows_to_own(asked.owners || asked.sample.is_some(), cheap);
+    let flows = verdict.flows_to_own(asked.owners, cheap);
     let search = Search {
         sample: asked.sample,
-        portless: verdict.is_exhausted(),
+        portless: asked.hunts && verdict.is_exhausted(),
         service: verdict.service_to_own(),
     };
     if !flows.is_empty() || search.portless || search.service.is_some() {

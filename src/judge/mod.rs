@@ -10,7 +10,7 @@ pub mod explain;
 pub mod files;
 pub mod finding;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod flow;
 pub mod forecast;
 pub mod goal;
@@ -23,6 +23,7 @@ pub mod source;
 pub mod states;
 pub mod table;
 pub mod toward;
+pub mod trend;
 pub mod verdict;
 
 pub use capacity::Capacity;

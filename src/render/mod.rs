@@ -16,6 +16,7 @@ pub mod svg;
 mod sysctl;
 mod table;
 mod ticket;
+pub mod watch;
 
 use std::io::{self, Write};
 
@@ -29,8 +30,8 @@ use crate::refusal::Refusal;
 use crate::words::printable;
 
 /// Says on stderr what could not be read.
-pub fn note_gaps(gaps: &[Gap]) {
-    for gap in gaps.iter().filter(|gap| gap.weight != Weight::None) {
+pub fn note_gaps<'a>(gaps: impl IntoIterator<Item = &'a Gap>) {
+    for gap in gaps.into_iter().filter(|gap| gap.weight != Weight::None) {
         note(&format!("{}: {}", gap.what, gap.why));
     }
 }

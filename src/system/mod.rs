@@ -27,6 +27,7 @@ pub mod sysctl;
 pub mod text;
 pub mod trial;
 mod visit;
+mod wait;
 
 pub use census::{Census, Found, census};
 pub use collect::{Judgement, View};
@@ -41,3 +42,4 @@ pub use recording::{
 pub use resolve::resolve;
 pub use stopwatch::Stopwatch;
 pub use visit::{Door, Wanted};
+pub use wait::{Input, can_be_stopped, input_within, is_reader_gone_within};

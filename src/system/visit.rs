@@ -277,6 +277,17 @@ impl Door {
                 .is_some_and(|pid| netns(pid).ok() == self.namespace.netns)
     }
 
+    /// Whether the process that was asked for is in it still; of one that was asked for otherwise
+    /// nothing is known, and it is.
+    #[must_use]
+    pub fn has_its_process(&self) -> bool {
+        let by_process = self.namespace.option.starts_with("--pid");
+        !by_process
+            || self
+                .pid
+                .is_some_and(|pid| netns(pid).ok() == self.namespace.netns)
+    }
+
     /// Lets the calling thread look names up as its programs do; whether it does.
     fn lend_names(&self) -> bool {
         let of_ip = self

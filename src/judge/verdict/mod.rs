@@ -17,8 +17,8 @@ use super::nat::NatReport;
 use super::reuse::alone;
 use super::source::{Pool, bound_sources};
 use crate::model::{
-    Gap, Host, Namespace, Origin, OtherNamespaces, Snapshot, StateCounts, TimeWaitSplit, Tunables,
-    Unplaced,
+    Counters, Gap, Host, Namespace, Origin, OtherNamespaces, Snapshot, StateCounts, TimeWaitSplit,
+    Tunables, Unplaced, Weight,
 };
 use crate::words::{count, percent};
 
@@ -47,6 +47,9 @@ pub struct Verdict {
     /// From which share of its usable ports on a flow is low.
     #[serde(skip)]
     pub thresholds: Thresholds,
+    /// What the kernel counts.
+    #[serde(skip)]
+    pub counters: Counters,
     /// All sockets by state; `None` where they were not all looked at, or could not be.
     #[serde(skip)]
     pub states: Option<StateCounts>,
@@ -101,6 +104,11 @@ impl Verdict {
         self.states = snapshot
             .is_table_whole()
             .then(|| snapshot.tally.states.clone());
+    }
+
+    /// What could not be read and is no finding: a note.
+    pub fn minor_gaps(&self) -> impl Iterator<Item = &Gap> {
+        self.gaps.iter().filter(|gap| gap.weight == Weight::Minor)
     }
 
     /// The listed flows that are worth a line: those in trouble, and those that take a port in a
@@ -214,6 +222,7 @@ pub fn verdict(snapshot: &Snapshot, thresholds: Thresholds, top: usize) -> Verdi
         tunables: snapshot.tunables.clone(),
         capacity,
         thresholds,
+        counters: snapshot.counters.clone(),
         states: None,
         time_wait: snapshot
             .is_table_whole()
@@ -305,9 +314,7 @@ mod tests {
 
     use super::*;
     use crate::judge::fixture::{each, look, plain, socket};
-    use crate::model::{
-        Growth, PortSet, Reuse, Socket, TcpState, TimeWaitReuse, Timestamps, Weight,
-    };
+    use crate::model::{Growth, PortSet, Reuse, Socket, TcpState, TimeWaitReuse, Timestamps};
 
     const SPENT: Option<u64> = Some(30_000);
     const DEFAULT: Thresholds = Thresholds {

@@ -1,0 +1,302 @@
+//! What of a look is worth a line.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use super::CALM;
+use crate::judge::level::Level;
+use crate::judge::verdict::Verdict;
+use crate::model::Flow;
+use crate::words::lasting;
+
+/// What counts of a look.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sight {
+    /// How bad it is.
+    pub level: Level,
+    /// In a sentence.
+    pub summary: String,
+    /// What is wrong, each code at its worst.
+    troubles: BTreeMap<&'static str, Level>,
+    /// The flow that the sentence is about; `None` where it is about none, or nothing is wrong.
+    worst: Option<Flow>,
+}
+
+impl Sight {
+    /// Of a look that could not be had.
+    #[must_use]
+    pub fn unknown(why: String) -> Self {
+        Self {
+            level: Level::Unknown,
+            summary: why,
+            troubles: BTreeMap::from([("COULD_NOT_READ", Level::Unknown)]),
+            worst: None,
+        }
+    }
+}
+
+impl From<&Verdict> for Sight {
+    fn from(verdict: &Verdict) -> Self {
+        let wrong = || verdict.findings.iter().filter(|it| it.level > Level::Ok);
+        let mut troubles = BTreeMap::new();
+        for reported in wrong() {
+            let level = troubles
+                .entry(reported.finding.code())
+                .or_insert(reported.level);
+            *level = reported.level.max(*level);
+        }
+        let worst = wrong().next().and_then(|reported| reported.flow);
+        Self {
+            level: verdict.level,
+            summary: verdict.summary.clone(),
+            troubles,
+            worst: worst.and_then(|place| Some(verdict.flows.get(place)?.flow())),
+        }
+    }
+}
+
+/// A change that is worth a line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// How bad it is now.
+    pub level: Level,
+    /// In a sentence.
+    pub summary: String,
+    /// What was not wrong before, or less so.
+    pub new: Vec<&'static str>,
+    /// What is over, and after how long.
+    pub over: Vec<(&'static str, Duration)>,
+}
+
+/// `In 33 s no port … New: RATE_ABOVE_LIMIT. Over: CONNECT_SLOW (after 34 s).`
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.summary)?;
+        if !self.new.is_empty() {
+            write!(f, " New: {}.", self.new.join(", "))?;
+        }
+        let over =
+            |(code, time): &(&str, Duration)| format!("{code} (after {})", lasting(time.as_secs()));
+        if !self.over.is_empty() {
+            let over: Vec<_> = self.over.iter().map(over).collect();
+            write!(f, " Over: {}.", over.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+/// A trouble that was told.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    level: Level,
+    since: Duration,
+    /// When it was last as bad.
+    last: Duration,
+}
+
+/// What was told so far. What gets worse is news at once; what gets better, and another flow that is
+/// the worst, once that has lasted for [`CALM`].
+#[derive(Debug, Clone, Default)]
+pub struct News {
+    begun: bool,
+    told: BTreeMap<&'static str, Told>,
+    worst: Option<Flow>,
+    /// Another flow that is the worst, and since when.
+    rival: Option<(Option<Flow>, Duration)>,
+}
+
+impl News {
+    /// What is new in a look, `at` the time from the first one on; the first one all is.
+    pub fn of(&mut self, at: Duration, sight: &Sight) -> Option<Change> {
+        let first = !std::mem::replace(&mut self.begun, true);
+        let new = self.worse(at, &sight.troubles);
+        let (over, eased) = self.over(at, &sight.troubles);
+        let is_other = self.is_another(at, sight.worst);
+        if !first && new.is_empty() && over.is_empty() && !eased && !is_other {
+            return None;
+        }
+        self.worst = sight.worst;
+        self.rival = None;
+        Some(Change {
+            level: sight.level,
+            summary: sight.summary.clone(),
+            new: if first { Vec::new() } else { new },
+            over,
+        })
+    }
+
+    /// What is wrong and was not, or not as much.
+    fn worse(
+        &mut self,
+        at: Duration,
+        troubles: &BTreeMap<&'static str, Level>,
+    ) -> Vec<&'static str> {
+        let mut new = Vec::new();
+        for (&code, &level) in troubles {
+            let told = self.told.entry(code).or_insert_with(|| {
+                new.push(code);
+                Told {
+                    level,
+                    since: at,
+                    last: at,
+                }
+            });
+            if level > told.level {
+                new.push(code);
+                told.level = level;
+            }
+            if level == told.level {
+                told.last = at;
+            }
+        }
+        new
+    }
+
+    /// What has been over for a while, and whether something has been milder for as long.
+    fn over(
+        &mut self,
+        at: Duration,
+        troubles: &BTreeMap<&'static str, Level>,
+    ) -> (Vec<(&'static str, Duration)>, bool) {
+        let (mut over, mut eased) = (Vec::new(), false);
+        self.told.retain(|code, told| {
+            if at.saturating_sub(told.last) < CALM {
+                return true;
+            }
+            if let Some(&level) = troubles.get(code) {
+                (told.level, told.last) = (level, at);
+                eased = true;
+                return true;
+            }
+            over.push((*code, told.last.saturating_sub(told.since)));
+            false
+        });
+        (over, eased)
+    }
+
+    /// Whether another flow has been the worst for a while.
+    fn is_another(&mut self, at: Duration, worst: Option<Flow>) -> bool {
+        if worst == self.worst || worst.is_none() {
+            self.rival = None;
+            return false;
+        }
+        let since = match self.rival {
+            Some((flow, since)) if flow == worst => since,
+            _ => at,
+        };
+        self.rival = Some((worst, since));
+        at.saturating_sub(since) >= CALM
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::fixture::{look, plain, socket};
+    use crate::judge::level::Thresholds;
+    use crate::judge::verdict::verdict;
+    use crate::model::TcpState;
+
+    fn sight(level: Level, troubles: &[(&'static str, Level)], port: u16) -> Sight {
+        let flow = Flow::of(&socket(TcpState::Established, 40000, ([10, 0, 0, 2], port)));
+        Sight {
+            level,
+            summary: format!("{}.", level.word()),
+            troubles: troubles.iter().copied().collect(),
+            worst: (level > Level::Ok).then_some(flow),
+        }
+    }
+
+    use Level::{Critical, Ok as Fine, Warning};
+
+    /// The lines that these looks bring, one every two seconds.
+    fn lines(looks: &[Sight]) -> Vec<(u64, String)> {
+        let mut news = News::default();
+        let times = (0_u64..).step_by(2);
+        times
+            .zip(looks)
+            .filter_map(|(at, sight)| {
+                let change = news.of(Duration::from_secs(at), sight)?;
+                Some((at, change.to_string()))
+            })
+            .collect()
+    }
+
+    fn told(lines: &[(u64, &str)]) -> Vec<(u64, String)> {
+        let told = |&(at, line): &(u64, &str)| (at, line.to_owned());
+        lines.iter().map(told).collect()
+    }
+
+    #[test]
+    fn the_first_look_is_a_line_and_the_same_again_is_none() {
+        let quiet = vec![sight(Fine, &[], 80); 100];
+        assert_eq!(lines(&quiet), told(&[(0, "OK.")]));
+    }
+
+    #[test]
+    fn what_gets_worse_is_told_at_once_and_what_gets_better_when_it_has_lasted() {
+        let low = sight(Warning, &[("PORTS_LOW", Warning)], 80);
+        let worse = sight(
+            Critical,
+            &[("PORTS_LOW", Critical), ("CONNECT_SLOW", Warning)],
+            80,
+        );
+        let looks = [
+            vec![sight(Fine, &[], 80)],
+            vec![low.clone(); 2],
+            vec![worse; 3],
+            vec![low; 10],
+            vec![sight(Fine, &[], 80); 10],
+        ];
+        assert_eq!(
+            lines(&looks.concat()),
+            told(&[
+                (0, "OK."),
+                (2, "WARNING. New: PORTS_LOW."),
+                (6, "CRITICAL. New: CONNECT_SLOW, PORTS_LOW."),
+                (20, "WARNING. Over: CONNECT_SLOW (after 4 s)."),
+                (40, "OK. Over: PORTS_LOW (after 28 s)."),
+            ])
+        );
+    }
+
+    #[test]
+    fn a_number_that_goes_to_and_fro_over_a_threshold_is_one_line() {
+        let low = sight(Warning, &[("PORTS_LOW", Warning)], 80);
+        let critical = sight(Critical, &[("PORTS_LOW", Critical)], 80);
+        for to_and_fro in [[sight(Fine, &[], 80), low.clone()], [low, critical]] {
+            let lines = lines(&vec![to_and_fro; 200].concat());
+            assert_eq!(lines.len(), 2, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn two_flows_in_turn_are_one_line_and_another_that_stays_the_worst_is_told() {
+        let [one, other] = [80, 81].map(|port| sight(Warning, &[("PORTS_LOW", Warning)], port));
+        let in_turn = vec![[one.clone(), other.clone()]; 100].concat();
+        assert_eq!(lines(&in_turn).len(), 1);
+        let looks = [vec![one; 3], vec![other; 10]].concat();
+        assert_eq!(lines(&looks), told(&[(0, "WARNING."), (16, "WARNING.")]));
+    }
+
+    #[test]
+    fn a_look_that_fails_is_unknown_and_not_told_twice() {
+        let failed = Sight::unknown("no table".into());
+        let looks = [vec![sight(Fine, &[], 80)], vec![failed; 10]].concat();
+        let unknown = "no table New: COULD_NOT_READ.";
+        assert_eq!(lines(&looks), told(&[(0, "OK."), (2, unknown)]));
+    }
+
+    #[test]
+    fn a_verdict_is_seen_by_what_is_wrong_in_it() {
+        let sockets =
+            (40000..40600).map(|port| socket(TcpState::Established, port, ([10, 0, 0, 2], 3306)));
+        let verdict = verdict(&look(plain(), [], sockets), Thresholds::default(), 10);
+        let sight = Sight::from(&verdict);
+        let codes: Vec<_> = sight.troubles.keys().copied().collect();
+        assert_eq!(codes, ["HELD_OPEN", "PORTS_LOW"]);
+        assert_eq!(sight.worst, Some(verdict.flows[0].flow()));
+        assert_eq!((sight.level, sight.summary), (Warning, verdict.summary));
+    }
+}
