@@ -210,9 +210,7 @@ impl NatReport {
                 };
                 let mut report = |(ports, from, rule): PossiblePorts| {
                     let pools = pools(ports, used).into_iter();
-                    let all = pools.map(|pool| judged((pool, from, rule.clone())));
-                    let worst = all.max_by_key(|it| (it.level, it.ports_taken));
-                    worst.expect("there is one at least")
+                    worst_of(pools.map(|pool| judged((pool, from, rule.clone()))))
                 };
                 let all = possible_ports(flow, used, table);
                 one_of(all.into_iter().map(&mut report).collect())
@@ -626,6 +624,12 @@ fn one_of(said: Vec<NatFlowReport>) -> NatFlowReport {
         mildest.otherwise = Some(said);
     }
     mildest
+}
+
+/// What is said of the pool that is the worst off.
+fn worst_of(pools: impl Iterator<Item = NatFlowReport>) -> NatFlowReport {
+    let worst = pools.max_by_key(|it| (it.level, it.ports_taken));
+    worst.expect("there is one at least")
 }
 
 /// How the kernel looks for a port among `taken` ones: in rounds of so many in a row, each from a

@@ -286,6 +286,19 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_ends_within_a_letter_hides_nothing() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let before = fs::read("/proc/self/comm").unwrap();
+        fs::write("/proc/self/comm", b"caf\xc3").unwrap();
+        let (owner, inhabitant, user) = (describe(own), inhabitant(own), user_of(own));
+        fs::write("/proc/self/comm", before.trim_ascii_end()).unwrap();
+        assert_eq!(owner.command, "caf\u{fffd}");
+        assert_eq!(inhabitant.map(|it| it.command), Some(owner.command));
+        assert_eq!(user, Some(nix::unistd::geteuid().as_raw()));
+        assert_ne!(owner.user, "?");
+    }
+
+    #[test]
     fn a_cgroup_names_its_unit_or_container() {
         let id = "0123456789abcdef".repeat(4);
         for (path, named) in [

@@ -431,7 +431,9 @@ fn joined(line: &str, below: &str) -> Option<String> {
     let first = words.first()?;
     // netstat has a state in its middle, with numbers behind it.
     let begins_row = ["tcp", "tcp6"].contains(first)
-        || ss_state(first).is_some() && words.get(3).is_some_and(|it| !is_timer(it));
+        || ss_state(first).is_some()
+            && matches!(words[1..], [received, sent, local, ..]
+                if is_number(received) && is_number(sent) && !is_timer(local));
     let is_other = OTHERS.contains(first) || selects(&words).is_some();
     if begins_row || is_other || setting(below).is_some() || heading(below).is_some() {
         return None;
