@@ -515,7 +515,8 @@ fn file_with(folder: &TempDir, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
 }
 
 fn prefixed(with: &str, text: &str) -> String {
-    text.lines().map(|line| format!("{with}{line}\n")).collect()
+    let lines = text.lines().flat_map(|line| [with, line, "\n"]);
+    lines.collect()
 }
 
 /// As a terminal's log has it, each word in bold.
