@@ -213,6 +213,11 @@ fn screens_of_what_is_unknown() {
         scene.failed = Some("--pid 4711: it has ended.");
         scene.age = Duration::from_secs(12);
     });
+    let critical = judged(&made(&[("192.0.2.9:3306", 12_000)], 2));
+    assert_screens("failed_in_trouble", &[critical], |_, scene| {
+        scene.failed = Some("--pid 4711: it has ended.");
+        scene.age = Duration::from_secs(12);
+    });
     let mut snapshot = made(&[("192.0.2.9:3306", 100)], 4);
     snapshot.tunables.ip_local_port_range = None;
     snapshot.gaps.push(Gap {

@@ -248,8 +248,8 @@ impl Watch {
     /// What is to be done about an event, if anything.
     fn take(&mut self, event: &Event) -> Option<Deed> {
         let key = event.as_key_press_event()?;
-        let rows = rows(&self.verdict, &self.trend, &self.controls);
-        Some(self.controls.update(key, &rows))
+        let rows = |controls: &Controls| rows(&self.verdict, &self.trend, controls);
+        Some(self.controls.update(key, rows))
     }
 
     fn note(&mut self, seen: Result<Verdict>) {

@@ -20,6 +20,10 @@ use crate::model::{Counters, Flow, Growth, Owner, Placeless, StateCounts, Unplac
 /// to and fro.
 pub const CALM: Duration = Duration::from_secs(10);
 
+/// A look tells of the minute before it, by the timers of TIME_WAIT; of a longer time without one,
+/// as while the watch is paused or stopped, nobody knows. Looks a minute apart are a bit more.
+const BLIND: Duration = Duration::from_secs(70);
+
 /// So many flows are remembered; beyond it, the one that was not seen for longest is forgotten.
 const FLOWS: usize = 1000;
 
@@ -63,7 +67,7 @@ pub struct Past {
     trouble: Option<(i64, bool)>,
     /// When it was last in trouble.
     troubled: Duration,
-    /// Its ports in use, look by look.
+    /// Its ports in use, look by look from the first that had it.
     pub ports: Series,
     /// Its sockets by state at the look before the last; `None` where it was not there.
     pub states_before: Option<StateCounts>,
@@ -71,6 +75,8 @@ pub struct Past {
     /// Who was seen with its live sockets, most first; `sockets` is how many in all these looks, one
     /// that lasts counted at each.
     pub owners: Vec<Owner>,
+    /// Whether others were seen, and forgotten for want of room.
+    pub forgot_owners: bool,
     /// How many sockets were seen with somebody, in all looks likewise.
     pub sockets: u64,
     /// In how many looks somebody was looked for.
@@ -87,10 +93,14 @@ impl Past {
         Some((now.saturating_sub(since).unsigned_abs(), at_least))
     }
 
-    fn note(&mut self, at: Duration, flow: &FlowReport) {
-        self.states_before = Some(std::mem::replace(&mut self.states, flow.by_state.clone()));
-        if self.ports.is_empty() {
-            self.states_before = None;
+    /// Takes in what a look shows of it; `before` is when the look before was.
+    fn note(&mut self, at: Duration, flow: &FlowReport, before: Option<Duration>) {
+        let was_there = !self.ports.is_empty() && before == Some(self.last);
+        let states = std::mem::replace(&mut self.states, flow.by_state.clone());
+        self.states_before = was_there.then_some(states);
+        let unseen = at.saturating_sub(self.last);
+        if unseen > BLIND || (!was_there && unseen >= CALM) {
+            self.trouble = None;
         }
         self.last = at;
         self.ports.push(flow.ports_in_use);
@@ -113,17 +123,19 @@ impl Past {
     }
 
     fn note_owners(&mut self, owners: &[Owner]) {
-        for owner in owners {
+        for owner in owners.iter().rev() {
             self.sockets += u64::from(owner.sockets);
             let is_it =
                 |known: &&mut Owner| known.pid == owner.pid && known.command == owner.command;
             match self.owners.iter_mut().find(is_it) {
                 Some(known) => known.sockets = known.sockets.saturating_add(owner.sockets),
-                None => self.owners.push(owner.clone()),
+                // Of as many sockets, who was seen last stays.
+                None => self.owners.insert(0, owner.clone()),
             }
         }
         self.owners
-            .sort_by_key(|owner| (std::cmp::Reverse(owner.sockets), owner.pid));
+            .sort_by_key(|owner| std::cmp::Reverse(owner.sockets));
+        self.forgot_owners |= self.owners.len() > OWNERS;
         self.owners.truncate(OWNERS);
     }
 }
@@ -144,6 +156,8 @@ pub struct Trend {
     /// Processes with TCP sockets that were in no flow, most first; `sockets` is how many without a
     /// port at once, or how many short-lived ones in all looks.
     pub unplaced: Vec<Unplaced>,
+    /// How many were gone before they could be placed, in all looks, whoever had them.
+    pub short_lived: u64,
     /// What was last said about owners.
     pub owner_notes: Vec<String>,
     last: Option<(Duration, Counters)>,
@@ -156,6 +170,7 @@ impl Trend {
     pub fn note(&mut self, at: Duration, verdict: &Verdict) {
         self.looks += 1;
         let counters = verdict.counters.clone();
+        let before = self.last.as_ref().map(|(before, _)| *before);
         if let Some((before, counted)) = self.last.replace((at, counters)) {
             let growth = Growth::between(&counted, &verdict.counters);
             self.rates = Some(Rates::new(&growth, at.saturating_sub(before)));
@@ -174,7 +189,8 @@ impl Trend {
                     self.flows.remove(&flow);
                 }
             }
-            self.flows.entry(flow.flow()).or_default().note(at, flow);
+            let past = self.flows.entry(flow.flow()).or_default();
+            past.note(at, flow, before);
         }
     }
 
@@ -198,7 +214,10 @@ impl Trend {
     }
 
     fn note_unplaced(&mut self, unplaced: &[Unplaced]) {
-        for seen in unplaced {
+        for seen in unplaced.iter().rev() {
+            if seen.why == Placeless::ShortLived {
+                self.short_lived += u64::from(seen.owner.sockets);
+            }
             let is_it = |known: &&mut Unplaced| {
                 (known.why, known.owner.pid) == (seen.why, seen.owner.pid)
                     && known.owner.command == seen.owner.command
@@ -212,11 +231,11 @@ impl Trend {
                         Placeless::ShortLived => before.saturating_add(now),
                     };
                 }
-                None => self.unplaced.push(seen.clone()),
+                None => self.unplaced.insert(0, seen.clone()),
             }
         }
         self.unplaced
-            .sort_by_key(|it| (std::cmp::Reverse(it.owner.sockets), it.owner.pid));
+            .sort_by_key(|it| std::cmp::Reverse(it.owner.sockets));
         self.unplaced.truncate(OWNERS);
     }
 
@@ -230,6 +249,13 @@ impl Trend {
             let is_missing = |flow: &&Flow| others.binary_search(flow).is_err();
             these.iter().filter(is_missing).copied().collect()
         };
+        if let Some(now) = &now {
+            for (flow, past) in &mut self.flows {
+                if now.binary_search(flow).is_err() {
+                    past.ports.push(0);
+                }
+            }
+        }
         (self.began, self.ended) = match (&self.listed, &now) {
             (Some(before), Some(now)) => (without(now, before), without(before, now)),
             _ => (Vec::new(), Vec::new()),
@@ -308,11 +334,38 @@ mod tests {
         };
         assert_eq!(after(0, 10), None);
         assert_eq!(after(2, 600), Some((0, false)));
-        assert_eq!(after(100, 600), Some((98, false)));
-        assert_eq!(after(104, 10), Some((102, false)));
-        assert_eq!(after(108, 600), Some((106, false)));
-        assert_eq!(after(118, 10), None);
-        assert_eq!(after(120, 600), Some((0, false)));
+        assert_eq!(after(62, 600), Some((60, false)));
+        assert_eq!(after(66, 10), Some((64, false)));
+        assert_eq!(after(70, 600), Some((68, false)));
+        assert_eq!(after(80, 10), None);
+        assert_eq!(after(82, 600), Some((0, false)));
+    }
+
+    #[test]
+    fn of_a_time_without_a_look_or_without_the_flow_nothing_is_claimed() {
+        let troubled = at(&[(80, 600)], 0);
+        let flow = troubled.flows[0].flow();
+        let after = |looks: &[(u64, &Verdict)]| {
+            let mut trend = Trend::default();
+            for (time, look) in looks {
+                trend.note(seconds(*time), look);
+            }
+            let past = trend.past(&flow).unwrap().clone();
+            (past.in_trouble_for().unwrap().0, past)
+        };
+        // Paused, or the process stopped.
+        assert_eq!(after(&[(0, &troubled), (3600, &troubled)]).0, 0);
+        assert_eq!(after(&[(0, &troubled), (60, &troubled)]).0, 60);
+        let none = at(&[], 0);
+        let (time, past) = after(&[(0, &troubled), (2, &none), (20, &none), (22, &troubled)]);
+        assert_eq!((time, past.states_before), (0, None));
+        assert_eq!(past.ports.values(), [600, 0, 0, 600]);
+        let (time, past) = after(&[(0, &troubled), (2, &none), (4, &troubled)]);
+        assert_eq!((time, past.states_before), (4, None));
+        // Where not all are listed, one that is not may have as many as before.
+        let others = at(&[(80, 600), (81, 601)], 1);
+        let (_, past) = after(&[(0, &troubled), (2, &others), (4, &troubled)]);
+        assert_eq!(past.ports.values(), [600, 600]);
     }
 
     #[test]
@@ -339,6 +392,40 @@ mod tests {
         assert_eq!((past.looks, past.sockets), (100, 125));
         assert_eq!((past.owners[0].pid, past.owners[0].sockets), (7, 100));
         assert_eq!(past.owners.len(), OWNERS);
+        assert!(past.forgot_owners);
+    }
+
+    #[test]
+    fn who_comes_again_is_gathered_however_many_come_once() {
+        let mut trend = Trend::default();
+        let mut look = at(&[(80, 5)], 0);
+        let flow = look.flows[0].flow();
+        for turn in 0..100 {
+            // A process for each connection, as of a script, and later one that stays.
+            let pid = if turn > 30 && turn % 2 == 0 {
+                9999
+            } else {
+                turn
+            };
+            let seen = Owner {
+                pid,
+                sockets: 1,
+                ..owner()
+            };
+            look.flows[0].owners = Some(vec![seen.clone()]);
+            look.unplaced = Some(vec![Unplaced {
+                owner: seen,
+                why: Placeless::ShortLived,
+            }]);
+            trend.note(seconds(turn.unsigned_abs().into()), &look);
+        }
+        let first = &trend.past(&flow).unwrap().owners[0];
+        assert_eq!((first.pid, first.sockets), (9999, 34));
+        let first = &trend.unplaced[0].owner;
+        assert_eq!(
+            (first.pid, first.sockets, trend.short_lived),
+            (9999, 34, 100)
+        );
     }
 
     #[test]

@@ -160,8 +160,15 @@ impl News {
         troubles: &BTreeMap<&'static str, Level>,
     ) -> (Vec<(&'static str, Duration)>, bool) {
         let (mut over, mut eased) = (Vec::new(), false);
+        let unknown = self.told.iter().filter(|(code, _)| {
+            let level = troubles.get(*code);
+            level == Some(&Level::Unknown)
+        });
+        // What is unknown since then may be what it hides.
+        let blind_since = unknown.map(|(_, told)| told.since).max();
         self.told.retain(|code, told| {
-            if at.saturating_sub(told.last) < CALM {
+            let is_hidden = blind_since.is_some_and(|since| since > told.last);
+            if is_hidden || at.saturating_sub(told.last) < CALM {
                 return true;
             }
             if let Some(&level) = troubles.get(code) {
@@ -286,6 +293,42 @@ mod tests {
         let looks = [vec![sight(Fine, &[], 80)], vec![failed; 10]].concat();
         let unknown = "no table New: COULD_NOT_READ.";
         assert_eq!(lines(&looks), told(&[(0, "OK."), (2, unknown)]));
+    }
+
+    #[test]
+    fn what_nobody_could_look_at_is_not_over() {
+        let exhausted = sight(Critical, &[("PORTS_EXHAUSTED", Critical)], 80);
+        let failed = Sight::unknown("no table".into());
+        let looks = [
+            vec![exhausted; 3],
+            vec![failed; 20],
+            vec![sight(Fine, &[], 80); 10],
+        ];
+        assert_eq!(
+            lines(&looks.concat()),
+            told(&[
+                (0, "CRITICAL."),
+                (6, "no table New: COULD_NOT_READ."),
+                (46, "OK. Over: PORTS_EXHAUSTED (after 4 s)."),
+                (54, "OK. Over: COULD_NOT_READ (after 38 s)."),
+            ])
+        );
+    }
+
+    #[test]
+    fn what_is_always_unknown_hides_nothing() {
+        let low = [("PORTS_LOW", Warning), ("COULD_NOT_READ", Level::Unknown)];
+        let looks = [
+            vec![sight(Warning, &low, 80); 3],
+            vec![sight(Level::Unknown, &low[1..], 80); 20],
+        ];
+        assert_eq!(
+            lines(&looks.concat()),
+            told(&[
+                (0, "WARNING."),
+                (14, "UNKNOWN. Over: PORTS_LOW (after 4 s).")
+            ])
+        );
     }
 
     #[test]

@@ -114,8 +114,9 @@ impl Controls {
         place.unwrap_or(0)
     }
 
-    /// Takes a key; `rows` are the flows as they are shown.
-    pub fn update(&mut self, key: KeyEvent, rows: &[Flow]) -> Deed {
+    /// Takes a key; `rows` tells the flows as they are shown, to a key that needs them: a paste is
+    /// thousands of letters at once.
+    pub fn update(&mut self, key: KeyEvent, rows: impl FnOnce(&Self) -> Vec<Flow>) -> Deed {
         if key.modifiers.contains(KeyModifiers::CONTROL) {
             return match key.code {
                 KeyCode::Char('c') => Deed::Quit,
@@ -143,7 +144,7 @@ impl Controls {
                 }
                 KeyCode::Enter => {
                     self.page = match self.page {
-                        Page::Flows if !rows.is_empty() => Page::Flow(0),
+                        Page::Flows if !rows(self).is_empty() => Page::Flow(0),
                         _ => Page::Flows,
                     }
                 }
@@ -179,25 +180,25 @@ impl Controls {
         self.page = Page::Flows;
     }
 
-    fn go(&mut self, code: KeyCode, rows: &[Flow]) {
+    fn go(&mut self, code: KeyCode, rows: impl FnOnce(&Self) -> Vec<Flow>) {
         const FAR: usize = 10;
-        let (from, last) = match self.page {
-            Page::Flows => (self.place(rows), rows.len().saturating_sub(1)),
-            Page::Flow(line) => (line, usize::MAX),
-            Page::Help => return,
+        let to = |from: usize| match code {
+            KeyCode::Up | KeyCode::Char('k') => Some(from.saturating_sub(1)),
+            KeyCode::Down | KeyCode::Char('j') => Some(from.saturating_add(1)),
+            KeyCode::PageUp => Some(from.saturating_sub(FAR)),
+            KeyCode::PageDown => Some(from.saturating_add(FAR)),
+            KeyCode::Home => Some(0),
+            KeyCode::End => Some(usize::MAX),
+            _ => None,
         };
-        let to = match code {
-            KeyCode::Up | KeyCode::Char('k') => from.saturating_sub(1),
-            KeyCode::Down | KeyCode::Char('j') => from + 1,
-            KeyCode::PageUp => from.saturating_sub(FAR),
-            KeyCode::PageDown => from + FAR,
-            KeyCode::Home => 0,
-            KeyCode::End if self.page == Page::Flows => last,
-            _ => return,
-        };
-        match &mut self.page {
-            Page::Flow(line) => *line = to,
-            _ => self.selected = rows.get(to.min(last)).copied(),
+        match self.page {
+            Page::Flows if to(0).is_some() => {
+                let rows = rows(self);
+                let place = to(self.place(&rows)).unwrap_or(0);
+                self.selected = rows.get(place).or(rows.last()).copied();
+            }
+            Page::Flow(line) => self.page = Page::Flow(to(line).unwrap_or(line)),
+            Page::Flows | Page::Help => {}
         }
     }
 }
@@ -234,7 +235,7 @@ mod tests {
     fn after(keys: &[KeyCode], rows: &[Flow]) -> Controls {
         let mut controls = controls();
         for &code in keys {
-            assert_eq!(controls.update(code.into(), rows), Deed::Draw);
+            assert_eq!(controls.update(code.into(), |_| rows.to_vec()), Deed::Draw);
         }
         controls
     }
@@ -245,13 +246,13 @@ mod tests {
     fn it_ends_stops_and_draws_anew_as_every_program_does() {
         let mut controls = controls();
         let ctrl = |letter| KeyEvent::new(Char(letter), KeyModifiers::CONTROL);
-        assert_eq!(controls.update(Char('q').into(), &[]), Deed::Quit);
-        assert_eq!(controls.update(ctrl('c'), &[]), Deed::Quit);
-        assert_eq!(controls.update(ctrl('z'), &[]), Deed::Suspend);
-        assert_eq!(controls.update(ctrl('l'), &[]), Deed::Redraw);
+        assert_eq!(controls.update(Char('q').into(), |_| vec![]), Deed::Quit);
+        assert_eq!(controls.update(ctrl('c'), |_| vec![]), Deed::Quit);
+        assert_eq!(controls.update(ctrl('z'), |_| vec![]), Deed::Suspend);
+        assert_eq!(controls.update(ctrl('l'), |_| vec![]), Deed::Redraw);
         controls.is_typing = true;
-        assert_eq!(controls.update(ctrl('c'), &[]), Deed::Quit);
-        assert_eq!(controls.update(Char('q').into(), &[]), Deed::Draw);
+        assert_eq!(controls.update(ctrl('c'), |_| vec![]), Deed::Quit);
+        assert_eq!(controls.update(Char('q').into(), |_| vec![]), Deed::Draw);
         assert_eq!(controls.filter, "q");
     }
 
@@ -287,6 +288,16 @@ mod tests {
         let cleared = after(&[&typed[..], &[Esc]].concat(), &[]);
         assert_eq!((&*cleared.filter, cleared.is_typing), ("", false));
         assert_eq!(after(&[&typed[..], &[Enter, Esc]].concat(), &[]).filter, "");
+    }
+
+    #[test]
+    fn a_letter_that_is_typed_needs_no_flows() {
+        let mut controls = after(&[Char('/')], &[]);
+        for letter in "mysqld ".chars().cycle().take(10_000) {
+            let deed = controls.update(Char(letter).into(), |_| panic!("flows are asked for"));
+            assert_eq!(deed, Deed::Draw);
+        }
+        assert_eq!(controls.filter.len(), 60);
     }
 
     #[test]

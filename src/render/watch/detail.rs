@@ -8,8 +8,8 @@ use super::pen::Pen;
 use super::scene::Scene;
 use crate::judge::flow::FlowReport;
 use crate::judge::level::Level;
-use crate::judge::trend::Past;
-use crate::model::{Flow, Origin, Owner, Placeless, StateCounts, TcpState, Unplaced};
+use crate::judge::trend::{Past, Trend};
+use crate::model::{Flow, Origin, Owner, Placeless, StateCounts, TcpState};
 use crate::words::{count, counted, lasting, percent, rate, sparkline};
 
 /// Owners named.
@@ -39,7 +39,8 @@ pub fn selected(scene: &Scene<'_>, rows: &[Flow], pen: &Pen) -> Vec<Line<'static
 
 fn title(flow: &FlowReport, past: Option<&Past>) -> String {
     let word = flow.level.word();
-    let trouble = past.and_then(Past::in_trouble_for);
+    let troubled = past.filter(|_| flow.level > Level::Ok);
+    let trouble = troubled.and_then(Past::in_trouble_for);
     let trouble = trouble.map_or_else(String::new, |(seconds, at_least)| {
         let at_least = if at_least { "≥" } else { "" };
         format!(", in trouble for {at_least}{}", lasting(seconds))
@@ -92,7 +93,7 @@ fn owners(flow: &FlowReport, scene: &Scene<'_>, past: Option<&Past>) -> String {
     let looks = counted(past.looks, "look");
     if past.owners.is_empty() {
         let nobody = format!("nobody was seen with a live socket of it in {looks}");
-        let others = unplaced(&scene.trend.unplaced);
+        let others = unplaced(scene.trend);
         return if others.is_empty() {
             // What was said is about the worst.
             let is_worst = scene.verdict.flows.first() == Some(flow);
@@ -109,25 +110,25 @@ fn owners(flow: &FlowReport, scene: &Scene<'_>, past: Option<&Past>) -> String {
     };
     let mut named: Vec<_> = past.owners.iter().take(OWNERS).map(owner).collect();
     if past.owners.len() > OWNERS {
-        named.push(format!("{} more", past.owners.len() - OWNERS));
+        let at_least = if past.forgot_owners { "at least " } else { "" };
+        named.push(format!("{at_least}{} more", past.owners.len() - OWNERS));
     }
     let seen = counted(past.sockets, "sighting");
     format!("{} of {seen} in {looks}", named.join("; "))
 }
 
 /// Who may be behind a flow with whose sockets nobody was seen.
-fn unplaced(all: &[Unplaced]) -> Vec<String> {
-    let of = |why| move |it: &&Unplaced| it.why == why;
-    let short = || all.iter().filter(of(Placeless::ShortLived));
-    let lived: u64 = short().map(|it| u64::from(it.owner.sockets)).sum();
-    let trying = all.iter().filter(of(Placeless::NoPort)).map(|it| {
+fn unplaced(trend: &Trend) -> Vec<String> {
+    let of = |why| trend.unplaced.iter().filter(move |it| it.why == why);
+    let lived = trend.short_lived;
+    let trying = of(Placeless::NoPort).map(|it| {
         let sockets = counted(it.owner.sockets, "TCP socket");
         format!(
             "{} had {sockets} without a port, as who tries to connect",
             it.owner
         )
     });
-    let short = short().map(|it| {
+    let short = of(Placeless::ShortLived).map(|it| {
         format!(
             "{} had {:.0} % of {} that were gone before they could be placed",
             it.owner,
@@ -138,12 +139,12 @@ fn unplaced(all: &[Unplaced]) -> Vec<String> {
     trying.chain(short).take(OWNERS).collect()
 }
 
-/// The ports in use since the watch began.
+/// The ports in use since the first look that had it.
 fn ports(past: &Past, pen: &Pen) -> String {
     let values = past.ports.values();
     let (least, most) = (values.iter().min(), values.iter().max());
     let text = format!(
-        " {} to {} in use since the start",
+        " {} to {} in use since first seen",
         count(least.copied().unwrap_or(0)),
         count(most.copied().unwrap_or(0))
     );

@@ -61,7 +61,7 @@ fn left(flow: &FlowReport, scene: &Scene<'_>) -> String {
         return "-".into();
     };
     // What was seen then stays so while nobody looks.
-    let gone = if scene.controls.is_paused {
+    let gone = if scene.controls.is_paused || scene.failed.is_some() {
         0.0
     } else {
         scene.age.as_secs_f64()
@@ -137,7 +137,10 @@ pub fn table(scene: &Scene<'_>, rows: &[Flow], pen: &Pen, number: usize) -> Vec<
     for ((flow, cells), row) in shown.iter().zip(&cells).zip(from..) {
         let mut seconds = flow.closed_per_second.per_second().to_vec();
         seconds.reverse();
-        let mark = if row == place { "> " } else { "  " };
+        let arrow = if row == place { '>' } else { ' ' };
+        // Where there is no colour either.
+        let trouble = if flow.level > Level::Ok { '!' } else { ' ' };
+        let mark = format!("{arrow}{trouble}");
         let text = format!(
             "{}{}",
             joined(cells),

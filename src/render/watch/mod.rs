@@ -99,7 +99,7 @@ fn help(scene: &Scene<'_>, pen: &Pen, height: usize) -> Vec<Line<'static>> {
     let mut lines = vec![header(scene, pen), Line::default()];
     lines.extend(keys.map(|(key, deed)| pen.plain(&format!("  {key:<15}{deed}"))));
     let text = "LAST 60 S are the connections closed in each second, from the timers of \
-                TIME_WAIT; LEFT is the time until no port is free at that pace.";
+                TIME_WAIT; LEFT is the time until no port is free at that pace; ! is trouble.";
     lines.extend(pen.wrapped("  ", text));
     with_keys(lines, scene, pen, height)
 }
