@@ -132,6 +132,63 @@ fn what_looks_alike_is_told_apart() {
     assert_eq!(wrong, "");
 }
 
+/// Clients and proxies that must have both, by how the samples' names of theirs begin.
+const CLIENTS: [(&str, &[&str]); 21] = [
+    ("MySQLdb", &["MySQLdb"]),
+    ("PyMySQL", &["PyMySQL"]),
+    ("mysql-connector", &["mysql-connector-python"]),
+    ("mysql", &["mysql"]),
+    ("mariadb", &["mariadb"]),
+    ("Go", &["Go net", "go-sql-driver", "pgx"]),
+    ("Java", &["Java", "MariaDB Connector/J"]),
+    ("HikariCP", &["HikariCP"]),
+    ("Jedis", &["Jedis"]),
+    ("Lettuce", &["Lettuce"]),
+    ("Node", &["node mysql2", "Node net"]),
+    ("PHP", &["PHP"]),
+    ("Ruby", &["Ruby", "ActiveRecord"]),
+    ("Rust", &["Rust", "sqlx", "reqwest", "tokio-postgres"]),
+    (".NET", &[".NET", "MySqlConnector", "Npgsql"]),
+    ("nginx", &["nginx"]),
+    ("HAProxy", &["HAProxy"]),
+    ("Envoy", &["Envoy"]),
+    ("Redis", &["redis-cli"]),
+    ("PostgreSQL", &["psql"]),
+    ("curl", &["curl"]),
+];
+
+/// A client of which only one were tried could be told apart by its name alone.
+#[test]
+fn every_client_is_tried_with_exhaustion_and_with_what_looks_alike() {
+    let mut tried = std::collections::HashSet::new();
+    for file in ["errors", "lookalikes"] {
+        let samples = std::fs::read_to_string(format!("tests/messages/{file}.jsonl")).unwrap();
+        for line in samples.lines() {
+            let sample: Value = serde_json::from_str(line).unwrap();
+            let client = sample["client"].as_str().unwrap().to_owned();
+            for cause in sample["causes"].as_array().unwrap() {
+                let kind = cause[0].as_str().unwrap();
+                tried.insert((client.clone(), kind.ends_with("ports_exhausted")));
+            }
+        }
+    }
+    for (client, names) in CLIENTS {
+        for is_exhaustion in [true, false] {
+            let is_tried = |name: &str| {
+                let mut of_kind = tried.iter().filter(|(_, kind)| *kind == is_exhaustion);
+                of_kind.any(|(tried, _)| {
+                    let (first, _) = tried.split_once(' ').unwrap_or((tried, ""));
+                    tried == name || first == name || name.contains(' ') && tried.starts_with(name)
+                })
+            };
+            assert!(
+                names.iter().any(|name| is_tried(name)),
+                "{client}: exhaustion {is_exhaustion}"
+            );
+        }
+    }
+}
+
 /// What it is called, and what it makes of a line.
 type Wrapping = (&'static str, fn(&str) -> String);
 

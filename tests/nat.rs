@@ -16,6 +16,7 @@ use common::{assert_valid, exit, in_namespace, json, linux, run, stdout, sysctl,
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 #[test]
 fn be_a_server() {
@@ -309,6 +310,12 @@ fn recorded(live: &Value) {
     }
     assert_eq!(flow["ports_from"], "seen");
     assert_eq!(flow["ports"], json!([50000, 50099]));
+    // How long TIME_WAIT is kept was not copied.
+    let unknown = [
+        &said["nat"]["time_wait_seconds"],
+        &flow["closed_per_second"],
+    ];
+    assert_eq!(unknown, [&Value::Null; 2]);
     fs::remove_file(root.path().join("net/nf_conntrack")).unwrap();
     let said = nat(&["--proc-root", path]);
     assert!(
@@ -316,6 +323,82 @@ fn recorded(live: &Value) {
         "{said:#}"
     );
     assert_ne!(said["level"], "ok");
+}
+
+/// Connects from each of these ports of a client, until one hangs.
+fn connect_from_ports(
+    clients: &Host,
+    client: [u8; 4],
+    ports: impl Iterator<Item = u16> + Send,
+) -> (Vec<Socket>, bool) {
+    let server = SocketAddr::from(([10, 2, 0, 2], 3306)).into();
+    let connect = |port| {
+        let before = dropped();
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket
+            .bind(&SocketAddr::from((client, port)).into())
+            .unwrap();
+        let made = socket.connect_timeout(&server, Duration::from_millis(700));
+        (socket, made.is_ok() || dropped() == before)
+    };
+    thread::scope(|scope| {
+        let made = scope.spawn(|| {
+            clients.enter();
+            let mut open = Vec::new();
+            for port in ports {
+                let (socket, is_through) = connect(port);
+                if !is_through {
+                    return (open, true);
+                }
+                open.push(socket);
+            }
+            (open, false)
+        });
+        made.join().unwrap()
+    })
+}
+
+/// As NFS clients do, which connect from a port below 1024.
+#[test]
+fn clients_with_a_port_below_1024_have_few_of_them() {
+    let test = "clients_with_a_port_below_1024_have_few_of_them";
+    if !has_nft(test) {
+        return;
+    }
+    in_namespace(test, || {
+        let (clients, _server) = lab(1, "masquerade");
+        clients.run(&["ip", "address", "add", "10.1.0.3/24", "dev", "inb"]);
+        let first = |said: &Value| said["nat"]["flows"][0].clone();
+        let mut kept = Vec::new();
+        for (low, high, few) in [(600, 1023, 100), (1, 511, 50)] {
+            let some = connect_from_ports(&clients, [10, 1, 0, 2], low..low + few);
+            assert_eq!((some.0.len(), some.1), (usize::from(few), false));
+            let said = nat(&[]);
+            if kept.is_empty() {
+                assert_eq!(said["level"], "ok", "{said:#}");
+                assert_eq!(first(&said)["ports"], json!([low, high]), "{said:#}");
+                assert_eq!(first(&said)["ports_taken"], few);
+            }
+            let more = connect_from_ports(&clients, [10, 1, 0, 2], low + few..=high);
+            assert!(!more.1, "a port that is free is kept");
+            let said = nat(&[]);
+            let flow = first(&said);
+            assert_eq!(
+                (&said["level"], &flow["hanging_share"]),
+                (&json!("critical"), &json!(1.0))
+            );
+            assert_eq!(codes(&said), ["NAT_PORTS_EXHAUSTED"], "{said:#}");
+            let (none, hangs) = connect_from_ports(&clients, [10, 1, 0, 3], low..=low);
+            assert!(hangs && none.is_empty(), "of {low} to {high} none is left");
+            // Clients with other ports do not hang.
+            let (others, hangs) = connect_from_ports(&clients, [10, 1, 0, 3], 40000..40010);
+            assert_eq!((others.len(), hangs), (10, false));
+            let said = nat(&[]);
+            assert_eq!(first(&said)["ports"], json!([low, high]), "{said:#}");
+            kept.extend([some.0, more.0, others]);
+        }
+    });
 }
 
 #[test]

@@ -22,6 +22,14 @@ const ANY: PortRange = PortRange {
     high: 65535,
 };
 
+/// And these for one below 512, and for one from 512 to 1023.
+const BELOW_512: PortRange = PortRange { low: 1, high: 511 };
+/// See [`BELOW_512`].
+const BELOW_1024: PortRange = PortRange {
+    low: 600,
+    high: 1023,
+};
+
 /// The kernel looks at no more ports in a row (`NF_NAT_MAX_ATTEMPTS` there, Linux 5.0); then it begins
 /// elsewhere with half as many, down to [`FEWEST`].
 const ATTEMPTS: u32 = 128;
@@ -46,7 +54,7 @@ pub struct NatReport {
     pub tracked: u64,
     /// Those whose source is translated, toward the destination that was asked about if one was.
     pub translated: u64,
-    /// How long a connection is kept in TIME_WAIT.
+    /// How long a connection is kept in TIME_WAIT; `None` when unknown.
     pub time_wait_seconds: Option<u64>,
     /// The rules that translate sources; `None` where they could not be read.
     pub rules: Option<Vec<String>>,
@@ -105,10 +113,11 @@ pub struct NatFlowReport {
     /// With how many ports taken the first client hangs.
     pub hangs_from: HangsFrom,
     /// The rate at which connections can be opened and closed while TIME_WAIT keeps its port; `None`
-    /// where it does not.
+    /// where it does not, or where nobody knows for how long.
     pub max_connections_per_second: Option<f64>,
-    /// Connections closed in the last 10 s, per second.
-    pub closed_per_second: f64,
+    /// Connections closed in the last 10 s, per second; `None` where how long TIME_WAIT is kept is
+    /// unknown.
+    pub closed_per_second: Option<f64>,
     /// Connections by state.
     pub by_state: BTreeMap<&'static str, u64>,
     /// Who opened them, most first, and no more than [`NatFlowReport::BEHIND`].
@@ -193,11 +202,15 @@ impl NatReport {
             .flows
             .iter()
             .map(|(flow, used)| {
-                let mut report = |ports| {
+                let mut judged = |ports| {
                     let mut report =
                         NatFlowReport::new(*flow, used, ports, table.time_wait, kernel, &mut known);
                     report.judge(thresholds, is_failing);
                     report
+                };
+                let mut report = |(ports, from, rule): PossiblePorts| {
+                    let pools = pools(ports, used).into_iter();
+                    worst_of(pools.map(|pool| judged((pool, from, rule.clone()))))
                 };
                 let all = possible_ports(flow, used, table);
                 one_of(all.into_iter().map(&mut report).collect())
@@ -212,7 +225,7 @@ impl NatReport {
             source: Some(table.source),
             tracked: table.tracked,
             translated: table.translated,
-            time_wait_seconds: Some(table.time_wait.as_secs()),
+            time_wait_seconds: table.time_wait.map(|it| it.as_secs()),
             rules: rules.map(|rules| rules.iter().map(ToString::to_string).collect()),
             flows_examined: flows.len(),
             flows,
@@ -251,7 +264,7 @@ impl NatFlowReport {
         flow: NatFlow,
         used: &NatUse,
         (ports, ports_from, rule): PossiblePorts,
-        time_wait: Duration,
+        time_wait: Option<Duration>,
         kernel: Kernel,
         known: &mut HashMap<u32, HangsFrom>,
     ) -> Self {
@@ -280,7 +293,7 @@ impl NatFlowReport {
         behind.sort_by_key(|it| (Reverse(it.connections), it.address));
         let behind_total = behind.len();
         behind.truncate(Self::BEHIND);
-        let time_wait = time_wait.as_secs_f64().max(1.0);
+        let time_wait = time_wait.map(|it| it.as_secs_f64().max(1.0));
         let held_share = none_found_beside_closed(ports, &used.taken, &used.over);
         #[expect(clippy::cast_precision_loss)] // Far below 2^52.
         let closed = used.closed_recently as f64;
@@ -305,10 +318,10 @@ impl NatFlowReport {
             held_share,
             looks_at_part: kernel.looks_at_part,
             hangs_from,
-            max_connections_per_second: closed_given_up
-                .is_none()
-                .then(|| rounded(f64::from(hangs_from.likely) / time_wait)),
-            closed_per_second: rounded(closed / NatUse::RECENT.as_secs_f64()),
+            max_connections_per_second: time_wait
+                .filter(|_| closed_given_up.is_none())
+                .map(|time_wait| rounded(f64::from(hangs_from.likely) / time_wait)),
+            closed_per_second: time_wait.map(|_| rounded(closed / NatUse::RECENT.as_secs_f64())),
             by_state,
             behind,
             behind_total,
@@ -395,8 +408,15 @@ impl NatFlowReport {
     #[must_use]
     pub fn whose_ports(&self) -> String {
         let PortRange { low, high } = self.ports;
+        let is_low = [BELOW_512, BELOW_1024].contains(&self.ports);
         match (&self.rule, self.ports_from) {
+            (Some(rule), _) if is_low => {
+                format!("from {low} to {high} that \"{rule}\" gives to clients' ports below 1024")
+            }
             (Some(rule), _) => format!("of \"{rule}\""),
+            (None, PortsFrom::Default) if is_low => format!(
+                "from {low} to {high}, which clients' ports below 1024 get if the rule names none"
+            ),
             (None, PortsFrom::Seen) => {
                 format!("from {low} to {high} that its rule is seen to give")
             }
@@ -423,17 +443,20 @@ impl NatFlowReport {
             PortsFrom::Rule if self.ports == ANY => {
                 "Give the rule more addresses to translate to (snat to FIRST-LAST)"
             }
+            _ if [BELOW_512, BELOW_1024].contains(&self.ports) => {
+                "Let the clients connect from ports from 1024 on (NFS: option noresvport), or name \
+                 ports in the rule (to :1024-65535)"
+            }
             _ => "Give the rule more ports, or more addresses to translate to",
         };
-        if let Some(limit) = self
-            .max_connections_per_second
-            .filter(|_| self.ports_of_closed * 2 > self.ports_taken)
-        {
+        if self.closed_given_up.is_none() && self.ports_of_closed * 2 > self.ports_taken {
+            let bears = self
+                .max_connections_per_second
+                .map(|limit| format!(", which bears {} connections/s", rate(limit)));
             return format!(
                 "Keep connections open behind it (a pool): each that is closed keeps its port for \
-                 net.netfilter.nf_conntrack_tcp_timeout_time_wait, which bears {} connections/s. \
-                 {more}.",
-                rate(limit)
+                 net.netfilter.nf_conntrack_tcp_timeout_time_wait{}. {more}.",
+                bears.unwrap_or_default()
             );
         }
         format!(
@@ -534,7 +557,8 @@ fn possible_ports(flow: &NatFlow, used: &NatUse, table: &NatTable) -> Vec<Possib
         }
     }
     let holds = |range: &PortRange| {
-        given.is_none_or(|given| range.contains(given.low) && range.contains(given.high))
+        *range == ANY
+            || given.is_none_or(|given| range.contains(given.low) && range.contains(given.high))
     };
     all.sort_by_key(|(range, ..)| (!holds(range), range.len()));
     if giving.is_empty() || giving.iter().any(|rule| rule.ports == RulePorts::Unknown) {
@@ -550,6 +574,27 @@ fn possible_ports(flow: &NatFlow, used: &NatUse, table: &NatTable) -> Vec<Possib
         }
     }
     all
+}
+
+/// The ranges that new connections get their ports from, by those that the present ones have: where a
+/// rule names none there are three, by the port that the client chose.
+fn pools(ports: PortRange, used: &NatUse) -> Vec<PortRange> {
+    let seen = |low, high| {
+        used.translated
+            .ports()
+            .any(|port| (low..=high).contains(&port))
+    };
+    let all = [
+        (BELOW_512, seen(1, 511)),
+        (BELOW_1024, seen(512, 1023)),
+        (ANY, seen(1024, u16::MAX)),
+    ];
+    let is_used = all.iter().any(|(_, is_used)| *is_used);
+    if ports != ANY || !is_used {
+        return vec![ports];
+    }
+    let of_use = all.into_iter().filter(|(_, is_used)| *is_used);
+    of_use.map(|(pool, _)| pool).collect()
 }
 
 fn span(ports: &PortSet) -> Option<PortRange> {
@@ -579,6 +624,12 @@ fn one_of(said: Vec<NatFlowReport>) -> NatFlowReport {
         mildest.otherwise = Some(said);
     }
     mildest
+}
+
+/// What is said of the pool that is the worst off.
+fn worst_of(pools: impl Iterator<Item = NatFlowReport>) -> NatFlowReport {
+    let worst = pools.max_by_key(|it| (it.level, it.ports_taken));
+    worst.expect("there is one at least")
 }
 
 /// How the kernel looks for a port among `taken` ones: in rounds of so many in a row, each from a
@@ -864,7 +915,7 @@ mod tests {
                 state: TrackedState::from_name(state).unwrap(),
                 left: Some(Duration::from_secs(115)),
             };
-            used.add(&tracked, TIME_WAIT);
+            used.add(&tracked, Some(TIME_WAIT));
         }
         used
     }
@@ -916,7 +967,7 @@ mod tests {
             malformed: 0,
             rules,
             own: vec![("out".into(), [10, 2, 0, 1].into())],
-            time_wait: TIME_WAIT,
+            time_wait: Some(TIME_WAIT),
         };
         NatReport::new(&table, Some(kernel), DEFAULT, is_failing)
             .flows

@@ -855,7 +855,8 @@ pub const FAILURES: &[Row] = &[
     of_others(
         FailureKind::PoolExhausted,
         "QueuePool limit of size … overflow … reached; HikariPool Connection is not \
-         available, request timed out; Could not get a resource from the pool",
+         available, request timed out; Could not get a resource from the pool; The connection \
+         pool has been exhausted",
         "The application's own pool had no connection to give. The network was not even \
          asked.",
         "look for connections that are not given back, slow queries, or a pool that is too \

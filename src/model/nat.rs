@@ -188,7 +188,8 @@ pub struct NatUse {
     pub by_state: HashMap<TrackedState, u64>,
     /// Connections by who opened them, as far as [`NatUse::ORIGINS`] goes.
     pub origins: HashMap<IpAddr, u64>,
-    /// Connections that entered TIME_WAIT in the last [`NatUse::RECENT`].
+    /// Connections that entered TIME_WAIT in the last [`NatUse::RECENT`]; 0 where nobody knows how long
+    /// it is kept.
     pub closed_recently: u64,
 }
 
@@ -198,8 +199,8 @@ impl NatUse {
     /// What counts as recent.
     pub const RECENT: Duration = Duration::from_secs(10);
 
-    /// Adds a connection, where TIME_WAIT is kept for `time_wait`.
-    pub fn add(&mut self, tracked: &Tracked, time_wait: Duration) {
+    /// Adds a connection, where TIME_WAIT is kept for `time_wait`, if that is known.
+    pub fn add(&mut self, tracked: &Tracked, time_wait: Option<Duration>) {
         self.taken.insert(tracked.port);
         if tracked.state.is_over() {
             self.over.insert(tracked.port);
@@ -214,7 +215,7 @@ impl NatUse {
         let age = tracked
             .left
             .filter(|_| tracked.state.is_time_wait())
-            .and_then(|left| time_wait.checked_sub(left));
+            .and_then(|left| time_wait?.checked_sub(left));
         self.closed_recently += u64::from(age.is_some_and(|age| age < Self::RECENT));
         let has_room = self.origins.len() < Self::ORIGINS;
         if has_room || self.origins.contains_key(&tracked.origin) {
@@ -382,6 +383,7 @@ pub struct NatTable {
     pub rules: Result<Vec<NatRule>, String>,
     /// The addresses that masquerade may give.
     pub own: OwnAddresses,
-    /// How long a connection is kept in TIME_WAIT (`nf_conntrack_tcp_timeout_time_wait`).
-    pub time_wait: Duration,
+    /// How long a connection is kept in TIME_WAIT (`nf_conntrack_tcp_timeout_time_wait`); `None` where
+    /// that could not be read.
+    pub time_wait: Option<Duration>,
 }

@@ -32,10 +32,6 @@ const LONGEST_TABLE: u64 = 4 << 30;
 /// No row is longer: IPv6 addresses written out, labels and marks.
 const LONGEST_LINE: u64 = 4096;
 
-/// What the kernel keeps a connection in TIME_WAIT for, unless told otherwise
-/// (`tcp_timeouts` in net/netfilter/nf_conntrack_proto_tcp.c).
-const TIME_WAIT: Duration = Duration::from_secs(120);
-
 impl Machine {
     /// The connections whose source this machine translates, those `toward` a destination alone where
     /// one is named; `None` where connection tracking is not in use.
@@ -191,8 +187,8 @@ fn is_absence(failure: Failure) -> bool {
     )
 }
 
-/// How long TIME_WAIT is kept.
-fn time_wait(proc: &ProcRoot) -> Duration {
+/// How long TIME_WAIT is kept; `None` where that cannot be read.
+fn time_wait(proc: &ProcRoot) -> Option<Duration> {
     const KEYS: [&str; 2] = [
         "net.netfilter.nf_conntrack_tcp_timeout_time_wait",
         "net.ipv4.netfilter.ip_conntrack_tcp_timeout_time_wait",
@@ -200,8 +196,7 @@ fn time_wait(proc: &ProcRoot) -> Duration {
     let mut read = KEYS
         .iter()
         .map(|key| sysctl::read(proc, key).ok()??.parse().ok());
-    read.find_map(|seconds| seconds)
-        .map_or(TIME_WAIT, Duration::from_secs)
+    read.find_map(|seconds| seconds).map(Duration::from_secs)
 }
 
 /// Connections by flow, of the flows that have many.

@@ -33,11 +33,14 @@ impl MariaDb {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let data = format!("--datadir={}", path("data"));
+        // In a shared one another server that starts clears its temporary tables away.
+        let temporary = format!("--tmpdir={}", folder.path().display());
         run(
             "mariadb-install-db",
             &[
                 "--no-defaults",
                 &data,
+                &temporary,
                 "--user=root",
                 "--skip-test-db",
                 "--innodb-use-native-aio=0",
@@ -50,6 +53,7 @@ impl MariaDb {
                 "--no-defaults",
                 "--user=root",
                 &data,
+                &temporary,
                 "--port",
                 Self::PORT,
                 "--bind-address=*",

@@ -142,6 +142,8 @@ impl Database {
         let base = format!("--basedir={}", suite.path(""));
         let messages = format!("--lc-messages-dir={}", suite.path("share/mariadb"));
         let plugins = format!("--plugin-dir={}", suite.path("lib/mysql/plugin"));
+        // In a shared one another server that starts clears its temporary tables away.
+        let temporary = format!("--tmpdir={}", folder.path().display());
         let common = [
             "--no-defaults",
             "--user=root",
@@ -151,6 +153,7 @@ impl Database {
             &data,
             &messages,
             &plugins,
+            &temporary,
         ];
         // What mariadb-install-db says; itself it would run the server without its own libraries.
         let mut sql = b"CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n".to_vec();

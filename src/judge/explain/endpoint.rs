@@ -90,6 +90,7 @@ fn port_in(text: &str) -> Option<u16> {
     let markers = [
         " port ",
         " Port ",
+        " Port: ",
         "port=",
         "port:",
         "\"port\":",

@@ -96,8 +96,8 @@ struct Event {
     time: Option<Moment>,
     /// The lines that told it, and their numbers; the first of them.
     lines: Vec<(u64, String)>,
-    /// The first as it is shown.
-    shown: String,
+    /// What the first says, without what was put in front of it.
+    body: String,
     last_line: u64,
     /// Whether it was the end of a stack of calls.
     from_stack: bool,
@@ -185,8 +185,9 @@ impl Reading {
             let (before, behind) = (stack::preceding(text, start), stack::following(text, end));
             stack::look_around(&mut said.signs, &before, &behind);
         }
-        let is_field = is_field(&shown);
-        if self.joins(&said, &shown, number) {
+        let body = body(&shown);
+        let is_field = is_field(body);
+        if self.joins(&said, body, number) {
             if let Some(open) = &mut self.open {
                 if is_field || open.lines.len() >= MOST_LINES {
                     // It names the failure, and not what was done.
@@ -211,7 +212,7 @@ impl Reading {
             count: said.times.unwrap_or(1),
             lines: vec![(number, raw.to_string())],
             host: host(&shown, time),
-            shown: shown.to_string(),
+            body: body.to_owned(),
             signs: said.signs,
             time,
             last_line: number,
@@ -319,7 +320,7 @@ impl Reading {
         }
     }
 
-    /// Whether a line tells once more of the failure that is open.
+    /// Whether a line tells once more of the failure that is open; `line` without what was put in front.
     fn joins(&self, said: &Said, line: &str, number: u64) -> bool {
         let Some(open) = &self.open else {
             return false;
@@ -336,10 +337,10 @@ impl Reading {
         if distance == 0 {
             return true;
         }
-        let says_again = distance <= AGAIN && is_said_again(body(line), body(&open.shown));
+        let says_again = distance <= AGAIN && is_said_again(line, &open.body);
         let is_chained = distance <= LONGEST_CHAIN && (open.goes_on || said.is_chain);
         let is_field = distance <= LONGEST_CHAIN && is_field(line);
-        is_field || (is_same && (is_chained || says_again || is_numbered(body(line))))
+        is_field || (is_same && (is_chained || says_again || is_numbered(line)))
     }
 
     /// Counts the failure that is open.
@@ -450,7 +451,7 @@ fn is_numbered(line: &str) -> bool {
 
 /// Whether a line is a field of the object that Node prints of an error.
 fn is_field(line: &str) -> bool {
-    let line = body(line).trim_start();
+    let line = line.trim_start();
     ["errno: -", "code: 'E", "errorno: 'E"]
         .iter()
         .any(|name| line.starts_with(name))

@@ -9,7 +9,7 @@ use regex::Regex;
 static BEFORE: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     patterns(&[
         // password=…, "db_pass": "…", PGPASSWORD=…, apiKey: …, 'password' => …, token is …
-        r#"(?i)(?:pass(?:w(?:or)?d|phrase|code)?|pwd|secret|token|credentials?|api[-_ ]?key|(?:access|private|account|shared|encryption)[-_ ]?key|signature|session[-_]?id|\bsig|\bauth(?:orization)?)[a-z0-9_.-]*[\\"'\])]*\s*(?:=>|:=|[=:])\s*"#,
+        r#"(?i)(?:pass(?:w(?:or)?d|phrase|code)?|pwd|(?:\b|_)pw|contraseña|пароль|密码|パスワード|secret|token|credentials?|api[-_ ]?key|(?:access|private|account|shared|encryption)[-_ ]?key|signature|sess(?:ion)?[-_]?id|[cx]srf|\bsig|(?:\b|_)auth(?:orization)?)[a-z0-9_.-]*[\\"'\])]*\s*(?:=>|:=|[=:])\s*"#,
         r"(?i)\b(?:password|passwd|passphrase|secret|token|api key)\s+(?:is|was|set to)\s*:?\s*",
         r#"(?i)\b(?:password|passwd|passphrase)\s+(?:[\\]*["'])?"#,
         r"(?i)\b(?:bearer|basic|digest|negotiate|ntlm)\s+",
@@ -17,6 +17,9 @@ static BEFORE: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         r"(?i)--(?:[a-z-]*pass(?:word|wd|phrase)?|token|secret)\s+",
         r"(?i)(?:^|\s)-[a-z]*a\s+",
         r"(?i)\b(?:requirepass|masterauth|auth)\s+(?:\S+\s+)?",
+        r#"(?i)\b(?:requirepass|masterauth)[\\"']*\s+"#,
+        // 'password', 'secret'; <password>secret; name="password" value="secret"
+        r#"(?i)(?:password|passwd|passphrase|secret|token)(?:[\\"']+\s*,\s*|[a-z_-]*>\s*|[\\"']*\s+value\s*=\s*)"#,
     ])
 });
 
@@ -42,10 +45,14 @@ static SHAPES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         r"(?:mysql|mariadb)[\w-]*\s(?:.*?\s)?-p([^\s-].*)",
         r"\bsshpass\s+-p\s*(.*)",
         r"\s(?:-u|--user)[ =]?[^\s:]+:(\S+)",
+        r#"\bAUTH[\\"']*\s+(\S+(?:\s+\S+)?)"#,
+        r"(?i)\bset\s+password\b[^=]*=\s*(.*)",
+        // Addresses that are a key themselves.
+        r"(?:hooks\.slack\.com/services/|/api/webhooks/|api\.telegram\.org/bot)(\S+)",
         // Calls of PHP with their arguments; of others to connect, the third.
         r"#\d+ [^#]*?\([^,()']*'[^']*',(.*?)(?: #\d+ |$)",
         r"(?i)(?:auth|login|password)[a-z_]*\(\s*([^)\s].*)",
-        r#"(?i)(?:connect|construct|connection|pdo|mysqli|open)[a-z_]*\(\s*(?:'[^']*'|"[^"]*")\s*,\s*(?:'[^']*'|"[^"]*")\s*,\s*(.*)"#,
+        r#"(?i)(?:connect|construct|connection|pdo|mysqli|open)[a-z_]*\(\s*(?:'[^']*'|"[^"]*"|[\w.]+)\s*,\s*(?:'[^']*'|"[^"]*")\s*,\s*(.*)"#,
     ])
 });
 
@@ -175,7 +182,7 @@ mod tests {
 
     #[test]
     fn every_pattern_is_one() {
-        assert_eq!((BEFORE.len(), SHAPES.len()), (8, 16));
+        assert_eq!((BEFORE.len(), SHAPES.len()), (10, 19));
         assert!(NO_PASSWORD.is_some());
     }
 
@@ -230,6 +237,25 @@ mod tests {
             "#1 /srv/a.php(3): mysqli->real_connect('db', 'u', 'hun'hunter2', 'x')",
             "#1 /srv/a.php(3): Redis->auth('hunter2')",
             "MySQLdb.connect(\"db\", \"u\", \"hunter2\", \"x\")",
+            "\"password\",\"hunter2\"",
+            "'password', 'hunter2'",
+            "<password>hunter2</password>",
+            "<property name=\"password\" value=\"hunter2\"/>",
+            "AUTH hunter2 x",
+            "\"AUTH\" \"default\" \"hunter2\"",
+            "CONFIG SET requirepass hunter2 x",
+            "CONFIG SET requirepass \"hunter2\" x",
+            "SET PASSWORD FOR 'app'@'%' = 'hunter2'",
+            "DB_PW=hunter2",
+            "user:app pw:hunter2",
+            "PHPSESSID=hunter2",
+            "csrf=hunter2",
+            "REDISCLI_AUTH=hunter2",
+            "contraseña: hunter2",
+            "пароль: hunter2",
+            "密码: hunter2",
+            "DriverManager.getConnection(url, \"app\", \"hunter2\")",
+            "https://hooks.slack.com/services/T0/B0/hunter2",
         ] {
             let shown = all(line);
             assert!(!shown.contains("hunter2"), "{line}: {shown}");

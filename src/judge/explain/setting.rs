@@ -5,12 +5,15 @@ use super::endpoint::head;
 use super::lexicon::Word;
 
 /// Words before an error that say that it is not so, or what to do if it were.
-const DENIED: [&str; 19] = [
+const DENIED: [&str; 22] = [
     "no",
     "without",
     "zero",
     "never",
     "0",
+    "except",
+    "grep",
+    "egrep",
     "avoid",
     "avoids",
     "prevent",
@@ -37,7 +40,15 @@ pub fn is_setting(text: &str, at: usize, end: usize, word: Word) -> bool {
     ) {
         return false;
     }
-    is_denied(&text[..at]) || is_value(&text[end..], word)
+    let (before, rest) = (&text[..at], &text[end..]);
+    is_denied(before) || is_value(rest, word) || is_pattern(before, rest)
+}
+
+/// Whether it is what somebody looks for, or the help text of a counter: `LIKE '%…%'`, `.*….*`, `# HELP …`.
+fn is_pattern(before: &str, rest: &str) -> bool {
+    (before.ends_with('%') && rest.starts_with('%'))
+        || (before.ends_with(".*") && rest.starts_with(".*"))
+        || before.contains("# HELP ")
 }
 
 /// Whether the words before say that it is not so, or what to do if it were: `no `, `retry on `.
@@ -45,6 +56,20 @@ fn is_denied(before: &str) -> bool {
     let start = before.len().saturating_sub(40);
     let start = (start..=before.len()).find(|&place| before.is_char_boundary(place));
     let before = before[start.unwrap_or(before.len())..].to_ascii_lowercase();
+    // e.code === 'ECONNREFUSED'
+    let is_compared = |sign| {
+        before
+            .trim_end_matches(['"', '\'', '`', ' '])
+            .ends_with(sign)
+    };
+    if is_compared("==") || is_compared("!=") {
+        return true;
+    }
+    // "ECONNREFUSED,ETIMEDOUT": what is said of the first of a list is said of each.
+    let before = before
+        .strip_suffix(',')
+        .and_then(|items| items.rsplit_once('"'))
+        .map_or(before.as_str(), |(before, _)| before);
     let before = before.trim_end_matches(['"', '\'', '`', ' ', '[', ':', '=']);
     let words = before
         .rsplit(|letter: char| letter.is_ascii_whitespace())
@@ -65,6 +90,7 @@ fn is_denied(before: &str) -> bool {
         ["any", before] => matches!(before, "without" | "no" | "avoid"),
         ["saw" | "seen", before] => matches!(before, "never" | "not"),
         ["on", before] => is_verb(before),
+        [option, "grep" | "egrep"] if option.starts_with('-') => true,
         [last, ..] => DENIED.contains(&last),
         [] => false,
     }

@@ -114,7 +114,9 @@ pub fn read(text: &str) -> Said {
     settle(&mut said.signs);
     for sign in &mut said.signs {
         if attempts.is_empty() && sign.destination.is_none() && !is_of_a_listener(sign.kind) {
-            sign.destination = fields(text).or_else(|| of_access_log(text, sign.at));
+            sign.destination = fields(text)
+                .or_else(|| of_access_log(text, sign.at))
+                .or_else(|| of_request(&text[..sign.at]));
         }
     }
     said
@@ -276,6 +278,7 @@ fn without_title(rest: &str) -> &str {
         "redis at ",
         "address ",
         "address=(host=",
+        "`host=",
         "node ",
         "mysql server on host ",
         "mysql server on ",
@@ -768,6 +771,16 @@ fn of_access_log(text: &str, at: usize) -> Option<String> {
     full.last()
 }
 
+/// The server of Go's `Get "https://api.example/x": …`, the last before a failure.
+fn of_request(before: &str) -> Option<String> {
+    let (head, url) = before.rsplit_once(" \"http")?;
+    let begin = before.len() - url.len() - "http".len();
+    ["Get", "Head", "Post", "Put", "Patch", "Delete"]
+        .iter()
+        .any(|method| head.ends_with(method))
+        .then(|| endpoint(&before[begin..]))?
+}
+
 /// Leaves each failure once, and of those that say the same the one that says most.
 pub fn settle(signs: &mut Vec<Sign>) {
     let is_bound = signs
@@ -778,7 +791,14 @@ pub fn settle(signs: &mut Vec<Sign>) {
     let told = signs
         .iter()
         .find_map(|sign| sign.destination.clone().filter(|_| sign.is_vague));
+    // Java's UnknownHostException may say behind the name that no server answered.
+    let is_silent = signs
+        .iter()
+        .any(|sign| sign.kind == FailureKind::NameServerSilent && sign.destination.is_none());
     for mut sign in signs.drain(..) {
+        if sign.kind == FailureKind::NameNotFound && is_silent {
+            sign.kind = FailureKind::NameServerSilent;
+        }
         if sign.is_vague && has_strong {
             continue;
         }
@@ -815,13 +835,23 @@ pub fn settle(signs: &mut Vec<Sign>) {
         }
         FailureKind::NoAnswer => {
             has(FailureKind::LostDuringHandshake)
+                || has(FailureKind::SlowHandshake)
                 || has(FailureKind::PoolExhausted)
                 || has(FailureKind::SlowAnswer)
                 || has(FailureKind::NameServerSilent)
         }
         _ => false,
     };
-    let less: Vec<_> = kept.iter().map(|sign| is_less(sign.kind)).collect();
+    // What the question that was under way met.
+    let is_lost = |sign: &Sign| {
+        sign.kind == FailureKind::NoAnswer
+            && sign.destination.is_none()
+            && has(FailureKind::ConnectionLost)
+    };
+    let less: Vec<_> = kept
+        .iter()
+        .map(|sign| is_less(sign.kind) || is_lost(sign))
+        .collect();
     let mut less = less.into_iter();
     kept.retain(|_| !less.next().unwrap_or(false));
     *signs = kept;

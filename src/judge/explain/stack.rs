@@ -1,6 +1,9 @@
 //! What the lines around a failure say of it: the calls of Python's and Java's stacks, the fields of
 //! Node's object, and the question of libpq.
 
+use std::sync::LazyLock;
+
+use aho_corasick::AhoCorasick;
 use memchr::{memchr_iter, memmem};
 
 use super::text::{body, readable};
@@ -12,7 +15,8 @@ use signs::Sign;
 const BEHIND: usize = 16;
 
 /// Without one of these what follows a failure says nothing of it.
-const TELLING: [&str; 5] = ["at ", "...", "errno:", "code:", "Is the server"];
+static TELLING: LazyLock<Option<AhoCorasick>> =
+    LazyLock::new(|| AhoCorasick::new(["at ", "...", "errno:", "code:", "Is the server"]).ok());
 
 /// What follows a line, where it tells something.
 #[must_use]
@@ -22,8 +26,7 @@ pub fn following(text: &[u8], end: usize) -> Vec<String> {
     let rest = &rest[..rest.len().min(BYTES)];
     let end = memchr_iter(b'\n', rest).nth(BEHIND - 1);
     let rest = &rest[..end.unwrap_or(rest.len())];
-    let tells = |word: &&str| memmem::find(rest, word.as_bytes()).is_some();
-    if !TELLING.iter().any(tells) {
+    if !TELLING.as_ref().is_some_and(|words| words.is_match(rest)) {
         return Vec::new();
     }
     let lines = rest.split(|byte| *byte == b'\n');
@@ -34,15 +37,18 @@ pub fn following(text: &[u8], end: usize) -> Vec<String> {
 #[must_use]
 pub fn preceding(text: &[u8], start: usize) -> String {
     const BYTES: usize = 800;
+    const CALL: &str = "  File \"";
     let before = &text[start.saturating_sub(BYTES)..start];
+    let before = before.trim_ascii_end();
+    if memmem::find(before, b"  File ").is_none() {
+        return String::new();
+    }
     let lines: Vec<_> = before
-        .trim_ascii_end()
         .rsplit(|byte| *byte == b'\n')
         .take(3)
         .map(|line| body(&readable(line)).to_owned())
         .collect();
-    let is_stack = lines.iter().any(|line| line.starts_with("  File \""));
-    if is_stack {
+    if lines.iter().any(|line| line.starts_with(CALL)) {
         lines.join(" ")
     } else {
         String::new()

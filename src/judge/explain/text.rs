@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use memchr::memchr_iter;
+
 /// A line as it is shown.
 pub struct Shown<'a> {
     /// Its text.
@@ -97,29 +99,33 @@ fn without_colour(rest: &str) -> &str {
         .unwrap_or(inner)
 }
 
+/// What containers put between the time and the line.
+const PREFIXES: [&str; 5] = [
+    " stderr F ",
+    " stdout F ",
+    " stderr P ",
+    " stdout P ",
+    " | ",
+];
+
 /// What a container's or syslog's line says, without what was put in front of it.
 #[must_use]
 pub fn body(line: &str) -> &str {
-    let head = super::endpoint::head(line, 160);
-    let behind = |mark: &str| head.find(mark).map(|at| &line[at + mark.len()..]);
     if let Some(body) = line.strip_prefix("{\"log\":\"") {
         return body;
     }
-    let prefixes = [
-        " stderr F ",
-        " stdout F ",
-        " stderr P ",
-        " stdout P ",
-        " | ",
-    ];
-    if let Some(body) = prefixes.into_iter().find_map(behind) {
+    let head = super::endpoint::head(line, 160);
+    let behind = |at: usize, mark: &str| line[at..].strip_prefix(mark);
+    let of_container = |at: usize| PREFIXES.iter().find_map(|mark| behind(at, mark));
+    if let Some(body) = memchr_iter(b' ', head.as_bytes()).find_map(of_container) {
         return body;
     }
+    let mut brackets = memchr_iter(b']', head.as_bytes());
     if line.starts_with("[pod/") {
-        return behind("] ").unwrap_or(line);
+        return brackets.find_map(|at| behind(at, "] ")).unwrap_or(line);
     }
     // Nov 25 03:12:01 host app[711]: …
-    match behind("]: ") {
+    match brackets.find_map(|at| behind(at, "]: ")) {
         Some(body) if head.split(' ').take(5).any(|word| word.ends_with("]:")) => body,
         _ => line,
     }

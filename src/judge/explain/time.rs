@@ -17,12 +17,14 @@ pub struct Moment {
 const HEAD: usize = 120;
 
 /// What an object of JSON calls its time.
-const NAMES: [&[u8]; 5] = [
+const NAMES: [&[u8]; 7] = [
     b"\"time\"",
     b"\"ts\"",
     b"\"timestamp\"",
     b"\"@timestamp\"",
     b"\"__REALTIME_TIMESTAMP\"",
+    b"\"date\"",
+    b"\"epochSecond\"",
 ];
 
 const DAY: i64 = 86_400;
@@ -199,7 +201,12 @@ fn numeric(line: &[u8], at: usize, before: Option<u8>) -> Option<Moment> {
             let month = fields.number(1, 2)?;
             fields.one_of(&[between])?;
             let day = fields.number(1, 2)?;
-            fields.one_of(b"T t_")?;
+            // [2026-11-25][03:12:01]
+            if let Some(rest) = fields.0.strip_prefix(b"][") {
+                fields.0 = rest;
+            } else {
+                fields.one_of(b"T t_")?;
+            }
             let clock = fields.clock()?;
             moment([year, month, day], clock, fields.zone())
         }
@@ -287,7 +294,14 @@ fn is_epoch(line: &[u8], at: usize, before: Option<u8>) -> bool {
     if at == 0 || (at == 1 && matches!(before, Some(b'[' | b'('))) {
         return true;
     }
-    let names: [&[u8]; 4] = [b"ts", b"time", b"timestamp", b"__REALTIME_TIMESTAMP"];
+    let names: [&[u8]; 6] = [
+        b"ts",
+        b"time",
+        b"timestamp",
+        b"__REALTIME_TIMESTAMP",
+        b"\"date",
+        b"\"epochSecond",
+    ];
     let mut head = line[..at].trim_ascii_end();
     while let Some((b'"' | b'\'' | b':' | b'=' | b' ' | b'\\', rest)) = head.split_last() {
         head = rest;
@@ -486,6 +500,15 @@ mod tests {
                 "Wed 2026-11-25 03:12:01 CET h app[1]: x",
                 "2026-11-25T03:12:01",
             ),
+            ("[2026-11-25][03:12:01][ERROR] x", "2026-11-25T03:12:01"),
+            (
+                r#"{"date":1795576321.123456,"log":"x"}"#,
+                "2026-11-25T03:12:01Z",
+            ),
+            (
+                r#"{"instant":{"epochSecond":1795576321,"nanoOfSecond":1}}"#,
+                "2026-11-25T03:12:01Z",
+            ),
             ("Feb 29 03:12:01 h app[1]: x", "2024-02-29T03:12:01"),
             ("2024-02-29 00:00:00 leap", "2024-02-29T00:00:00"),
         ] {
@@ -507,6 +530,7 @@ mod tests {
             "9999-11-25 03:12:01",
             "Can't connect to MySQL server on '127.0.0.1' (99)",
             "order 1795576321 failed",
+            "update: 1795576321",
             "Nov",
             "Nov 25",
             "20261125",

@@ -8,8 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, User};
-use procfs::ProcessCGroups;
-use procfs::process::{LimitValue, Process};
+use procfs::process::{LimitValue, Process, Status};
+use procfs::{FromBufRead, ProcessCGroups};
 
 use crate::model::{Inhabitant, Owner};
 
@@ -153,22 +153,32 @@ pub(in crate::system) fn user_of(pid: i32) -> Option<u32> {
     const PF_KTHREAD: u32 = 0x0020_0000;
     let process = Process::new(pid).ok()?;
     let flags = process.stat().ok()?.flags;
-    (flags & PF_KTHREAD == 0).then(|| process.status().ok().map(|status| status.euid))?
+    (flags & PF_KTHREAD == 0).then(|| status(pid).map(|status| status.euid))?
+}
+
+/// What `/proc/PID/status` tells, whose first line is a name in whatever bytes the process chose.
+fn status(pid: i32) -> Option<Status> {
+    let bytes = fs::read(format!("/proc/{pid}/status")).ok()?;
+    Status::from_buf_read(String::from_utf8_lossy(&bytes).as_bytes()).ok()
+}
+
+/// What a process is called; what is no UTF-8 in it, as the half of a letter at its end, is `\u{fffd}`.
+fn command(pid: i32) -> Option<String> {
+    let bytes = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let name = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    Some(String::from_utf8_lossy(name).into_owned())
 }
 
 /// Who a process is; what cannot be read any more is `?`.
 pub(super) fn describe(pid: i32) -> Owner {
     let process = Process::new(pid).ok();
     let process = process.as_ref();
-    let status = process.and_then(|process| process.status().ok());
     let limits = process.and_then(|process| process.limits().ok());
     let open = process.and_then(|process| process.fd_count().ok());
     Owner {
         pid,
-        command: status
-            .as_ref()
-            .map_or_else(|| "?".into(), |status| status.name.clone()),
-        user: status.map_or_else(|| "?".into(), |status| user_name(status.euid)),
+        command: command(pid).unwrap_or_else(|| "?".into()),
+        user: status(pid).map_or_else(|| "?".into(), |status| user_name(status.euid)),
         unit: process
             .and_then(|process| process.cgroups().ok())
             .and_then(|cgroups| unit(&cgroups)),
@@ -184,10 +194,9 @@ pub(super) fn describe(pid: i32) -> Owner {
 /// What a process is called and where it belongs; `None` where it has ended.
 pub(in crate::system) fn inhabitant(pid: i32) -> Option<Inhabitant> {
     let process = Process::new(pid).ok()?;
-    let command = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     Some(Inhabitant {
         pid,
-        command: command.trim_end().to_owned(),
+        command: command(pid)?,
         unit: process.cgroups().ok().as_ref().and_then(unit),
     })
 }
@@ -274,6 +283,19 @@ mod tests {
             assert_eq!(is_tcp(&path), tcp, "{family:?} {kind:?}");
         }
         assert!(!is_tcp(Path::new("/proc/self/fd/0")));
+    }
+
+    #[test]
+    fn a_name_that_ends_within_a_letter_hides_nothing() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let before = fs::read("/proc/self/comm").unwrap();
+        fs::write("/proc/self/comm", b"caf\xc3").unwrap();
+        let (owner, inhabitant, user) = (describe(own), inhabitant(own), user_of(own));
+        fs::write("/proc/self/comm", before.trim_ascii_end()).unwrap();
+        assert_eq!(owner.command, "caf\u{fffd}");
+        assert_eq!(inhabitant.map(|it| it.command), Some(owner.command));
+        assert_eq!(user, Some(nix::unistd::geteuid().as_raw()));
+        assert_ne!(owner.user, "?");
     }
 
     #[test]

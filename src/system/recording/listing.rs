@@ -1,6 +1,7 @@
 //! What `ss -tan`, `ss -tanoe`, `netstat -ant` and `netstat -anto` print, as it was pasted: with or
 //! without its heading, with prompts around it.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io::{self, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -92,6 +93,25 @@ pub struct Listing {
     is_within: bool,
     /// The first socket below each heading.
     parts: Vec<usize>,
+    /// Whether the last command that it shows leaves rows out.
+    is_selected: bool,
+    /// The last row, which may go on in the next line.
+    open: Option<Open>,
+    /// The length of the longest line: one that was wrapped is as long.
+    longest: usize,
+}
+
+/// A row that the next line may belong to, as a terminal or a mail wraps it, and what was known before.
+#[derive(Debug)]
+struct Open {
+    line: String,
+    /// The length of its last piece.
+    width: usize,
+    sockets: usize,
+    malformed: u64,
+    first_malformed: u64,
+    named: u64,
+    cut: u64,
 }
 
 impl Listing {
@@ -123,6 +143,7 @@ impl Listing {
             }
             listing.is_empty = false;
             let line = String::from_utf8_lossy(&bytes);
+            let line = unadorned(&line);
             if bytes.ends_with(b"\n") {
                 listing.take(&line, number);
             } else {
@@ -166,6 +187,9 @@ impl Listing {
         let others = self.sockets.iter().any(is_other);
         Some(match (listening, waiting, others) {
             (false, false, false) => "there is no row, and a machine that connects has some",
+            _ if self.is_selected => {
+                "the command above it leaves rows out (grep, head, a filter of ss)"
+            }
             _ if self.scope >= Some(Scope::Connections) => return None,
             _ if self.scope == Some(Scope::Listeners) => {
                 "only servers are listed, so connections and TIME_WAIT are unknown"
@@ -209,7 +233,40 @@ impl Listing {
     }
 
     fn take(&mut self, line: &str, number: u64) {
+        let line = line.trim_end_matches(['\r', '\n']);
+        self.longest = self.longest.max(line.chars().count());
+        let open = self.open.take();
+        if let Some(open) = open.filter(|open| open.width == self.longest)
+            && let Some(joined) = joined(&open.line, line)
+        {
+            self.sockets.truncate(open.sockets);
+            self.malformed = open.malformed;
+            self.first_malformed = open.first_malformed;
+            self.named = open.named;
+            self.cut = open.cut;
+            self.take_line(&joined, number);
+            if let Some(open) = &mut self.open {
+                open.width = line.chars().count();
+            }
+            return;
+        }
+        self.take_line(line, number);
+    }
+
+    fn take_line(&mut self, line: &str, number: u64) {
         let words: Vec<_> = line.split_whitespace().collect();
+        let open = Open {
+            line: line.to_owned(),
+            width: line.chars().count(),
+            sockets: self.sockets.len(),
+            malformed: self.malformed,
+            first_malformed: self.first_malformed,
+            named: self.named,
+            cut: self.cut,
+        };
+        if let Some(is_selected) = selects(&words) {
+            self.is_selected = is_selected;
+        }
         if let Some((key, value)) = setting(line) {
             if self.settings.len() < MOST_SETTINGS {
                 self.settings.push((key.to_owned(), value.to_owned()));
@@ -291,6 +348,7 @@ impl Listing {
         };
         self.program = self.program.or(Some(program));
         self.is_within = true;
+        self.open = Some(open);
         if let Some(socket) = row {
             self.sockets.push(socket);
             return;
@@ -366,6 +424,92 @@ impl Listing {
     }
 }
 
+/// The row that a line and the one below it were, which begins no row of its own: cut within a word, or
+/// between two.
+fn joined(line: &str, below: &str) -> Option<String> {
+    let words: Vec<_> = below.split_whitespace().collect();
+    let first = words.first()?;
+    // netstat has a state in its middle, with numbers behind it.
+    let begins_row = ["tcp", "tcp6"].contains(first)
+        || ss_state(first).is_some()
+            && matches!(words[1..], [received, sent, local, ..]
+                if is_number(received) && is_number(sent) && !is_timer(local));
+    let is_other = OTHERS.contains(first) || selects(&words).is_some();
+    if begins_row || is_other || setting(below).is_some() || heading(below).is_some() {
+        return None;
+    }
+    let alone = |line: &str| {
+        let mut listing = Listing::default();
+        listing.take_line(line, 1);
+        listing
+    };
+    let is_row = |of: &Listing| of.stateless > 0 || !of.sockets.is_empty();
+    if is_row(&alone(below)) {
+        return None;
+    }
+    // A wrong one loses what stands at the end.
+    let tells = |joined: &String| {
+        let socket = alone(joined).sockets.pop()?;
+        Some((socket.time_wait_left.is_some(), socket.inode.is_some()))
+    };
+    let cut = format!("{line}{below}");
+    let parted = format!("{line} {below}");
+    let best = if tells(&parted) > tells(&cut) {
+        parted
+    } else {
+        cut
+    };
+    tells(&best).map(|_| best)
+}
+
+/// A line without what a terminal, an editor or a mail puts around it: colours, a byte order mark, the
+/// sign of a quotation.
+fn unadorned(line: &str) -> Cow<'_, str> {
+    let mut text = line.trim_start_matches('\u{feff}');
+    while let Some(quoted) = text.strip_prefix("> ") {
+        text = quoted;
+    }
+    if !text.contains('\x1b') {
+        return text.into();
+    }
+    let mut pieces = text.split("\x1b[");
+    let mut plain = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let end = piece.find(|it: char| ('@'..='~').contains(&it));
+        plain.push_str(end.map_or("", |end| &piece[end + 1..]));
+    }
+    plain.into()
+}
+
+/// Whether a command leaves rows of ss or netstat out; `None` where a line is none.
+fn selects(words: &[&str]) -> Option<bool> {
+    const CUTTING: [&str; 7] = ["grep", "egrep", "fgrep", "head", "tail", "awk", "sed"];
+    const FILTERS: [&str; 7] = ["state", "exclude", "dst", "src", "dport", "sport", "("];
+    let is = |word: &str, names: &[&str]| {
+        word.rsplit('/')
+            .next()
+            .is_some_and(|it| names.contains(&it))
+    };
+    let at = words.iter().position(|word| is(word, &["ss", "netstat"]))?;
+    let behind = &words[at + 1..];
+    if !behind.first()?.starts_with('-') {
+        return None;
+    }
+    let pipe = behind.iter().position(|word| word.starts_with('|'));
+    let (own, piped) = behind.split_at(pipe.unwrap_or(behind.len()));
+    let is_all = own
+        .windows(2)
+        .any(|two| [["state", "all"], ["exclude", "listening"]].contains(&[two[0], two[1]]));
+    let is_filtered = own.iter().any(|word| {
+        let word = word.trim_start_matches(['\'', '"']);
+        FILTERS.contains(&word) || word.starts_with('(')
+    });
+    let is_cut = piped
+        .iter()
+        .any(|word| is(word.trim_start_matches('|'), &CUTTING));
+    Some(is_filtered && !is_all || is_cut)
+}
+
 /// The width of an address and its port in net-tools, 23 letters.
 const CUT: usize = 23;
 
@@ -429,15 +573,17 @@ fn is_foreign(words: &[&str]) -> bool {
     }
 }
 
+/// What ss and netstat call what is not TCP.
+const OTHERS: [&str; 23] = [
+    "udp", "udp6", "udpl", "udpl6", "udplite", "udplite6", "raw", "raw6", "icmp6", "dccp", "sctp",
+    "mptcp", "tipc", "ti_st", "v_str", "v_dgr", "nl", "u_str", "u_dgr", "u_seq", "p_raw", "p_dgr",
+    "unix",
+];
+
 /// Whether it may be what was left of a row, right below others or their heading, or a row whose state
 /// has another name. Those of other protocols have theirs in front, what ss tells further of a socket
 /// is set off, and a prompt has none of this.
 fn is_part_of_row(line: &str, words: &[&str]) -> bool {
-    const OTHERS: [&str; 23] = [
-        "udp", "udp6", "udpl", "udpl6", "udplite", "udplite6", "raw", "raw6", "icmp6", "dccp",
-        "sctp", "mptcp", "tipc", "ti_st", "v_str", "v_dgr", "nl", "u_str", "u_dgr", "u_seq",
-        "p_raw", "p_dgr", "unix",
-    ];
     let Some(first) = words.first() else {
         return false;
     };
