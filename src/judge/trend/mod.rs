@@ -8,7 +8,7 @@ mod series;
 use std::collections::HashMap;
 use std::time::Duration;
 
-pub use news::{Change, News, Sight};
+pub use news::{Change, News, Sight, Trouble};
 pub use series::Series;
 
 use super::flow::FlowReport;

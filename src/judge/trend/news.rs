@@ -10,6 +10,15 @@ use crate::judge::verdict::Verdict;
 use crate::model::Flow;
 use crate::words::lasting;
 
+/// Something that is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Trouble {
+    /// Its finding's code.
+    pub code: &'static str,
+    /// The flow that has it; `None` where the machine has, or where the flow is not listed.
+    pub flow: Option<Flow>,
+}
+
 /// What counts of a look.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sight {
@@ -17,8 +26,8 @@ pub struct Sight {
     pub level: Level,
     /// In a sentence.
     pub summary: String,
-    /// What is wrong, each code at its worst.
-    troubles: BTreeMap<&'static str, Level>,
+    /// What is wrong, each at its worst.
+    troubles: BTreeMap<Trouble, Level>,
     /// The flow that the sentence is about; `None` where it is about none, or nothing is wrong.
     worst: Option<Flow>,
 }
@@ -30,7 +39,13 @@ impl Sight {
         Self {
             level: Level::Unknown,
             summary: why,
-            troubles: BTreeMap::from([("COULD_NOT_READ", Level::Unknown)]),
+            troubles: BTreeMap::from([(
+                Trouble {
+                    code: "COULD_NOT_READ",
+                    flow: None,
+                },
+                Level::Unknown,
+            )]),
             worst: None,
         }
     }
@@ -39,11 +54,14 @@ impl Sight {
 impl From<&Verdict> for Sight {
     fn from(verdict: &Verdict) -> Self {
         let wrong = || verdict.findings.iter().filter(|it| it.level > Level::Ok);
+        let flow = |place: usize| Some(verdict.flows.get(place)?.flow());
         let mut troubles = BTreeMap::new();
         for reported in wrong() {
-            let level = troubles
-                .entry(reported.finding.code())
-                .or_insert(reported.level);
+            let trouble = Trouble {
+                code: reported.finding.code(),
+                flow: reported.flow.and_then(flow),
+            };
+            let level = troubles.entry(trouble).or_insert(reported.level);
             *level = reported.level.max(*level);
         }
         let worst = wrong().next().and_then(|reported| reported.flow);
@@ -51,7 +69,7 @@ impl From<&Verdict> for Sight {
             level: verdict.level,
             summary: verdict.summary.clone(),
             troubles,
-            worst: worst.and_then(|place| Some(verdict.flows.get(place)?.flow())),
+            worst: worst.and_then(flow),
         }
     }
 }
@@ -64,9 +82,34 @@ pub struct Change {
     /// In a sentence.
     pub summary: String,
     /// What was not wrong before, or less so.
-    pub new: Vec<&'static str>,
+    pub new: Vec<Trouble>,
     /// What is over, and after how long.
-    pub over: Vec<(&'static str, Duration)>,
+    pub over: Vec<(Trouble, Duration)>,
+    /// The flows that the sentence is about, and that of the line before: they are not named again.
+    named: [Option<Flow>; 2],
+}
+
+impl Change {
+    /// `PORTS_LOW`, and toward whom where the sentence does not say it.
+    fn words(&self, trouble: &Trouble) -> String {
+        let other = trouble
+            .flow
+            .filter(|flow| !self.named.contains(&Some(*flow)));
+        other.map_or_else(
+            || trouble.code.to_owned(),
+            |flow| format!("{} toward {}", trouble.code, flow.server()),
+        )
+    }
+}
+
+/// The first of many.
+fn listed(words: &[String]) -> String {
+    const MOST: usize = 6;
+    let first = words.iter().take(MOST).cloned().collect::<Vec<_>>();
+    match words.len().saturating_sub(MOST) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
 }
 
 /// `In 33 s no port … New: RATE_ABOVE_LIMIT. Over: CONNECT_SLOW (after 34 s).`
@@ -74,13 +117,16 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.summary)?;
         if !self.new.is_empty() {
-            write!(f, " New: {}.", self.new.join(", "))?;
+            let new: Vec<_> = self.new.iter().map(|trouble| self.words(trouble)).collect();
+            write!(f, " New: {}.", listed(&new))?;
         }
-        let over =
-            |(code, time): &(&str, Duration)| format!("{code} (after {})", lasting(time.as_secs()));
+        let over = |(trouble, time): &(Trouble, Duration)| {
+            let after = lasting(time.as_secs());
+            format!("{} (after {after})", self.words(trouble))
+        };
         if !self.over.is_empty() {
             let over: Vec<_> = self.over.iter().map(over).collect();
-            write!(f, " Over: {}.", over.join(", "))?;
+            write!(f, " Over: {}.", listed(&over))?;
         }
         Ok(())
     }
@@ -100,7 +146,7 @@ struct Told {
 #[derive(Debug, Clone, Default)]
 pub struct News {
     begun: bool,
-    told: BTreeMap<&'static str, Told>,
+    told: BTreeMap<Trouble, Told>,
     worst: Option<Flow>,
     /// Another flow that is the worst, and since when.
     rival: Option<(Option<Flow>, Duration)>,
@@ -116,6 +162,7 @@ impl News {
         if !first && new.is_empty() && over.is_empty() && !eased && !is_other {
             return None;
         }
+        let named = [self.worst, sight.worst];
         self.worst = sight.worst;
         self.rival = None;
         Some(Change {
@@ -123,19 +170,16 @@ impl News {
             summary: sight.summary.clone(),
             new: if first { Vec::new() } else { new },
             over,
+            named,
         })
     }
 
     /// What is wrong and was not, or not as much.
-    fn worse(
-        &mut self,
-        at: Duration,
-        troubles: &BTreeMap<&'static str, Level>,
-    ) -> Vec<&'static str> {
+    fn worse(&mut self, at: Duration, troubles: &BTreeMap<Trouble, Level>) -> Vec<Trouble> {
         let mut new = Vec::new();
-        for (&code, &level) in troubles {
-            let told = self.told.entry(code).or_insert_with(|| {
-                new.push(code);
+        for (&trouble, &level) in troubles {
+            let told = self.told.entry(trouble).or_insert_with(|| {
+                new.push(trouble);
                 Told {
                     level,
                     since: at,
@@ -143,7 +187,7 @@ impl News {
                 }
             });
             if level > told.level {
-                new.push(code);
+                new.push(trouble);
                 told.level = level;
             }
             if level == told.level {
@@ -157,26 +201,26 @@ impl News {
     fn over(
         &mut self,
         at: Duration,
-        troubles: &BTreeMap<&'static str, Level>,
-    ) -> (Vec<(&'static str, Duration)>, bool) {
+        troubles: &BTreeMap<Trouble, Level>,
+    ) -> (Vec<(Trouble, Duration)>, bool) {
         let (mut over, mut eased) = (Vec::new(), false);
-        let unknown = self.told.iter().filter(|(code, _)| {
-            let level = troubles.get(*code);
+        let unknown = self.told.iter().filter(|(trouble, _)| {
+            let level = troubles.get(*trouble);
             level == Some(&Level::Unknown)
         });
         // What is unknown since then may be what it hides.
         let blind_since = unknown.map(|(_, told)| told.since).max();
-        self.told.retain(|code, told| {
+        self.told.retain(|trouble, told| {
             let is_hidden = blind_since.is_some_and(|since| since > told.last);
             if is_hidden || at.saturating_sub(told.last) < CALM {
                 return true;
             }
-            if let Some(&level) = troubles.get(code) {
+            if let Some(&level) = troubles.get(trouble) {
                 (told.level, told.last) = (level, at);
                 eased = true;
                 return true;
             }
-            over.push((*code, told.last.saturating_sub(told.since)));
+            over.push((*trouble, told.last.saturating_sub(told.since)));
             false
         });
         (over, eased)
@@ -207,10 +251,14 @@ mod tests {
 
     fn sight(level: Level, troubles: &[(&'static str, Level)], port: u16) -> Sight {
         let flow = Flow::of(&socket(TcpState::Established, 40000, ([10, 0, 0, 2], port)));
+        let of_it = |&(code, level): &(&'static str, Level)| {
+            let flow = (level != Level::Unknown).then_some(flow);
+            (Trouble { code, flow }, level)
+        };
         Sight {
             level,
             summary: format!("{}.", level.word()),
-            troubles: troubles.iter().copied().collect(),
+            troubles: troubles.iter().map(of_it).collect(),
             worst: (level > Level::Ok).then_some(flow),
         }
     }
@@ -279,12 +327,28 @@ mod tests {
     }
 
     #[test]
-    fn two_flows_in_turn_are_one_line_and_another_that_stays_the_worst_is_told() {
+    fn each_flow_that_gets_into_trouble_is_a_line_and_two_in_turn_are_one_each() {
         let [one, other] = [80, 81].map(|port| sight(Warning, &[("PORTS_LOW", Warning)], port));
         let in_turn = vec![[one.clone(), other.clone()]; 100].concat();
-        assert_eq!(lines(&in_turn).len(), 1);
-        let looks = [vec![one; 3], vec![other; 10]].concat();
-        assert_eq!(lines(&looks), told(&[(0, "WARNING."), (16, "WARNING.")]));
+        assert_eq!(
+            lines(&in_turn),
+            told(&[(0, "WARNING."), (2, "WARNING. New: PORTS_LOW.")])
+        );
+        // Both are in trouble, and the sentence stays with the first.
+        let mut both = one.clone();
+        both.troubles.extend(other.troubles.clone());
+        let looks = [vec![one.clone(); 3], vec![both; 3], vec![one; 10]].concat();
+        assert_eq!(
+            lines(&looks),
+            told(&[
+                (0, "WARNING."),
+                (6, "WARNING. New: PORTS_LOW toward 10.0.0.2:81."),
+                (
+                    20,
+                    "WARNING. Over: PORTS_LOW toward 10.0.0.2:81 (after 4 s)."
+                ),
+            ])
+        );
     }
 
     #[test]
@@ -309,7 +373,10 @@ mod tests {
             told(&[
                 (0, "CRITICAL."),
                 (6, "no table New: COULD_NOT_READ."),
-                (46, "OK. Over: PORTS_EXHAUSTED (after 4 s)."),
+                (
+                    46,
+                    "OK. Over: PORTS_EXHAUSTED toward 10.0.0.2:80 (after 4 s)."
+                ),
                 (54, "OK. Over: COULD_NOT_READ (after 38 s)."),
             ])
         );
@@ -337,7 +404,7 @@ mod tests {
             (40000..40600).map(|port| socket(TcpState::Established, port, ([10, 0, 0, 2], 3306)));
         let verdict = verdict(&look(plain(), [], sockets), Thresholds::default(), 10);
         let sight = Sight::from(&verdict);
-        let codes: Vec<_> = sight.troubles.keys().copied().collect();
+        let codes: Vec<_> = sight.troubles.keys().map(|trouble| trouble.code).collect();
         assert_eq!(codes, ["HELD_OPEN", "PORTS_LOW"]);
         assert_eq!(sight.worst, Some(verdict.flows[0].flow()));
         assert_eq!((sight.level, sight.summary), (Warning, verdict.summary));
