@@ -216,7 +216,7 @@ fn the_end_that_the_kernel_gives_now_and_then_is_never_counted_on() {
             };
             if !grants_single_ports() {
                 let test = "the_end_that_the_kernel_gives_now_and_then_is_never_counted_on";
-                return common::skip(test, "a port cannot be chosen before Linux 6.3");
+                return common::skip_for_want_of(test, "a port cannot be chosen before Linux 6.3");
             }
             let _held = [40001, 40003, 40004].map(|port| client(Some(port)).unwrap());
             let mut rounds = 0;
