@@ -269,7 +269,7 @@ else
     try boots --ignored "\$TWCHECK_BOOT::"
 fi
 echo END
-busybox poweroff -f
+/busybox/busybox poweroff -f
 INIT
 }
 
