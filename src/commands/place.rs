@@ -32,11 +32,17 @@ pub fn one<T: Send>(
         let time = humantime::format_rfc3339_seconds(taken);
         render::note(&format!("this is how it was at {time}"));
     }
+    let resolve = |asked: &Destination| resolve_recorded(asked, recorded.is_scrubbed);
     let toward = destination.map(resolve).transpose()?;
-    if recorded.is_scrubbed
-        && let Some(toward) = &toward
-        && let Some(real) = toward.addresses.iter().find(|it| !is_made_up(it.ip()))
-    {
+    Ok((look(&recorded.machine, toward)?, recorded.namespace))
+}
+
+/// Looks a destination up for a recording, in which a real address is no longer found once it is
+/// scrubbed.
+fn resolve_recorded(asked: &Destination, is_scrubbed: bool) -> Result<Toward> {
+    let toward = resolve(asked)?;
+    let mut real = toward.addresses.iter().filter(|it| !is_made_up(it.ip()));
+    if let Some(real) = real.next().filter(|_| is_scrubbed) {
         return Err(Refusal::new(
             format!(
                 "{} is not in this recording: its addresses are scrubbed, others stand in place of \
@@ -47,7 +53,7 @@ pub fn one<T: Send>(
         )
         .into());
     }
-    Ok((look(&recorded.machine, toward)?, recorded.namespace))
+    Ok(toward)
 }
 
 /// Looks at the one machine or namespace that is asked for, once for several destinations: each comes
@@ -65,6 +71,7 @@ pub fn one_for_each<T: Send>(
         each.map(Option::transpose).collect()
     };
     if let Some(recorded) = args.recording()? {
+        let resolve = |asked: &Destination| resolve_recorded(asked, recorded.is_scrubbed);
         return look(&recorded.machine, resolved(&resolve));
     }
     let Some(wanted) = args.place.wanted() else {

@@ -752,6 +752,10 @@ mod tests {
         // The one overdue, and the one older than the delay: 60 − 58 s.
         assert_eq!(used.ports_reusable(), 2);
         assert_eq!(used.fast_in_use(), 4);
+        assert_eq!(used.kind(PortKind::Fast).reusable, 1);
+        assert_eq!(used.ends_in_use, [true, false]);
+        assert_eq!(used.ends_reusable, [true, false]);
+        assert_eq!(used.source, Some(0));
         assert_eq!(
             used.span(),
             Some(PortRange {

@@ -49,9 +49,7 @@ impl Stage {
     /// # Errors
     /// When it cannot be had.
     pub fn renew(&mut self) -> io::Result<()> {
-        give_back()?;
-        take()?;
-        self.terminal.clear()
+        self.leave_for(|| Ok(()))
     }
 
     /// Gives the terminal back for as long as `meanwhile` takes.
