@@ -347,6 +347,11 @@ fn assert_real_addresses_are_refused(scrubbed: &Path, made_up: &str) {
             assert_eq!(told, stdout(&output).is_empty());
         }
     }
+    let error = "dial tcp 10.0.0.5:3306: connect: cannot assign requested address";
+    let output = twcheck(&["explain", error, "--from", path, "--json"]);
+    let explained: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let now = explained["now"][0].to_string();
+    assert!(now.contains("its addresses are scrubbed"), "{now}");
 }
 
 /// The files and the answers of a scrubbed recording have the same addresses.

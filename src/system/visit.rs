@@ -271,10 +271,7 @@ impl Door {
     /// Whether it is there still: one that is not held open ends with its processes.
     #[must_use]
     pub fn is_there(&self) -> bool {
-        self.file.is_some()
-            || self
-                .pid
-                .is_some_and(|pid| netns(pid).ok() == self.namespace.netns)
+        self.file.is_some() || self.is_inhabited()
     }
 
     /// Whether the process that was asked for is in it still; of one that was asked for otherwise
@@ -282,10 +279,12 @@ impl Door {
     #[must_use]
     pub fn has_its_process(&self) -> bool {
         let by_process = self.namespace.option.starts_with("--pid");
-        !by_process
-            || self
-                .pid
-                .is_some_and(|pid| netns(pid).ok() == self.namespace.netns)
+        !by_process || self.is_inhabited()
+    }
+
+    fn is_inhabited(&self) -> bool {
+        self.pid
+            .is_some_and(|pid| netns(pid).ok() == self.namespace.netns)
     }
 
     /// Lets the calling thread look names up as its programs do; whether it does.
