@@ -94,7 +94,11 @@ fn one_read(file: &mut File, bytes: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-fn bounded(file: File) -> io::Result<Vec<u8>> {
+/// All that a file holds.
+///
+/// # Errors
+/// Whatever read() says; and where it is longer than [`LONGEST`].
+pub fn bounded(file: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(SHORT); // Else it begins with reads of 32 bytes.
     file.take(LONGEST as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > LONGEST {

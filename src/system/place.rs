@@ -1,12 +1,12 @@
 //! Whose network namespace is looked at, and whether Kubernetes keeps ports in it.
 
+use std::env;
 use std::path::Path;
-use std::{env, fs};
 
 use nix::errno::Errno;
 
 use super::netlink::{Failure, retried};
-use super::owners::{netns, own_netns, processes};
+use super::owners::{command, netns, own_netns, processes};
 use super::{Machine, file, host, nft};
 use crate::model::{Around, NodePorts, Place};
 
@@ -106,7 +106,7 @@ fn around() -> Around {
 fn kube_proxy() -> Option<i32> {
     let here = own_netns();
     processes().take(PROCESSES).find(|&pid| {
-        let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-        name == b"kube-proxy\n" && netns(pid).ok().is_none_or(|there| Some(there) == here)
+        command(pid).is_some_and(|name| name == "kube-proxy")
+            && netns(pid).ok().is_none_or(|there| Some(there) == here)
     })
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{CapabilitySet, capabilities};
 
-pub(super) use self::process::{all as processes, inhabitant, netns, own_netns, user_of};
+pub(super) use self::process::{all as processes, command, inhabitant, netns, own_netns, user_of};
 use self::process::{describe, user_name};
 use self::table::Table;
 use self::watch::Seen;

@@ -1,7 +1,7 @@
 //! What /proc tells about one process.
 
 use std::ffi::OsStr;
-use std::fs::{self, ReadDir};
+use std::fs::{self, File, ReadDir};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -12,6 +12,7 @@ use procfs::process::{LimitValue, Process, Status};
 use procfs::{FromBufRead, ProcessCGroups};
 
 use crate::model::{Inhabitant, Owner};
+use crate::system::file;
 
 /// The processes there are.
 pub(in crate::system) fn all() -> impl Iterator<Item = i32> {
@@ -156,15 +157,19 @@ pub(in crate::system) fn user_of(pid: i32) -> Option<u32> {
     (flags & PF_KTHREAD == 0).then(|| status(pid).map(|status| status.euid))?
 }
 
+fn read(pid: i32, name: &str) -> Option<Vec<u8>> {
+    file::bounded(File::open(format!("/proc/{pid}/{name}")).ok()?).ok()
+}
+
 /// What `/proc/PID/status` tells, whose first line is a name in whatever bytes the process chose.
 fn status(pid: i32) -> Option<Status> {
-    let bytes = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let bytes = read(pid, "status")?;
     Status::from_buf_read(String::from_utf8_lossy(&bytes).as_bytes()).ok()
 }
 
 /// What a process is called; what is no UTF-8 in it, as the half of a letter at its end, is `\u{fffd}`.
-fn command(pid: i32) -> Option<String> {
-    let bytes = fs::read(format!("/proc/{pid}/comm")).ok()?;
+pub(in crate::system) fn command(pid: i32) -> Option<String> {
+    let bytes = read(pid, "comm")?;
     let name = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     Some(String::from_utf8_lossy(name).into_owned())
 }
