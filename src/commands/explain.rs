@@ -74,13 +74,15 @@ fn look(source: &SourceArgs, explanation: &Explanation, time: i64) -> Vec<Now> {
     if asked.is_empty() {
         return Vec::new();
     }
+    let unknown = |why: &str| -> Vec<Now> {
+        let each = asked.iter().map(Option::as_ref);
+        each.map(|asked| Now::unknown(asked, why.to_owned()))
+            .collect()
+    };
     let looked = place::one_for_each(source, &asked, |machine, found| {
         let snapshot = closer::look(machine, View::Ports)?;
         if let Some(why) = explanation.elsewhere(snapshot.host.hostname.as_deref()) {
-            let unknown = asked
-                .iter()
-                .map(|asked| Now::unknown(asked.as_ref(), why.clone()));
-            return Ok(unknown.collect());
+            return Ok(unknown(&why));
         }
         let each = asked.iter().zip(found).map(|(asked, found)| {
             let now = look_toward(machine, snapshot.clone(), asked.as_ref(), found);
@@ -88,13 +90,7 @@ fn look(source: &SourceArgs, explanation: &Explanation, time: i64) -> Vec<Now> {
         });
         Ok(each.collect())
     });
-    looked.unwrap_or_else(|error| {
-        let why = format!("{error:#}");
-        let unknown = asked
-            .iter()
-            .map(|asked| Now::unknown(asked.as_ref(), why.clone()));
-        unknown.collect()
-    })
+    looked.unwrap_or_else(|error| unknown(&format!("{error:#}")))
 }
 
 /// The same as `verdict` says of one destination, or of the worst flow.

@@ -209,11 +209,8 @@ fn slower(every: Duration) -> Duration {
 }
 
 fn faster(every: Duration) -> Duration {
-    let paces = PACES.into_iter().rev().map(Duration::from_millis);
-    paces
-        .into_iter()
-        .find(|pace| *pace < every)
-        .unwrap_or(every)
+    let mut paces = PACES.into_iter().rev().map(Duration::from_millis);
+    paces.find(|pace| *pace < every).unwrap_or(every)
 }
 
 #[cfg(test)]
