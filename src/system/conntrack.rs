@@ -81,13 +81,9 @@ impl Machine {
     }
 
     fn ask(&self, toward: Option<&Toward>) -> Result<NatTable, Failure> {
+        let rules = || (self.source_rules(), own_addresses());
         // What a disturbed dump has told would be counted twice.
-        let table = retried(|| self.count(TrackingSource::Ctnetlink, toward, dump))?;
-        Ok(NatTable {
-            rules: self.source_rules(),
-            own: own_addresses(),
-            ..table
-        })
+        retried(|| self.count(TrackingSource::Ctnetlink, rules, toward, dump))
     }
 
     fn read_tracked(&self, toward: Option<&Toward>) -> Result<NatTable, String> {
@@ -97,30 +93,25 @@ impl Machine {
             .find(|path| self.proc.open(path).is_ok())
             .unwrap_or_else(|| self.proc.net("nf_conntrack"));
         let all = |row: &mut dyn FnMut(&Tracked)| rows(self.proc.open(&path)?, row);
-        let (rules, own) = if self.is_here() {
-            (self.source_rules(), own_addresses())
-        } else {
+        let rules = || {
+            if self.is_here() {
+                return (self.source_rules(), own_addresses());
+            }
             let why = "they are told only to who asks inside the namespace, and in no recording";
             (Err(why.into()), Vec::new())
         };
-        match self.count(TrackingSource::Proc, toward, all) {
-            Ok(table) => Ok(NatTable {
-                rules,
-                own,
-                ..table
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(format!("{}: {}", path.display(), self.proc.absence()))
-            }
-            Err(error) => Err(format!("{}: {error}", path.display())),
-        }
+        self.count(TrackingSource::Proc, rules, toward, all)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => format!("{}: {}", path.display(), self.proc.absence()),
+                _ => format!("{}: {error}", path.display()),
+            })
     }
 
-    /// Counts the translated connections by flow, then looks at the ports of those that have most;
-    /// the rules are still to be read.
+    /// Counts the translated connections by flow, then looks at the ports of those that have most.
     fn count<E>(
         &self,
         source: TrackingSource,
+        rules: impl FnOnce() -> (Result<Vec<NatRule>, String>, OwnAddresses),
         toward: Option<&Toward>,
         all: impl Fn(&mut dyn FnMut(&Tracked)) -> Result<u64, E>,
     ) -> Result<NatTable, E> {
@@ -147,14 +138,15 @@ impl Machine {
             })?;
             malformed = malformed.max(again);
         }
+        let (rules, own) = rules();
         Ok(NatTable {
             source,
             tracked,
             translated,
             flows,
             malformed,
-            rules: Ok(Vec::new()),
-            own: Vec::new(),
+            rules,
+            own,
             time_wait,
         })
     }
