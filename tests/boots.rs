@@ -195,7 +195,10 @@ mod no_modules {
         assert_eq!(exit(&output), 0, "{}", text(&output));
         assert!(stderr(&output).contains(module), "{}", text(&output));
         let waiting = settled();
-        assert!(waiting > 0 && waiting % 20 == 0, "{waiting}: 20 each time");
+        assert!(
+            waiting > 0 && waiting.is_multiple_of(20),
+            "{waiting}: 20 each time"
+        );
         let states = json(&["states", "--json"]);
         assert_eq!(
             (&states["source"], &states["states"]["TIME_WAIT"]),
